@@ -1,1 +1,10 @@
-//! Skeleton.
+//! How a process of Stoa tells what it does: structured log lines, each with the trace id of the call it belongs to.
+//!
+//! Invariant: a value somebody else chose cannot forge a line. Line breaks, escape sequences and other control characters of
+//! a logged field are printed as escapes, in both formats.
+
+mod logs;
+mod trace;
+
+pub use logs::{Error, Format, init};
+pub use trace::{MalformedTraceparent, Trace};
