@@ -1,1 +1,34 @@
-fn main() {}
+//! The project's own commands, run as `cargo xtask <command>`.
+//!
+//! Everything a contributor or the continuous integration needs beyond plain cargo lives here, in
+//! Rust, so that a clone needs no other build tool. Nothing here is part of the product.
+
+mod bench;
+mod cli;
+mod command;
+mod contracts;
+mod deny;
+mod golden;
+mod lane;
+mod lanes;
+mod libtest;
+mod lockfile;
+mod names;
+mod paths;
+mod structure;
+mod suites;
+mod tools;
+mod workspace;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match cli::run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

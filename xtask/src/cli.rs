@@ -1,0 +1,80 @@
+//! The command line: what each command is called and which lanes it runs.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::lanes::{self, Lane};
+use crate::{bench, golden, lane};
+
+/// The project's own commands.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Everything that must hold before a change lands; the continuous integration runs exactly this.
+    Test(Selection),
+    /// The part of `test` that needs no server: formatting, lints, structure, contracts, dependencies.
+    Check(Selection),
+    /// The measurements; arguments after `--` go to the benchmark itself.
+    Bench {
+        /// Passed on to the benchmark binary.
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+    /// Formats the contracts and the Rust sources in place.
+    Gen,
+    /// Writes a golden file for each stored event that has none yet; existing files are never touched.
+    Golden,
+}
+
+#[derive(clap::Args)]
+struct Selection {
+    /// Runs only the lanes whose name is, or starts with, this; may be given more than once.
+    #[arg(long = "lane", value_name = "NAME")]
+    lanes: Vec<String>,
+    /// Prints the lanes and what each proves, and runs none.
+    #[arg(long)]
+    list: bool,
+    /// Shows the output of every command while it runs.
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+/// Runs the command given on the command line; `false` means something failed and was reported.
+pub(crate) fn run() -> Result<bool> {
+    match Arguments::parse().command {
+        Command::Test(selection) => run_lanes(lanes::all()?, &selection),
+        Command::Check(selection) => run_lanes(lanes::checks()?, &selection),
+        Command::Bench { arguments } => bench::run(&arguments),
+        Command::Gen => crate::contracts::format(),
+        Command::Golden => golden::write_missing(),
+    }
+}
+
+fn run_lanes(all: Vec<Lane>, selection: &Selection) -> Result<bool> {
+    let wanted = |lane: &Lane| {
+        selection.lanes.is_empty()
+            || selection
+                .lanes
+                .iter()
+                .any(|name| lane.name.starts_with(name.as_str()))
+    };
+    let chosen: Vec<Lane> = all.into_iter().filter(wanted).collect();
+    anyhow::ensure!(
+        !chosen.is_empty(),
+        "no lane is called {:?}; see --list",
+        selection.lanes
+    );
+    if selection.list {
+        for lane in &chosen {
+            println!("{:<28} {}", lane.name, lane.proves);
+        }
+        return Ok(true);
+    }
+    lane::run_all(chosen, selection.verbose)
+}

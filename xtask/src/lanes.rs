@@ -1,0 +1,152 @@
+//! The lanes: every proof there is, in the order in which a mistake is cheapest to find.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::command::{Run, tail};
+use crate::lane::{Context, Outcome};
+use crate::workspace::Workspace;
+use crate::{contracts, deny, libtest, structure, suites};
+
+/// Finds out; an error counts as a failure of the lane.
+type Proof = Box<dyn Fn(&Context) -> Result<Outcome>>;
+
+/// One proof.
+pub(crate) struct Lane {
+    pub(crate) name: String,
+    /// What holds when it passes, in a few words.
+    pub(crate) proves: String,
+    /// Whether it may be skipped on the continuous integration.
+    pub(crate) may_be_missing: bool,
+    pub(crate) run: Proof,
+}
+
+impl Lane {
+    pub(crate) fn new(
+        name: impl Into<String>,
+        proves: impl Into<String>,
+        run: impl Fn(&Context) -> Result<Outcome> + 'static,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            proves: proves.into(),
+            may_be_missing: false,
+            run: Box::new(run),
+        }
+    }
+}
+
+/// Everything.
+pub(crate) fn all() -> Result<Vec<Lane>> {
+    let workspace = Workspace::load()?;
+    let mut lanes = checks()?;
+    let services: Vec<String> = workspace
+        .members_in("services")
+        .iter()
+        .map(|package| package.name.to_string())
+        .collect();
+    let excluded = services.clone();
+    lanes.push(Lane::new(
+        "unit",
+        "the tests of every crate that is no service",
+        move |context| {
+            let mut arguments = vec![
+                "test",
+                "--workspace",
+                "--no-fail-fast",
+                "--exclude",
+                "integration",
+            ];
+            for service in &excluded {
+                arguments.extend(["--exclude", service.as_str()]);
+            }
+            tests("unit", &arguments, context)
+        },
+    ));
+    for service in services {
+        let name = format!("service:{service}");
+        let lane = name.clone();
+        lanes.push(Lane::new(
+            name,
+            format!("{service}'s tests, none of the other eight built in"),
+            move |context| {
+                tests(
+                    &lane,
+                    &["test", "--no-fail-fast", "--package", &service],
+                    context,
+                )
+            },
+        ));
+    }
+    lanes.extend(suites::lanes()?);
+    Ok(lanes)
+}
+
+/// What needs no server.
+pub(crate) fn checks() -> Result<Vec<Lane>> {
+    let mut advisories = Lane::new(
+        "advisories",
+        "no known advisory against a crate we link",
+        deny::advisories,
+    );
+    advisories.may_be_missing = true;
+    Ok(vec![
+        Lane::new("fmt", "the sources are formatted", |_| {
+            command(
+                "fmt",
+                &["fmt", "--all", "--check"],
+                Duration::from_secs(120),
+            )
+        }),
+        Lane::new(
+            "structure",
+            "edges, module docs, short mains, least versions, no drawers",
+            structure::run,
+        ),
+        Lane::new(
+            "contracts",
+            "buf lint, buf breaking against main, golden events",
+            contracts::run,
+        ),
+        Lane::new("clippy", "no lint of the workspace fires", |_| {
+            let arguments = [
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "-D",
+                "warnings",
+            ];
+            command("clippy", &arguments, Duration::from_secs(1500))
+        }),
+        Lane::new(
+            "deny",
+            "licences, sources and bans of every crate we link",
+            deny::run,
+        ),
+        advisories,
+    ])
+}
+
+/// A cargo command that passes or fails as a whole.
+fn command(log: &str, arguments: &[&str], limit: Duration) -> Result<Outcome> {
+    let ended = Run::cargo(log).args(arguments).limit(limit).end()?;
+    let mut outcome = Outcome::default();
+    let problems = if ended.success {
+        Vec::new()
+    } else {
+        vec![tail(&ended.output, 80)]
+    };
+    outcome.check(log, problems);
+    Ok(outcome)
+}
+
+fn tests(log: &str, arguments: &[&str], context: &Context) -> Result<Outcome> {
+    let ended = Run::cargo(log)
+        .args(arguments)
+        .limit(Duration::from_secs(1500))
+        .verbose(context.verbose)
+        .end()?;
+    Ok(libtest::outcome(&ended))
+}

@@ -1,0 +1,137 @@
+//! The lanes of `integration/`: the released binary, driven from outside, one lane a file.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use crate::command::{Run, tail};
+use crate::lane::{Context, Outcome};
+use crate::lanes::Lane;
+use crate::tools::{GRPCURL, Had};
+use crate::workspace::{Workspace, files};
+use crate::{libtest, paths};
+
+/// The feature of `stoa` that carries the planted bugs; never in a release.
+const PLANTED: &str = "planted";
+
+/// The build of what is driven, then each file of `integration/tests`.
+pub(crate) fn lanes() -> Result<Vec<Lane>> {
+    let mut lanes = vec![Lane::new(
+        "build",
+        "the released binary and its drivers build",
+        build,
+    )];
+    for source in files(&paths::root().join("integration/tests"), &["rs"])? {
+        if source.path.components().count() != 3 {
+            continue;
+        }
+        let Some(name) = source
+            .path
+            .file_stem()
+            .and_then(|name| name.to_str())
+            .map(str::to_owned)
+        else {
+            continue;
+        };
+        let proves = source
+            .text
+            .lines()
+            .find_map(|line| line.strip_prefix("//! "))
+            .unwrap_or("what its name says")
+            .trim_end_matches('.')
+            .to_owned();
+        lanes.push(Lane::new(
+            format!("integration:{name}"),
+            proves,
+            move |context| drive(&name, context),
+        ));
+    }
+    Ok(lanes)
+}
+
+/// Builds the binary with the planted bugs, keeps it aside, then the plain one and the drivers.
+fn build(_: &Context) -> Result<Outcome> {
+    let mut outcome = Outcome::default();
+    if has_planted_bugs()? {
+        let built = cargo(&[
+            "build",
+            "--release",
+            "--package",
+            "stoa",
+            "--features",
+            PLANTED,
+        ])?;
+        outcome.check("stoa with planted bugs", built);
+        let aside = paths::release("stoa-planted");
+        if outcome.failed == 0 {
+            fs::copy(paths::release("stoa"), &aside)
+                .with_context(|| format!("cannot write {}", aside.display()))?;
+        }
+    }
+    outcome.check("stoa", cargo(&["build", "--release", "--package", "stoa"])?);
+    outcome.check(
+        "drivers",
+        cargo(&["test", "--release", "--no-run", "--package", "integration"])?,
+    );
+    Ok(outcome)
+}
+
+fn drive(name: &str, context: &Context) -> Result<Outcome> {
+    let log = format!("integration-{name}");
+    let skips = paths::logs().join(format!("{log}.skipped"));
+    let mut run = Run::cargo(&log)
+        .args([
+            "test",
+            "--release",
+            "--package",
+            "integration",
+            "--test",
+            name,
+        ])
+        .env("STOA_BIN", paths::release("stoa"))
+        .env("STOA_SKIPS", &skips)
+        .limit(Duration::from_secs(900))
+        .verbose(context.verbose);
+    if has_planted_bugs()? {
+        run = run.env("STOA_PLANTED_BIN", paths::release("stoa-planted"));
+    }
+    if name == "grpcurl" {
+        match GRPCURL.get()? {
+            Had::Ready(path) => run = run.env("STOA_GRPCURL", path),
+            Had::Missing(reason) => {
+                let mut outcome = Outcome::default();
+                outcome.skip(reason);
+                return Ok(outcome);
+            }
+        }
+    }
+    let ended = run.end()?;
+    let mut outcome = libtest::outcome(&ended);
+    // A test that lacks something says so in a file: the harness knows only passed and failed.
+    for reason in fs::read_to_string(&skips).unwrap_or_default().lines() {
+        outcome.passed = outcome.passed.saturating_sub(1);
+        outcome.skip(reason);
+    }
+    Ok(outcome)
+}
+
+fn cargo(arguments: &[&str]) -> Result<Vec<String>> {
+    let ended = Run::cargo("build")
+        .args(arguments)
+        .limit(Duration::from_secs(1500))
+        .end()?;
+    Ok(if ended.success {
+        Vec::new()
+    } else {
+        vec![tail(&ended.output, 60)]
+    })
+}
+
+fn has_planted_bugs() -> Result<bool> {
+    let workspace = Workspace::load()?;
+    Ok(workspace
+        .members()
+        .iter()
+        .any(|package| package.name.as_str() == "stoa" && package.features.contains_key(PLANTED)))
+}

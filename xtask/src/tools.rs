@@ -1,0 +1,126 @@
+//! Tools of other makers, installed at a pinned version into a private folder that is kept.
+//!
+//! Nothing is installed for the machine: deleting the folder undoes it. An install has a time limit; a
+//! tool that cannot be had leaves its lane *skipped, not proven*.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::command::{Run, minutes, tail};
+use crate::paths;
+
+/// A tool, how it is had, and where its executable lies afterwards.
+pub(crate) struct Tool {
+    name: &'static str,
+    version: &'static str,
+    source: Source,
+    limit: Duration,
+}
+
+enum Source {
+    /// A Go module's main package.
+    Go(&'static str),
+    /// An npm package with an executable of the tool's name.
+    Npm(&'static str),
+    /// A crate with an executable of the tool's name.
+    Crate,
+}
+
+/// Linter, formatter and breaking-change detector of the contracts.
+pub(crate) const BUF: Tool = Tool {
+    name: "buf",
+    version: "1.75.0",
+    source: Source::Npm("@bufbuild/buf"),
+    limit: Duration::from_secs(180),
+};
+
+/// Somebody else's gRPC client, which knows our methods by reflection alone.
+pub(crate) const GRPCURL: Tool = Tool {
+    name: "grpcurl",
+    version: "1.9.4",
+    source: Source::Go("github.com/fullstorydev/grpcurl/cmd/grpcurl"),
+    limit: Duration::from_secs(420),
+};
+
+/// Judge of licences, sources and duplicate versions.
+pub(crate) const CARGO_DENY: Tool = Tool {
+    name: "cargo-deny",
+    version: "0.20.2",
+    source: Source::Crate,
+    limit: Duration::from_secs(900),
+};
+
+/// The executable, or why it cannot be had.
+pub(crate) enum Had {
+    Ready(PathBuf),
+    Missing(String),
+}
+
+impl Tool {
+    /// Installs the tool unless it is there already.
+    pub(crate) fn get(&self) -> Result<Had> {
+        let folder = paths::tools().join(format!("{}-{}", self.name, self.version));
+        let executable = match self.source {
+            Source::Go(_) | Source::Crate => folder.join("bin").join(self.name),
+            Source::Npm(_) => folder.join("node_modules/.bin").join(self.name),
+        };
+        if executable.exists() {
+            return Ok(Had::Ready(executable));
+        }
+        fs::create_dir_all(&folder)?;
+        println!(
+            "    installing {} {} into {} (at most {})",
+            self.name,
+            self.version,
+            folder.display(),
+            minutes(self.limit)
+        );
+        let log = format!("install-{}", self.name);
+        let run = match self.source {
+            Source::Go(package) => Run::new(&log, "go")
+                .args(["install", &format!("{package}@v{}", self.version)])
+                .env("GOBIN", folder.join("bin"))
+                .env("GOFLAGS", "-mod=mod"),
+            Source::Npm(package) => Run::new(&log, "npm")
+                .args([
+                    "install",
+                    "--no-audit",
+                    "--no-fund",
+                    "--ignore-scripts",
+                    "--prefix",
+                ])
+                .args([folder.as_os_str()])
+                .args([format!("{package}@{}", self.version)]),
+            Source::Crate => Run::cargo(&log)
+                .args([
+                    "install",
+                    self.name,
+                    "--version",
+                    self.version,
+                    "--locked",
+                    "--root",
+                ])
+                .args([folder.as_os_str()])
+                .env("CARGO_TARGET_DIR", paths::tools().join("build")),
+        };
+        let ended = match run.limit(self.limit).end() {
+            Ok(ended) => ended,
+            Err(error) => return Ok(Had::Missing(format!("{}: {error:#}", self.name))),
+        };
+        if matches!(self.source, Source::Crate) {
+            // Objects of a tool that is built once are of no further use.
+            let _ = fs::remove_dir_all(paths::tools().join("build"));
+        }
+        if ended.success && executable.exists() {
+            return Ok(Had::Ready(executable));
+        }
+        Ok(Had::Missing(format!(
+            "{} cannot be installed: {}",
+            self.name,
+            tail(&ended.output, 3)
+        )))
+    }
+}
