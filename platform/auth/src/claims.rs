@@ -6,6 +6,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
+use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer};
@@ -94,7 +95,9 @@ pub(crate) fn authentic<C: DeserializeOwned>(
         return Err(Refused::TooLong);
     }
     let mut parts = token.split('.');
-    let (Some(header), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+    let (Some(header), Some(payload), Some(_), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
         return Err(Refused::Malformed);
     };
     let header: Header = json(header).ok_or(Refused::Malformed)?;
@@ -107,14 +110,22 @@ pub(crate) fn authentic<C: DeserializeOwned>(
     if header.typ.as_deref() != Some(expected.typ) {
         return Err(Refused::Type);
     }
-    let kid = header.kid.filter(|kid| kid.len() <= MAX_KID_BYTES).ok_or(Refused::UnknownKey)?;
+    let kid = header
+        .kid
+        .filter(|kid| kid.len() <= MAX_KID_BYTES)
+        .ok_or(Refused::UnknownKey)?;
     let key = key(&kid).ok_or(Refused::UnknownKey)?;
 
     let mut signature_only = Validation::new(Algorithm::EdDSA);
     signature_only.required_spec_claims.clear();
     signature_only.validate_exp = false;
     signature_only.validate_aud = false;
-    jsonwebtoken::decode::<IgnoredAny>(token, &key, &signature_only).map_err(|_| Refused::Signature)?;
+    jsonwebtoken::decode::<IgnoredAny>(token, &key, &signature_only).map_err(
+        |error| match error.kind() {
+            ErrorKind::Json(_) => Refused::Claims,
+            _ => Refused::Signature,
+        },
+    )?;
 
     let registered: Registered = json(payload).ok_or(Refused::Claims)?;
     let own: C = json(payload).ok_or(Refused::Claims)?;
@@ -131,12 +142,20 @@ pub(crate) fn authentic<C: DeserializeOwned>(
 }
 
 /// Checks that now is within a token's time, and that its time is no longer than its kind may have.
-pub(crate) fn timely(exp: i64, nbf: Option<i64>, iat: Option<i64>, lifetime_s: i64, now: Timestamp) -> Result<(), Refused> {
+pub(crate) fn timely(
+    exp: i64,
+    nbf: Option<i64>,
+    iat: Option<i64>,
+    lifetime_s: i64,
+    now: Timestamp,
+) -> Result<(), Refused> {
     let now = now.as_second();
     if exp.saturating_add(LEEWAY_S) <= now {
         return Err(Refused::Expired);
     }
-    if nbf.is_some_and(|nbf| nbf > now.saturating_add(LEEWAY_S)) || iat.is_some_and(|iat| iat > now.saturating_add(LEEWAY_S)) {
+    if nbf.is_some_and(|nbf| nbf > now.saturating_add(LEEWAY_S))
+        || iat.is_some_and(|iat| iat > now.saturating_add(LEEWAY_S))
+    {
         return Err(Refused::NotYet);
     }
     if exp > now.saturating_add(lifetime_s + LEEWAY_S) {
@@ -164,6 +183,8 @@ fn json<T: DeserializeOwned>(part: &str) -> Option<T> {
 }
 
 /// A member that is there must have its type: an explicit `null` is not the same as none.
-fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(member: D) -> Result<Option<T>, D::Error> {
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    member: D,
+) -> Result<Option<T>, D::Error> {
     T::deserialize(member).map(Some)
 }

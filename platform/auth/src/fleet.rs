@@ -66,9 +66,16 @@ impl Fleet {
             audience: callee,
         };
         let public = self.key.public();
-        let (registered, own) =
-            authentic::<Own>(token, &expected, |kid| (public.kid() == kid).then(|| PublicKey::decoding(public)))?;
-        timely(registered.exp, registered.nbf, registered.iat, LIFETIME_S, now)?;
+        let (registered, own) = authentic::<Own>(token, &expected, |kid| {
+            (public.kid() == kid).then(|| PublicKey::decoding(public))
+        })?;
+        timely(
+            registered.exp,
+            registered.nbf,
+            registered.iat,
+            LIFETIME_S,
+            now,
+        )?;
         if own.act.sub.is_empty() {
             return Err(Refused::Claims);
         }
@@ -158,17 +165,38 @@ mod tests {
     #[test]
     fn a_token_is_for_one_callee_one_fleet_and_one_minute() {
         let fleet = Fleet::from_seed(&[3; 32]);
-        let token = fleet.sign(&identity(customer()), "inventory", at(NOW_S)).unwrap();
-        assert_eq!(fleet.verify(&token, "payment", at(NOW_S)), Err(Refused::Audience));
-        assert_eq!(Fleet::from_seed(&[4; 32]).verify(&token, "inventory", at(NOW_S)), Err(Refused::UnknownKey));
-        assert_eq!(fleet.verify(&token, "inventory", at(NOW_S + 65)), Err(Refused::Expired));
+        let token = fleet
+            .sign(&identity(customer()), "inventory", at(NOW_S))
+            .unwrap();
+        assert_eq!(
+            fleet.verify(&token, "payment", at(NOW_S)),
+            Err(Refused::Audience)
+        );
+        assert_eq!(
+            Fleet::from_seed(&[4; 32]).verify(&token, "inventory", at(NOW_S)),
+            Err(Refused::UnknownKey)
+        );
+        assert_eq!(
+            fleet.verify(&token, "inventory", at(NOW_S + 65)),
+            Err(Refused::Expired)
+        );
     }
 
     #[test]
     fn an_access_token_is_none_between_services_even_under_the_same_key() {
-        let issuer = crate::Issuer::new(SigningKey::from_seed(&[3; 32]), ISSUER, "inventory", std::time::Duration::from_secs(60));
-        let Principal::User(subject) = customer() else { panic!("a customer") };
+        let issuer = crate::Issuer::new(
+            SigningKey::from_seed(&[3; 32]),
+            ISSUER,
+            "inventory",
+            std::time::Duration::from_secs(60),
+        );
+        let Principal::User(subject) = customer() else {
+            panic!("a customer")
+        };
         let token = issuer.issue(&subject, at(NOW_S)).unwrap().token;
-        assert_eq!(Fleet::from_seed(&[3; 32]).verify(&token, "inventory", at(NOW_S)), Err(Refused::Type));
+        assert_eq!(
+            Fleet::from_seed(&[3; 32]).verify(&token, "inventory", at(NOW_S)),
+            Err(Refused::Type)
+        );
     }
 }

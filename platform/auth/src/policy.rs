@@ -46,7 +46,13 @@ pub fn decide(method: &Method, identity: &Identity) -> Result<(), Denied> {
     }
     let listed = policy.callers.contains(&caller);
     let needed = match policy.access {
-        Access::Internal => return if listed { Ok(()) } else { Err(Denied::CallerNotAllowed) },
+        Access::Internal => {
+            return if listed {
+                Ok(())
+            } else {
+                Err(Denied::CallerNotAllowed)
+            };
+        }
         Access::Public => None,
         Access::Guest => Some(Role::Guest),
         Access::Customer => Some(Role::Customer),
@@ -57,7 +63,9 @@ pub fn decide(method: &Method, identity: &Identity) -> Result<(), Denied> {
     }
     match (needed, &identity.principal) {
         (None, _) => Ok(()),
-        (Some(needed), Principal::User(subject)) if subject.role < needed => Err(Denied::RoleTooLow { needed }),
+        (Some(needed), Principal::User(subject)) if subject.role < needed => {
+            Err(Denied::RoleTooLow { needed })
+        }
         (Some(_), Principal::User(_)) => Ok(()),
         // A service that is trusted to call the method by itself does so without a person; the gateway never does.
         (Some(_), Principal::Anonymous) if listed && caller != GATEWAY => Ok(()),
@@ -112,18 +120,44 @@ mod tests {
         use Access::{Customer, Guest, Internal, Operator, Public};
         use Denied::{CallerNotAllowed, RoleTooLow, TokenNeeded, UnknownCaller};
         let low = |needed| Err(RoleTooLow { needed });
-        let roles = [None, Some(Role::Guest), Some(Role::Customer), Some(Role::Operator)];
+        let roles = [
+            None,
+            Some(Role::Guest),
+            Some(Role::Customer),
+            Some(Role::Operator),
+        ];
         let matrix = [
             // caller, access, then: nobody, guest, customer, operator
             ("gateway", Public, [Ok(()), Ok(()), Ok(()), Ok(())]),
             ("gateway", Guest, [Err(TokenNeeded), Ok(()), Ok(()), Ok(())]),
-            ("gateway", Customer, [Err(TokenNeeded), low(Role::Customer), Ok(()), Ok(())]),
-            ("gateway", Operator, [Err(TokenNeeded), low(Role::Operator), low(Role::Operator), Ok(())]),
+            (
+                "gateway",
+                Customer,
+                [Err(TokenNeeded), low(Role::Customer), Ok(()), Ok(())],
+            ),
+            (
+                "gateway",
+                Operator,
+                [
+                    Err(TokenNeeded),
+                    low(Role::Operator),
+                    low(Role::Operator),
+                    Ok(()),
+                ],
+            ),
             ("gateway", Internal, [Err(CallerNotAllowed); 4]),
             ("ordering", Public, [Ok(()); 4]),
             ("ordering", Guest, [Ok(()); 4]),
-            ("ordering", Customer, [Ok(()), low(Role::Customer), Ok(()), Ok(())]),
-            ("ordering", Operator, [Ok(()), low(Role::Operator), low(Role::Operator), Ok(())]),
+            (
+                "ordering",
+                Customer,
+                [Ok(()), low(Role::Customer), Ok(()), Ok(())],
+            ),
+            (
+                "ordering",
+                Operator,
+                [Ok(()), low(Role::Operator), low(Role::Operator), Ok(())],
+            ),
             ("ordering", Internal, [Ok(()); 4]),
             ("shipping", Public, [Err(CallerNotAllowed); 4]),
             ("shipping", Guest, [Err(CallerNotAllowed); 4]),
@@ -140,7 +174,11 @@ mod tests {
                     caller: Cow::Borrowed(caller),
                     principal: principal(role),
                 };
-                assert_eq!(decide(&method(access), &identity), answer, "{caller} {access:?} {role:?}");
+                assert_eq!(
+                    decide(&method(access), &identity),
+                    answer,
+                    "{caller} {access:?} {role:?}"
+                );
             }
         }
     }
@@ -150,6 +188,11 @@ mod tests {
         assert!(Denied::UnknownCaller.is_unauthenticated());
         assert!(Denied::TokenNeeded.is_unauthenticated());
         assert!(!Denied::CallerNotAllowed.is_unauthenticated());
-        assert!(!Denied::RoleTooLow { needed: Role::Operator }.is_unauthenticated());
+        assert!(
+            !Denied::RoleTooLow {
+                needed: Role::Operator
+            }
+            .is_unauthenticated()
+        );
     }
 }

@@ -157,7 +157,10 @@ mod tests {
 
     #[test]
     fn a_traceparent_survives_the_round_trip() {
-        assert_eq!(Trace::parse(GOOD).map(|trace| trace.traceparent()), Ok(GOOD.to_owned()));
+        assert_eq!(
+            Trace::parse(GOOD).map(|trace| trace.traceparent()),
+            Ok(GOOD.to_owned())
+        );
         let root = Trace::new_root();
         assert_eq!(Trace::parse(&root.traceparent()), Ok(root));
     }
