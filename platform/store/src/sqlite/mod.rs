@@ -1,0 +1,26 @@
+//! The embedded engine: one SQLite file, one writer thread, a few reader threads.
+//!
+//! The file is in WAL mode with `synchronous = FULL`: a COMMIT returns once its frames are on disk.
+//! Only the writer's connection writes; readers see the snapshot of the last commit.
+
+mod dialect;
+mod lock;
+mod open;
+mod readers;
+mod session;
+mod writer;
+
+pub(crate) use open::{Threads, open};
+pub(crate) use session::Session;
+
+use crate::job::Job;
+
+/// What the threads take from their queues.
+pub(crate) enum Message {
+    Run(Box<dyn Job>),
+    /// Everything queued before is run, nothing after.
+    Close,
+}
+
+/// Bodies that may wait; a caller beyond that waits for a place.
+pub(crate) const QUEUE: usize = 1024;

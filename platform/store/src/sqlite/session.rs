@@ -1,0 +1,200 @@
+//! One SQLite connection: statements in, rows and typed errors out.
+
+use rusqlite::{CachedStatement, Connection, ErrorCode, ToSql, ffi, types::{ToSqlOutput, ValueRef}};
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::{ConstraintKind, Error, NewEvent, Row, Value, event::with_position};
+
+pub(crate) struct Session {
+    pub(crate) connection: Connection,
+    pub(crate) service: &'static str,
+}
+
+/// The only shard of an embedded log.
+pub(crate) const SHARD: u32 = 0;
+
+// The version before must be there, or the stream would have a gap.
+const APPEND: &str = "INSERT INTO events (shard, position, stream, version, name, schema_version, occur_time, causation_id, \
+     correlation_id, traceparent, subject, payload, checksum) \
+     SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13 \
+     WHERE ?4 = 1 OR EXISTS (SELECT 1 FROM events WHERE stream = ?3 AND version = ?4 - 1)";
+
+impl Session {
+    pub(crate) fn execute(&self, sql: &str, params: &[Value]) -> Result<u64, Error> {
+        let mut statement = self.bound(sql, params)?;
+        statement.raw_execute().map(|rows| rows as u64).map_err(|error| self.error(error))
+    }
+
+    pub(crate) fn query(
+        &self,
+        sql: &str,
+        params: &[Value],
+        each: &mut dyn FnMut(Row) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut statement = self.bound(sql, params)?;
+        let columns: Arc<[Box<str>]> = statement.column_names().into_iter().map(Box::from).collect();
+        let width = columns.len();
+        let mut rows = statement.raw_query();
+        while let Some(row) = rows.next().map_err(|error| self.error(error))? {
+            let mut values = Vec::with_capacity(width);
+            for column in 0..width {
+                values.push(owned(row.get_ref(column).map_err(|error| self.error(error))?));
+            }
+            each(Row { columns: Arc::clone(&columns), values })?;
+        }
+        Ok(())
+    }
+
+    /// BEGIN, COMMIT, SAVEPOINT and the like.
+    pub(crate) fn control(&self, sql: &'static str) -> Result<(), Error> {
+        let mut statement = self.connection.prepare_cached(sql).map_err(|error| self.error(error))?;
+        statement.raw_execute().map(drop).map_err(|error| self.error(error))
+    }
+
+    /// Writes one event; a version that is taken or not next is a conflict.
+    pub(crate) fn append(&self, event: &NewEvent, position: u64, now: Timestamp) -> Result<(), Error> {
+        let conflict = || Error::Conflict { stream: event.stream.clone(), version: event.version };
+        let too_large = |_| Error::Mismatch { column: "version".to_owned(), expected: "at most 2^63-1", found: "more".to_owned() };
+        let version = i64::try_from(event.version).map_err(too_large)?;
+        let stored_position = i64::try_from(position).map_err(too_large)?;
+        let checksum = with_position(event.content(SHARD, now).checksum(), position);
+        let mut statement = self.connection.prepare_cached(APPEND).map_err(|error| self.error(error))?;
+        let changed = statement.execute(rusqlite::params![
+            SHARD,
+            stored_position,
+            event.stream,
+            version,
+            event.name,
+            event.schema,
+            now.as_microsecond(),
+            event.causation,
+            event.correlation,
+            event.traceparent,
+            event.subject,
+            event.payload,
+            checksum,
+        ]);
+        match changed {
+            Ok(1) => Ok(()),
+            Ok(_) => Err(conflict()),
+            Err(error) => match self.error(error) {
+                Error::Constraint { kind: ConstraintKind::Unique, .. } => Err(conflict()),
+                error => Err(error),
+            },
+        }
+    }
+
+    /// Whether the engine has rolled the whole transaction back by itself.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.connection.is_autocommit()
+    }
+
+    /// The prepared statement with `$n` bound by name: SQLite numbers them in the order they first occur.
+    fn bound(&self, sql: &str, params: &[Value]) -> Result<CachedStatement<'_>, Error> {
+        let mut statement = self.connection.prepare_cached(sql).map_err(|error| self.error(error))?;
+        let mut highest = 0;
+        for index in 1..=statement.parameter_count() {
+            let number = statement
+                .parameter_name(index)
+                .and_then(|name| name.strip_prefix('$'))
+                .and_then(|number| number.parse::<usize>().ok())
+                .filter(|number| *number > 0);
+            let value = number.and_then(|number| params.get(number - 1));
+            let (Some(number), Some(value)) = (number, value) else {
+                return Err(Error::Mismatch {
+                    column: statement.parameter_name(index).unwrap_or("?").to_owned(),
+                    expected: "a parameter $1, $2, ...",
+                    found: format!("{} parameters", params.len()),
+                });
+            };
+            if let Value::TooLarge(_) = value {
+                return Err(Error::Mismatch { column: format!("${number}"), expected: "at most 2^63-1", found: value.kind().to_owned() });
+            }
+            highest = highest.max(number);
+            statement.raw_bind_parameter(index, value).map_err(|error| self.error(error))?;
+        }
+        if highest != params.len() {
+            return Err(Error::Mismatch {
+                column: format!("${}", params.len()),
+                expected: "every parameter used",
+                found: format!("only ${highest} used"),
+            });
+        }
+        Ok(statement)
+    }
+
+    pub(crate) fn error(&self, error: rusqlite::Error) -> Error {
+        let rusqlite::Error::SqliteFailure(code, message) = &error else {
+            return Error::Engine(Arc::new(error));
+        };
+        let detail = || message.clone().unwrap_or_else(|| code.to_string());
+        // The shared-memory file beside the database cannot grow: a full disk, by another name.
+        if code.extended_code == ffi::SQLITE_IOERR_SHMSIZE {
+            return Error::Full { service: self.service };
+        }
+        match code.code {
+            ErrorCode::ConstraintViolation => match constraint(code.extended_code) {
+                Some(kind) => Error::Constraint { kind, detail: detail() },
+                None => Error::Engine(Arc::new(error)),
+            },
+            ErrorCode::DiskFull => Error::Full { service: self.service },
+            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Error::Busy { detail: detail() },
+            ErrorCode::OperationInterrupted => Error::Busy { detail: "the read took longer than its limit".to_owned() },
+            ErrorCode::ReadOnly => Error::ReadOnly,
+            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Error::Damaged { service: self.service, detail: detail() },
+            _ => Error::Engine(Arc::new(error)),
+        }
+    }
+}
+
+/// Whether the operating system failed to read, write or flush: after that nothing about the file is certain.
+pub(crate) fn is_io(error: &Error) -> bool {
+    if let Error::Engine(source) = error
+        && let Some(rusqlite::Error::SqliteFailure(code, _)) = source.downcast_ref::<rusqlite::Error>()
+    {
+        return code.code == ErrorCode::SystemIoFailure;
+    }
+    false
+}
+
+fn constraint(extended: i32) -> Option<ConstraintKind> {
+    match extended {
+        ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_ROWID => Some(ConstraintKind::Unique),
+        ffi::SQLITE_CONSTRAINT_CHECK => Some(ConstraintKind::Check),
+        ffi::SQLITE_CONSTRAINT_FOREIGNKEY => Some(ConstraintKind::ForeignKey),
+        ffi::SQLITE_CONSTRAINT_NOTNULL => Some(ConstraintKind::NotNull),
+        ffi::SQLITE_CONSTRAINT_DATATYPE => Some(ConstraintKind::Type),
+        _ => None,
+    }
+}
+
+fn owned(value: ValueRef<'_>) -> Value {
+    match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(number) => Value::Int(number),
+        ValueRef::Real(number) => Value::Real(number),
+        // Text that is no UTF-8 is damage; as bytes it fits no text column and is refused where it is read.
+        ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => Value::Text(text.to_owned()),
+            Err(_) => Value::Bytes(bytes.to_vec()),
+        },
+        ValueRef::Blob(bytes) => Value::Bytes(bytes.to_vec()),
+    }
+}
+
+impl ToSql for Value {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Null => ValueRef::Null,
+            Self::Int(number) => ValueRef::Integer(*number),
+            Self::Real(number) => ValueRef::Real(*number),
+            Self::Text(text) => ValueRef::Text(text.as_bytes()),
+            Self::Bytes(bytes) => ValueRef::Blob(bytes),
+            Self::Bool(flag) => ValueRef::Integer(i64::from(*flag)),
+            Self::TooLarge(number) => return Err(rusqlite::Error::ToSqlConversionFailure(number.to_string().into())),
+        }))
+    }
+}

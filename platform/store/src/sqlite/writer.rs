@@ -1,0 +1,319 @@
+//! The one thread that writes: it runs what has queued up as one SQLite transaction and flushes once.
+//!
+//! Each body runs in a savepoint of its own, so that its failure undoes nothing of the others'. Nobody is
+//! answered before COMMIT, not even with a refusal: it may rest on rows that another body of the same
+//! transaction wrote. There is no timer; a batch is what arrives while the one before it is flushed, and
+//! while its own bodies run.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicI32, Ordering},
+    },
+};
+
+use rusqlite::hooks::Wal;
+use tokio::sync::mpsc;
+
+use super::{
+    Message,
+    open::{Guard, transaction},
+    session::{SHARD, Session, is_io},
+};
+use crate::{
+    Clock, Config, Error, Tx,
+    crash::{self, Kind},
+    job::{Job, run_now},
+    store::Signals,
+    tx,
+};
+
+/// Bodies in one transaction.
+const BATCH: usize = 256;
+/// Pages in the WAL from which the writer copies them into the database: 4 MiB.
+const CHECKPOINT: i32 = 1_000;
+/// Pages in the WAL from which it waits for the readers and empties it: 64 MiB.
+const WAL_LIMIT: i32 = 16_000;
+
+pub(super) struct Writer {
+    tx: Tx,
+    clock: Clock,
+    /// The last position given out, ahead of the counter row until the end of the batch.
+    head: u64,
+    queue: mpsc::Receiver<Message>,
+    batch: Vec<Entry>,
+    wal_pages: Arc<AtomicI32>,
+    /// Pages at which the next copying is tried.
+    checkpoint_at: i32,
+    signals: Arc<Signals>,
+    guard: Arc<Guard>,
+}
+
+struct Entry {
+    job: Box<dyn Job>,
+    kept: bool,
+}
+
+/// Why the thread ends.
+enum End {
+    Closed,
+    Failed(Error),
+}
+
+impl Writer {
+    pub(super) fn new(
+        config: &Config,
+        mut session: Session,
+        head: u64,
+        queue: mpsc::Receiver<Message>,
+        signals: Arc<Signals>,
+        guard: Arc<Guard>,
+    ) -> Result<Self, Error> {
+        let wal_pages = Arc::new(AtomicI32::new(0));
+        let seen = Arc::clone(&wal_pages);
+        let hook = move |_: &mut Wal, pages: i32| {
+            seen.store(pages, Ordering::Relaxed);
+            Ok(())
+        };
+        if let Err(error) = session.connection.wal_hook(Some(hook)) {
+            return Err(session.error(error));
+        }
+        Ok(Self {
+            tx: transaction(config, session, true),
+            clock: config.clock.clone(),
+            head,
+            queue,
+            batch: Vec::with_capacity(BATCH),
+            wal_pages,
+            checkpoint_at: CHECKPOINT,
+            signals,
+            guard,
+        })
+    }
+
+    pub(super) fn run(mut self) {
+        let served = catch_unwind(AssertUnwindSafe(|| self.serve()));
+        let reason = match served.unwrap_or_else(|_| End::Failed(Error::Panicked { message: "its writer".to_owned() })) {
+            End::Closed => Error::Stopped { reason: "it was closed".to_owned() },
+            End::Failed(error) => {
+                tracing::error!(service = self.tx.service, %error, "the store stops");
+                Error::Stopped { reason: error.to_string() }
+            }
+        };
+        self.signals.stop(reason.clone());
+        self.queue.close();
+        while let Ok(message) = self.queue.try_recv() {
+            if let Message::Run(mut job) = message {
+                job.refuse(reason.clone());
+                job.answer();
+            }
+        }
+    }
+
+    fn serve(&mut self) -> End {
+        loop {
+            let closing = match self.queue.blocking_recv() {
+                None => return End::Closed,
+                Some(Message::Close) => true,
+                Some(Message::Run(job)) => match self.transact(job) {
+                    Ok(closing) => closing,
+                    Err(error) => return End::Failed(error),
+                },
+            };
+            if let Err(error) = self.checkpoint() {
+                return End::Failed(error);
+            }
+            if closing {
+                return End::Closed;
+            }
+        }
+    }
+
+    /// One batch from BEGIN to the answers; `Ok(true)` if the queue is closed behind it.
+    ///
+    /// An error means that the store must stop; whoever was in the batch has been told.
+    fn transact(&mut self, first: Box<dyn Job>) -> Result<bool, Error> {
+        let before = self.head;
+        let mut closing = false;
+        let outcome = self.fill(first, &mut closing).and_then(|()| self.commit(before));
+        if let Err(lost) = outcome {
+            self.head = before;
+            let stop = self.abandon(&lost);
+            self.answer();
+            stop?;
+        }
+        Ok(closing)
+    }
+
+    /// Runs bodies until none is waiting.
+    fn fill(&mut self, first: Box<dyn Job>, closing: &mut bool) -> Result<(), Lost> {
+        let mut next = Some(first);
+        let begun = self.control("BEGIN IMMEDIATE");
+        while let Some(mut job) = next.take() {
+            let ran = begun.clone().map_err(Lost::Run).and_then(|()| self.body(job.as_mut()));
+            self.batch.push(Entry { job, kept: matches!(ran, Ok(true)) });
+            ran?;
+            if self.batch.len() < BATCH {
+                next = match self.queue.try_recv() {
+                    Ok(Message::Run(job)) => Some(job),
+                    Ok(Message::Close) => {
+                        *closing = true;
+                        None
+                    }
+                    Err(_) => None,
+                };
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs one body in its savepoint; `Ok(true)` if its work is kept, an error if the whole batch is lost.
+    fn body(&mut self, job: &mut dyn Job) -> Result<bool, Lost> {
+        self.control("SAVEPOINT body").map_err(Lost::Run)?;
+        self.tx.reset(self.clock.now());
+        let wanted = run_now(job, &mut self.tx);
+        let head = self.head;
+        let failed = match self.tx.first_error.take() {
+            None if wanted => self.append().err(),
+            first_error => first_error,
+        };
+        if let Some(error) = &failed
+            && (session(&self.tx).is_broken() || is_io(error) || matches!(error, Error::Damaged { .. }))
+        {
+            return Err(Lost::Run(error.clone()));
+        }
+        let keep = wanted && failed.is_none();
+        if !keep {
+            self.head = head;
+            // A body that reports something of its own is answered with that, not with what led to it.
+            if wanted && let Some(error) = failed {
+                job.refuse(error);
+            }
+            self.control("ROLLBACK TO SAVEPOINT body").map_err(Lost::Run)?;
+        }
+        self.control("RELEASE SAVEPOINT body").map_err(Lost::Run)?;
+        Ok(keep)
+    }
+
+    /// Gives the body's events their positions and writes them.
+    fn append(&mut self) -> Result<(), Error> {
+        let session = session(&self.tx);
+        for event in &self.tx.appended {
+            session.append(event, self.head + 1, self.tx.now)?;
+            self.head += 1;
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, before: u64) -> Result<(), Lost> {
+        if self.head != before {
+            let sql = "UPDATE shards SET head = $1 WHERE shard = $2";
+            let changed = session(&self.tx).execute(sql, &[self.head.into(), SHARD.into()]).map_err(Lost::Run)?;
+            if changed != 1 {
+                let detail = "the counter of the log's positions is gone".to_owned();
+                return Err(Lost::Run(Error::Damaged { service: self.tx.service, detail }));
+            }
+        }
+        if cfg!(feature = "planted-early-answer") {
+            self.answer_early();
+        }
+        self.pass(Kind::CommitBefore);
+        self.control("COMMIT").map_err(Lost::Commit)?;
+        self.pass(Kind::CommitAfter);
+        if self.head != before {
+            self.signals.head.send_replace(self.head);
+        }
+        self.answer();
+        Ok(())
+    }
+
+    fn pass(&self, kind: Kind) {
+        if crash::active() {
+            for site in self.batch.iter().filter(|entry| entry.kept).filter_map(|entry| entry.job.site()) {
+                crash::hit(kind, site.name());
+            }
+        }
+    }
+
+    fn answer(&mut self) {
+        for entry in self.batch.drain(..) {
+            entry.job.answer();
+        }
+    }
+
+    /// The planted bug: it tells the callers before anything is durable.
+    fn answer_early(&mut self) {
+        let sites: Vec<_> = self.batch.iter().filter(|entry| entry.kept).filter_map(|entry| entry.job.site()).collect();
+        self.answer();
+        for site in sites {
+            crash::hit(Kind::CommitBefore, site.name());
+        }
+    }
+
+    /// Rolls the batch back and tells every caller in it; an error if the store must stop.
+    fn abandon(&mut self, lost: &Lost) -> Result<(), Error> {
+        let (error, told, mut stop) = match lost {
+            Lost::Run(error) => (error, error.clone(), is_io(error) || matches!(error, Error::Damaged { .. })),
+            Lost::Commit(error) => match error {
+                // These are found before anything is made durable.
+                Error::Full { .. } | Error::Constraint { .. } | Error::Busy { .. } => (error, error.clone(), false),
+                _ => (error, Error::InDoubt { detail: error.to_string() }, true),
+            },
+        };
+        for entry in &mut self.batch {
+            entry.kept = false;
+            entry.job.refuse(told.clone());
+        }
+        if !session(&self.tx).is_broken() && self.control("ROLLBACK").is_err() {
+            stop = true;
+        }
+        if stop { Err(error.clone()) } else { Ok(()) }
+    }
+
+    /// Copies the WAL into the database when it has grown, and empties it when readers kept it growing.
+    fn checkpoint(&mut self) -> Result<(), Error> {
+        let pages = self.wal_pages.load(Ordering::Relaxed);
+        if pages < self.checkpoint_at {
+            return Ok(());
+        }
+        let copied = if pages < WAL_LIMIT {
+            session(&self.tx).query("PRAGMA wal_checkpoint(PASSIVE)", &[], &mut |_| Ok(()))
+        } else {
+            let _alone = self.guard.running.write().unwrap_or_else(PoisonError::into_inner);
+            session(&self.tx).query("PRAGMA wal_checkpoint(TRUNCATE)", &[], &mut |_| Ok(()))
+        };
+        match copied {
+            Ok(()) => {
+                // The next commit starts the WAL over unless a reader still needs it.
+                self.checkpoint_at = if pages < WAL_LIMIT && pages > CHECKPOINT * 2 { pages + CHECKPOINT } else { CHECKPOINT };
+                Ok(())
+            }
+            Err(error) if is_io(&error) || matches!(error, Error::Damaged { .. }) => Err(error),
+            Err(error) => {
+                // A full disk: the WAL keeps everything, and the next commits try again.
+                tracing::warn!(service = self.tx.service, %error, "the write-ahead log is not copied");
+                self.checkpoint_at = pages + CHECKPOINT;
+                Ok(())
+            }
+        }
+    }
+
+    fn control(&self, sql: &'static str) -> Result<(), Error> {
+        session(&self.tx).control(sql)
+    }
+}
+
+/// A batch that is lost as a whole, and where.
+enum Lost {
+    Run(Error),
+    Commit(Error),
+}
+
+pub(super) fn session(tx: &Tx) -> &Session {
+    match &tx.session {
+        tx::Session::Sqlite(session) => session,
+        #[cfg(feature = "fleet")]
+        tx::Session::Postgres(_) => unreachable!("the threads of SQLite make their own transactions"),
+    }
+}

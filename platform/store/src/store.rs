@@ -1,0 +1,219 @@
+//! The handle everybody holds: it queues bodies and waits for their answers.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+};
+
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    Clock, Config, Engine, Error, Site, Tx,
+    job::{self, Job},
+    sqlite::{self, Message},
+};
+
+/// A service's store; cheap to clone, and closed when the last clone is dropped.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Config,
+    signals: Arc<Signals>,
+    engine: Running,
+}
+
+enum Running {
+    Sqlite { writer: mpsc::Sender<Message>, readers: mpsc::Sender<Message>, handles: Mutex<Vec<JoinHandle<()>>> },
+    #[cfg(feature = "fleet")]
+    Postgres(crate::postgres::Pools),
+}
+
+/// What the engine tells the outside.
+pub(crate) struct Signals {
+    /// The highest position that is committed.
+    pub(crate) head: watch::Sender<u64>,
+    stopped: watch::Sender<Option<Error>>,
+}
+
+impl Signals {
+    fn new() -> Self {
+        Self { head: watch::Sender::new(0), stopped: watch::Sender::new(None) }
+    }
+
+    /// From now on nothing is served; the first reason stays.
+    pub(crate) fn stop(&self, reason: Error) {
+        self.stopped.send_if_modified(|stopped| {
+            let first = stopped.is_none();
+            if first {
+                *stopped = Some(reason);
+            }
+            first
+        });
+    }
+
+    pub(crate) fn stopped(&self) -> Option<Error> {
+        self.stopped.borrow().clone()
+    }
+}
+
+impl Store {
+    /// Opens the store and brings its tables up to date.
+    pub async fn open(config: Config) -> Result<Self, Error> {
+        let signals = Arc::new(Signals::new());
+        let engine = match &config.engine {
+            Engine::Sqlite { path } => Self::start_sqlite(&config, Some(path.clone()), &signals).await?,
+            Engine::Temporary { .. } => Self::start_sqlite(&config, None, &signals).await?,
+            #[cfg(feature = "fleet")]
+            Engine::Postgres { .. } => Running::Postgres(crate::postgres::open(&config, &signals).await?),
+        };
+        Ok(Self { inner: Arc::new(Inner { config, signals, engine }) })
+    }
+
+    async fn start_sqlite(config: &Config, file: Option<PathBuf>, signals: &Arc<Signals>) -> Result<Running, Error> {
+        let (service, config, signals) = (config.name, config.clone(), Arc::clone(signals));
+        let threads = tokio::task::spawn_blocking(move || sqlite::open(&config, file, &signals))
+            .await
+            .map_err(|error| Error::Open { service, detail: error.to_string() })??;
+        let sqlite::Threads { writer, readers, handles } = threads;
+        Ok(Running::Sqlite { writer, readers, handles: Mutex::new(handles) })
+    }
+
+    /// Runs `body` in a transaction and answers after its COMMIT.
+    ///
+    /// Once it is queued it runs to its end, whether or not the caller still waits. It may await only
+    /// the transaction, and may run again, so it has no effects elsewhere.
+    pub async fn write<T, E, F>(&self, site: &'static Site, body: F) -> Result<T, E>
+    where
+        F: AsyncFnMut(&mut Tx) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let (job, answer) = job::job(Some(site), body);
+        self.queue(job, true).await?;
+        // The thread answers every job it takes; it is gone if there is no answer.
+        answer.await.unwrap_or_else(|_| Err(E::from(self.gone())))
+    }
+
+    /// Runs `body` on one snapshot; it cannot write.
+    pub async fn read<T, E, F>(&self, body: F) -> Result<T, E>
+    where
+        F: AsyncFnMut(&mut Tx) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let (job, answer) = job::job(None, body);
+        self.queue(job, false).await?;
+        answer.await.unwrap_or_else(|_| Err(E::from(self.gone())))
+    }
+
+    async fn queue(&self, job: Box<dyn Job>, write: bool) -> Result<(), Error> {
+        if let Some(stopped) = self.inner.signals.stopped() {
+            return Err(stopped);
+        }
+        match &self.inner.engine {
+            Running::Sqlite { writer, readers, .. } => {
+                let queue = if write { writer } else { readers };
+                queue.send(Message::Run(job)).await.map_err(|_| self.gone())
+            }
+            #[cfg(feature = "fleet")]
+            Running::Postgres(pools) => pools.queue(job, write).await.map_err(|_| self.gone()),
+        }
+    }
+
+    fn gone(&self) -> Error {
+        self.inner.signals.stopped().unwrap_or_else(|| Error::Stopped { reason: "its thread is gone".to_owned() })
+    }
+
+    /// The highest position committed so far; it changes after each commit that appended.
+    ///
+    /// With several shards it is a hint that something was appended, not a position of any of them.
+    pub fn head(&self) -> watch::Receiver<u64> {
+        self.inner.signals.head.subscribe()
+    }
+
+    /// Returns when the store has stopped, with the reason: a supervisor ends the process then.
+    pub async fn stopped(&self) -> Error {
+        let mut stopped = self.inner.signals.stopped.subscribe();
+        // The sender lives in `self`, so waiting cannot fail.
+        let reason = stopped.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        reason.unwrap_or_else(|| self.gone())
+    }
+
+    /// The clock of its transactions.
+    pub fn clock(&self) -> &Clock {
+        &self.inner.config.clock
+    }
+
+    /// The store's name.
+    pub fn name(&self) -> &'static str {
+        self.inner.config.name
+    }
+
+    /// An empty store with the same tables and clock, beside this one, gone when it is dropped: for rebuilds.
+    ///
+    /// It is SQLite whatever this one is; the SQL is the same.
+    pub async fn scratch(&self) -> Result<Self, Error> {
+        let folder = match &self.inner.config.engine {
+            Engine::Sqlite { path } => path.parent().filter(|folder| !folder.as_os_str().is_empty()).map(PathBuf::from),
+            Engine::Temporary { folder } => folder.clone(),
+            #[cfg(feature = "fleet")]
+            Engine::Postgres { .. } => None,
+        };
+        Self::open(Config { engine: Engine::Temporary { folder }, readers: 1, ..self.inner.config.clone() }).await
+    }
+
+    /// Runs what is queued, closes the engine, and returns when its files are free; other clones get `Error::Stopped`.
+    pub async fn close(self) {
+        match &self.inner.engine {
+            Running::Sqlite { writer, readers, handles } => {
+                // A closed queue means that the thread has ended by itself.
+                let _ = writer.send(Message::Close).await;
+                for _ in 0..self.inner.config.readers.clamp(1, 16) {
+                    let _ = readers.send(Message::Close).await;
+                }
+                let handles = std::mem::take(&mut *handles.lock().unwrap_or_else(PoisonError::into_inner));
+                // A panic of the thread has been reported where it happened.
+                let _ = tokio::task::spawn_blocking(move || handles.into_iter().try_for_each(JoinHandle::join)).await;
+                self.inner.signals.stop(Error::Stopped { reason: "it was closed".to_owned() });
+            }
+            #[cfg(feature = "fleet")]
+            Running::Postgres(pools) => {
+                pools.close().await;
+                self.inner.signals.stop(Error::Stopped { reason: "it was closed".to_owned() });
+            }
+        }
+    }
+}
+
+impl Drop for Inner {
+    /// Waits for the threads, so that the file can be opened again at once.
+    fn drop(&mut self) {
+        match &mut self.engine {
+            Running::Sqlite { writer, readers, handles } => {
+                // The threads end when their queues have no sender left.
+                *writer = mpsc::channel(1).0;
+                *readers = mpsc::channel(1).0;
+                let handles = std::mem::take(handles.get_mut().unwrap_or_else(PoisonError::into_inner));
+                let this = std::thread::current().id();
+                for handle in handles {
+                    // A body may hold the last clone: its own thread cannot wait for itself.
+                    if handle.thread().id() != this {
+                        let _ = handle.join();
+                    }
+                }
+            }
+            #[cfg(feature = "fleet")]
+            Running::Postgres(_) => {}
+        }
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Store").field("name", &self.inner.config.name).field("engine", &self.inner.config.engine).finish_non_exhaustive()
+    }
+}
