@@ -1,0 +1,445 @@
+//! The rows of sagas and of their steps: every SQL statement of this crate.
+//!
+//! Each write of a runner names the epoch under which it claimed the saga. A runner that slept past its lease finds the
+//! epoch moved on and its write changes no row: it then lets go.
+
+use jiff::Timestamp;
+use store::{Error, Migration, MigrationSet, Tx, params};
+
+use crate::Definition;
+
+/// The tables of this crate, created in each store that runs sagas.
+pub const MIGRATIONS: MigrationSet = MigrationSet {
+    name: "saga",
+    migrations: &[Migration {
+        version: 1,
+        name: "sagas",
+        sql: include_str!("../migrations/0001_sagas.sql"),
+    }],
+};
+
+/// Where a saga stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Going forward.
+    Running,
+    /// Unwinding.
+    Compensating,
+    /// Every step is done.
+    Done,
+    /// Every compensation is done.
+    Unwound,
+    /// A step past the pivot cannot succeed: an operator decides.
+    Stuck,
+}
+
+impl Phase {
+    /// The stored form.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "RUNNING",
+            Self::Compensating => "COMPENSATING",
+            Self::Done => "DONE",
+            Self::Unwound => "UNWOUND",
+            Self::Stuck => "STUCK",
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, Error> {
+        match text {
+            "RUNNING" => Ok(Self::Running),
+            "COMPENSATING" => Ok(Self::Compensating),
+            "DONE" => Ok(Self::Done),
+            "UNWOUND" => Ok(Self::Unwound),
+            "STUCK" => Ok(Self::Stuck),
+            other => Err(Error::Engine(format!(
+                "a saga in the unknown phase {other:?}"
+            ))),
+        }
+    }
+
+    /// Whether somebody must still work on it.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Running | Self::Compensating)
+    }
+}
+
+/// A saga as stored.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// The saga's id.
+    pub id: String,
+    /// Name of its definition.
+    pub definition: String,
+    /// Version of its definition.
+    pub version: u32,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Index of the step that runs, or that is being undone.
+    pub step: usize,
+    /// Attempts at that step so far.
+    pub attempts: u32,
+    /// First attempt at that step.
+    pub step_started: Timestamp,
+    /// When somebody must look at it next.
+    pub due: Timestamp,
+    /// Whether a runner holds it.
+    pub active: bool,
+    /// The fencing token.
+    pub epoch: i64,
+    /// The runner that claimed it last.
+    pub owner: String,
+    /// What it was started with.
+    pub data: Vec<u8>,
+    /// Why it unwinds or is stuck; empty otherwise.
+    pub reason: String,
+    /// The last error or the refusal's detail.
+    pub detail: String,
+    /// Correlation id.
+    pub correlation: String,
+    /// W3C trace context.
+    pub traceparent: String,
+    /// When it was started.
+    pub created: Timestamp,
+    /// When it last moved.
+    pub updated: Timestamp,
+}
+
+/// One step's history.
+#[derive(Clone, Debug)]
+pub struct History {
+    /// Index in the table of steps.
+    pub step: usize,
+    /// Whether this is the compensation.
+    pub compensation: bool,
+    /// The step's name.
+    pub name: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// DONE, REFUSED, RETRY, WAIT or EXPIRED.
+    pub outcome: String,
+    /// Error, refusal or reason to wait.
+    pub detail: String,
+    /// First attempt.
+    pub started: Timestamp,
+    /// Last attempt.
+    pub ended: Timestamp,
+}
+
+/// What a saga is started with.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// Unique; starting the same id twice is one saga.
+    pub id: String,
+    /// Handed to every action.
+    pub data: Vec<u8>,
+    /// Correlation id of the request.
+    pub correlation: String,
+    /// W3C trace context of the request.
+    pub traceparent: String,
+}
+
+/// Starts a saga that any runner of this store picks up. Starting the same id twice is one saga: false the second time.
+pub async fn enqueue<C>(
+    tx: &mut Tx,
+    definition: &Definition<C>,
+    start: &Start,
+) -> Result<bool, Error> {
+    let now = tx.now();
+    insert(tx, definition, start, "", now, false).await
+}
+
+pub(crate) async fn insert<C>(
+    tx: &mut Tx,
+    definition: &Definition<C>,
+    start: &Start,
+    owner: &str,
+    due: Timestamp,
+    active: bool,
+) -> Result<bool, Error> {
+    let now = tx.now();
+    let changed = tx
+        .execute(
+            "INSERT INTO sagas (id, definition, version, phase, step, attempts, step_started, due, active, epoch, owner, data,
+                                reason, detail, correlation, traceparent, created, updated)
+             VALUES ($1, $2, $3, 'RUNNING', 0, 0, $4, $5, $6, 1, $7, $8, '', '', $9, $10, $4, $4)
+             ON CONFLICT (id) DO NOTHING",
+            params![
+                &start.id,
+                definition.name,
+                i64::from(definition.version),
+                now,
+                due,
+                active,
+                owner,
+                &start.data,
+                &start.correlation,
+                &start.traceparent
+            ],
+        )
+        .await?;
+    Ok(changed == 1)
+}
+
+/// One saga by its id.
+pub async fn get(tx: &mut Tx, id: &str) -> Result<Option<Row>, Error> {
+    let row = tx
+        .query_opt(
+            "SELECT id, definition, version, phase, step, attempts, step_started, due, active, epoch, owner, data, reason,
+                    detail, correlation, traceparent, created, updated
+             FROM sagas WHERE id = $1",
+            params![id],
+        )
+        .await?;
+    row.map(|row| read(&row)).transpose()
+}
+
+/// Sagas in a phase (or in any), newest first, after `before` (exclusive) when given; at most `limit`.
+pub async fn list(
+    tx: &mut Tx,
+    phase: Option<Phase>,
+    before: Option<Timestamp>,
+    limit: u32,
+) -> Result<Vec<Row>, Error> {
+    let phase = phase.map_or("", Phase::as_str);
+    let before = before.unwrap_or(Timestamp::MAX);
+    let rows = tx
+        .query(
+            "SELECT id, definition, version, phase, step, attempts, step_started, due, active, epoch, owner, data, reason,
+                    detail, correlation, traceparent, created, updated
+             FROM sagas
+             WHERE ($1 = '' OR phase = $1) AND created < CAST($2 AS BIGINT)
+             ORDER BY created DESC, id LIMIT CAST($3 AS BIGINT)",
+            params![phase, before, i64::from(limit)],
+        )
+        .await?;
+    rows.iter().map(read).collect()
+}
+
+/// What the steps of a saga went through, in order.
+pub async fn history(tx: &mut Tx, id: &str) -> Result<Vec<History>, Error> {
+    let rows = tx
+        .query(
+            "SELECT step, direction, name, attempts, outcome, detail, started, ended
+             FROM saga_steps WHERE saga = $1 ORDER BY started, step, direction",
+            params![id],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(History {
+                step: index(row.get("step")?)?,
+                compensation: row.get::<String>("direction")? == "COMPENSATION",
+                name: row.get("name")?,
+                attempts: count(row.get("attempts")?)?,
+                outcome: row.get("outcome")?,
+                detail: row.get("detail")?,
+                started: row.get("started")?,
+                ended: row.get("ended")?,
+            })
+        })
+        .collect()
+}
+
+/// A claimed saga's next state: what one write of the runner stores.
+pub(crate) struct Move<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) epoch: i64,
+    pub(crate) phase: Phase,
+    pub(crate) step: usize,
+    pub(crate) attempts: u32,
+    pub(crate) step_started: Timestamp,
+    pub(crate) due: Timestamp,
+    pub(crate) active: bool,
+    pub(crate) reason: &'a str,
+    pub(crate) detail: &'a str,
+}
+
+/// Stores where a saga stands now; false if another runner has claimed it since.
+pub(crate) async fn store_move(tx: &mut Tx, to: &Move<'_>) -> Result<bool, Error> {
+    let now = tx.now();
+    let changed = tx
+        .execute(
+            "UPDATE sagas SET phase = $1, step = $2, attempts = $3, step_started = $4, due = $5, active = $6, reason = $7,
+                              detail = $8, updated = $9
+             WHERE id = $10 AND epoch = $11",
+            params![
+                to.phase.as_str(),
+                signed(to.step),
+                i64::from(to.attempts),
+                to.step_started,
+                to.due,
+                to.active,
+                to.reason,
+                to.detail,
+                now,
+                to.id,
+                to.epoch
+            ],
+        )
+        .await?;
+    Ok(changed == 1)
+}
+
+/// Adds an attempt to the history of a step.
+pub(crate) async fn record(tx: &mut Tx, saga: &str, entry: &History) -> Result<(), Error> {
+    let direction = if entry.compensation {
+        "COMPENSATION"
+    } else {
+        "ACTION"
+    };
+    tx.execute(
+        "INSERT INTO saga_steps (saga, step, direction, name, attempts, outcome, detail, started, ended)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+         ON CONFLICT (saga, step, direction) DO UPDATE
+         SET attempts = excluded.attempts, outcome = excluded.outcome, detail = excluded.detail, ended = excluded.ended",
+        params![
+            saga,
+            signed(entry.step),
+            direction,
+            &entry.name,
+            i64::from(entry.attempts),
+            &entry.outcome,
+            &entry.detail,
+            entry.started,
+            entry.ended
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Open sagas that are due, oldest first.
+pub(crate) async fn due(tx: &mut Tx, now: Timestamp, limit: usize) -> Result<Vec<String>, Error> {
+    let rows = tx
+        .query(
+            "SELECT id FROM sagas WHERE phase IN ('RUNNING', 'COMPENSATING') AND due <= $1
+             ORDER BY due LIMIT CAST($2 AS BIGINT)",
+            params![now, signed(limit)],
+        )
+        .await?;
+    rows.iter().map(|row| row.get("id")).collect()
+}
+
+/// When the next open saga is due.
+pub(crate) async fn next_due(tx: &mut Tx) -> Result<Option<Timestamp>, Error> {
+    let row = tx
+        .query_opt(
+            "SELECT min(due) AS due FROM sagas WHERE phase IN ('RUNNING', 'COMPENSATING')",
+            params![],
+        )
+        .await?;
+    match row {
+        Some(row) => row.get("due"),
+        None => Ok(None),
+    }
+}
+
+/// Claims a due saga: the new epoch fences off whoever held it. None if it is not due (any more).
+pub(crate) async fn claim(
+    tx: &mut Tx,
+    id: &str,
+    owner: &str,
+    lease_end: Timestamp,
+) -> Result<Option<Row>, Error> {
+    let now = tx.now();
+    let changed = tx
+        .execute(
+            "UPDATE sagas SET epoch = epoch + 1, owner = $1, due = $2, active = true
+             WHERE id = $3 AND due <= $4 AND phase IN ('RUNNING', 'COMPENSATING')",
+            params![owner, lease_end, id, now],
+        )
+        .await?;
+    if changed == 0 {
+        Ok(None)
+    } else {
+        get(tx, id).await
+    }
+}
+
+/// Makes every saga that a vanished runner held due at once. Right only where no other process can hold one.
+pub(crate) async fn take_over(tx: &mut Tx, owner: &str) -> Result<u64, Error> {
+    let now = tx.now();
+    tx.execute(
+        "UPDATE sagas SET due = $1, active = false WHERE active AND owner <> $2 AND phase IN ('RUNNING', 'COMPENSATING')",
+        params![now, owner],
+    )
+    .await
+}
+
+/// An operator's or an event's nudge: an open, waiting saga becomes due now; a stuck one goes on from its step.
+pub(crate) async fn nudge(tx: &mut Tx, id: &str) -> Result<bool, Error> {
+    let now = tx.now();
+    let changed = tx
+        .execute(
+            "UPDATE sagas SET due = $1, attempts = 0, step_started = $1, reason = '',
+                              phase = CASE WHEN phase = 'STUCK' THEN 'RUNNING' ELSE phase END
+             WHERE id = $2 AND NOT active AND phase = 'STUCK'",
+            params![now, id],
+        )
+        .await?;
+    if changed == 1 {
+        return Ok(true);
+    }
+    let changed = tx
+        .execute(
+            "UPDATE sagas SET due = $1 WHERE id = $2 AND NOT active AND phase IN ('RUNNING', 'COMPENSATING')",
+            params![now, id],
+        )
+        .await?;
+    Ok(changed == 1)
+}
+
+/// Turns a running saga round; the runner that holds it finds its epoch gone.
+pub(crate) async fn turn_round(
+    tx: &mut Tx,
+    id: &str,
+    reason: &str,
+    last_step: usize,
+) -> Result<bool, Error> {
+    let now = tx.now();
+    let changed = tx
+        .execute(
+            "UPDATE sagas SET phase = 'COMPENSATING', due = $1, active = false, epoch = epoch + 1, attempts = 0,
+                              step_started = $1, reason = $2
+             WHERE id = $3 AND phase = 'RUNNING' AND step <= $4",
+            params![now, reason, id, signed(last_step)],
+        )
+        .await?;
+    Ok(changed == 1)
+}
+
+fn read(row: &store::Row) -> Result<Row, Error> {
+    Ok(Row {
+        id: row.get("id")?,
+        definition: row.get("definition")?,
+        version: count(row.get("version")?)?,
+        phase: Phase::parse(&row.get::<String>("phase")?)?,
+        step: index(row.get("step")?)?,
+        attempts: count(row.get("attempts")?)?,
+        step_started: row.get("step_started")?,
+        due: row.get("due")?,
+        active: row.get("active")?,
+        epoch: row.get("epoch")?,
+        owner: row.get("owner")?,
+        data: row.get("data")?,
+        reason: row.get("reason")?,
+        detail: row.get("detail")?,
+        correlation: row.get("correlation")?,
+        traceparent: row.get("traceparent")?,
+        created: row.get("created")?,
+        updated: row.get("updated")?,
+    })
+}
+
+fn index(value: i64) -> Result<usize, Error> {
+    usize::try_from(value).map_err(|_| Error::Engine(format!("a step with the index {value}")))
+}
+
+fn count(value: i64) -> Result<u32, Error> {
+    u32::try_from(value).map_err(|_| Error::Engine(format!("a count of {value}")))
+}
+
+fn signed(value: usize) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

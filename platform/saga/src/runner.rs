@@ -1,0 +1,953 @@
+//! The runner: claims due sagas, runs their steps, moves their rows.
+//!
+//! Any number of runners may share a store. A saga is claimed by moving its epoch; every later write names that epoch, so
+//! a runner that was paused past its lease changes nothing when it wakes. What it may have sent meanwhile carries the
+//! step's key, like the attempt of whoever took over: one effect.
+//!
+//! Bounds: `concurrency` sagas at once, a ready queue of `READY_CAP` ids (beyond it a saga waits for the end of its lease),
+//! every attempt by the step's `try_timeout`. One saga that panics or fails is parked by itself; others do not notice.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use jiff::{SignedDuration, Timestamp};
+use store::{Site, Store, Tx};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::properties::Injection;
+use crate::rows::{self, History, Move, Phase, Row, Start};
+use crate::{Attempt, Definition, Effect, Kind, OnDeadline, Outcome, Refusal, Step, Stop, key};
+
+/// Ids that were started here and wait for a free place.
+const READY_CAP: usize = 65_536;
+/// Due sagas claimed in one look.
+const BATCH: usize = 256;
+/// How long running steps may take to finish when the process ends.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Commits of other writers are looked at no more often than this.
+const GLANCE: Duration = Duration::from_millis(20);
+
+/// How a runner behaves.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Sagas run at once.
+    pub concurrency: usize,
+    /// How long a claim holds; longer than any `try_timeout`.
+    pub lease: Duration,
+    /// How often due sagas are looked for when nothing wakes the runner.
+    pub poll: Duration,
+    /// First pause between attempts; doubles up to `backoff_cap`, jittered.
+    pub backoff_base: Duration,
+    /// Longest pause between attempts.
+    pub backoff_cap: Duration,
+    /// No other process can hold a saga of this store: claims of a vanished process are void at start.
+    pub exclusive: bool,
+    /// Faults that a property injects; `Injection::None` outside tests.
+    pub injection: Injection,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            concurrency: 512,
+            lease: Duration::from_secs(60),
+            poll: Duration::from_secs(1),
+            backoff_base: Duration::from_millis(50),
+            backoff_cap: Duration::from_secs(30),
+            exclusive: true,
+            injection: Injection::None,
+        }
+    }
+}
+
+/// Runs the sagas of one store. A cheap handle.
+pub struct Runner<C: 'static> {
+    inner: Arc<Inner<C>>,
+}
+
+impl<C> Clone for Runner<C> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+        }
+    }
+}
+
+struct Inner<C: 'static> {
+    store: Store,
+    context: Arc<C>,
+    definitions: Vec<&'static Definition<C>>,
+    config: Config,
+    owner: String,
+    ready: Mutex<VecDeque<String>>,
+    running: Mutex<HashSet<String>>,
+    watchers: Mutex<HashMap<String, watch::Sender<u64>>>,
+    wake: Notify,
+    places: Arc<Semaphore>,
+    tasks: TaskTracker,
+    sites: HashMap<(String, usize, bool), &'static Site>,
+}
+
+/// Told each time a saga passes a milestone, waits, or ends.
+pub struct Progress<C: 'static> {
+    id: String,
+    receiver: watch::Receiver<u64>,
+    inner: Arc<Inner<C>>,
+}
+
+impl<C> Progress<C> {
+    /// Returns at the next milestone, wait or end since the last call.
+    pub async fn changed(&mut self) {
+        // The sender lives in the map as long as this watcher does, so the error cannot occur.
+        let _ = self.receiver.changed().await;
+    }
+}
+
+impl<C> Drop for Progress<C> {
+    fn drop(&mut self) {
+        let mut watchers = lock(&self.inner.watchers);
+        // This receiver still counts: one means nobody else watches.
+        if watchers
+            .get(&self.id)
+            .is_some_and(|sender| sender.receiver_count() <= 1)
+        {
+            watchers.remove(&self.id);
+        }
+    }
+}
+
+impl<C: Send + Sync + 'static> Runner<C> {
+    /// A runner over `store` for these definitions; it runs nothing until `run`.
+    pub fn new(
+        store: Store,
+        context: Arc<C>,
+        definitions: Vec<&'static Definition<C>>,
+        config: Config,
+    ) -> Self {
+        let places = Arc::new(Semaphore::new(config.concurrency));
+        let mut sites = HashMap::new();
+        for definition in &definitions {
+            for (index, step) in definition.steps.iter().enumerate() {
+                let name =
+                    |direction| Site::named(&site_name(definition.name, step.name, direction));
+                sites.insert((definition.name.to_owned(), index, false), name("action"));
+                if step.compensation.is_some() {
+                    sites.insert(
+                        (definition.name.to_owned(), index, true),
+                        name("compensation"),
+                    );
+                }
+            }
+        }
+        let inner = Inner {
+            store,
+            context,
+            definitions,
+            config,
+            owner: uuid::Uuid::now_v7().to_string(),
+            ready: Mutex::default(),
+            running: Mutex::default(),
+            watchers: Mutex::default(),
+            wake: Notify::new(),
+            places,
+            tasks: TaskTracker::new(),
+            sites,
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Starts a saga under this runner's own lease; call `wake` with its id after the commit. Starting the same id twice is
+    /// one saga.
+    pub async fn start(
+        &self,
+        tx: &mut Tx,
+        definition: &Definition<C>,
+        start: &Start,
+    ) -> Result<bool, store::Error> {
+        let lease_end = after(tx.now(), self.inner.config.lease);
+        rows::insert(tx, definition, start, &self.inner.owner, lease_end, true).await
+    }
+
+    /// Runs a saga that was just started here, without waiting for the next look at what is due.
+    pub fn wake(&self, id: &str) {
+        let mut ready = lock(&self.inner.ready);
+        if ready.len() < READY_CAP {
+            ready.push_back(id.to_owned());
+        }
+        drop(ready);
+        self.inner.wake.notify_one();
+    }
+
+    /// Makes a waiting or stuck saga due now. False if it is settled, or just being run.
+    pub async fn nudge(&self, id: &str) -> Result<bool, store::Error> {
+        let id = id.to_owned();
+        let done = self
+            .inner
+            .store
+            .write(store::site!("saga.nudge"), async move |tx: &mut Tx| {
+                rows::nudge(tx, &id).await
+            })
+            .await?;
+        self.inner.wake.notify_one();
+        Ok(done)
+    }
+
+    /// Unwinds a saga that has not passed its pivot. False if it has, or is settled.
+    pub async fn force_compensate(&self, id: &str, reason: &str) -> Result<bool, store::Error> {
+        let (owned, reason) = (id.to_owned(), reason.to_owned());
+        let definitions = self.inner.definitions.clone();
+        let done = self
+            .inner
+            .store
+            .write(
+                store::site!("saga.force_compensate"),
+                async move |tx: &mut Tx| {
+                    let Some(row) = rows::get(tx, &owned).await? else {
+                        return Ok::<_, store::Error>(false);
+                    };
+                    let last = definitions
+                        .iter()
+                        .find(|definition| {
+                            definition.name == row.definition && definition.version == row.version
+                        })
+                        .and_then(|definition| {
+                            definition
+                                .steps
+                                .iter()
+                                .position(|step| step.kind == Kind::Pivot)
+                        });
+                    match last {
+                        Some(last) => rows::turn_round(tx, &owned, &reason, last).await,
+                        None => Ok(false),
+                    }
+                },
+            )
+            .await?;
+        self.inner.wake.notify_one();
+        Ok(done)
+    }
+
+    /// Watches one saga; take it before the saga is woken, so that no milestone is missed.
+    pub fn watch(&self, id: &str) -> Progress<C> {
+        let mut watchers = lock(&self.inner.watchers);
+        let sender = watchers
+            .entry(id.to_owned())
+            .or_insert_with(|| watch::channel(0).0);
+        Progress {
+            id: id.to_owned(),
+            receiver: sender.subscribe(),
+            inner: Arc::clone(&self.inner),
+        }
+    }
+
+    /// Sagas that are run at this moment.
+    pub fn running(&self) -> usize {
+        lock(&self.inner.running).len()
+    }
+
+    /// Runs until `shutdown`, then gives running steps a bounded time to finish; what does not is taken up after restart.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), store::Error> {
+        let inner = &self.inner;
+        if inner.config.exclusive {
+            let owner = inner.owner.clone();
+            inner
+                .store
+                .write(store::site!("saga.take_over"), async move |tx: &mut Tx| {
+                    rows::take_over(tx, &owner).await
+                })
+                .await?;
+        }
+        let mut head = inner.store.head();
+        loop {
+            self.run_ready().await;
+            let pause = self.run_due().await?;
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = inner.wake.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+                changed = head.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    // A commit of this store may have queued a saga. Many commits are one look.
+                    tokio::select! {
+                        () = shutdown.cancelled() => break,
+                        () = inner.wake.notified() => {}
+                        () = tokio::time::sleep(GLANCE) => {}
+                    }
+                }
+            }
+        }
+        inner.tasks.close();
+        let _ = tokio::time::timeout(DRAIN, inner.tasks.wait()).await;
+        Ok(())
+    }
+
+    async fn run_ready(&self) {
+        loop {
+            let next = lock(&self.inner.ready).pop_front();
+            let Some(id) = next else { return };
+            self.spawn(id, None).await;
+        }
+    }
+
+    /// Claims and runs what is due; returns how long nothing will be.
+    async fn run_due(&self) -> Result<Duration, store::Error> {
+        let inner = &self.inner;
+        let now = inner.store.clock().now();
+        let (ids, next) = inner
+            .store
+            .read(async move |tx: &mut Tx| {
+                let ids = rows::due(tx, now, BATCH).await?;
+                let next = if ids.is_empty() {
+                    rows::next_due(tx).await?
+                } else {
+                    Some(now)
+                };
+                Ok::<_, store::Error>((ids, next))
+            })
+            .await?;
+        let mut skipped = false;
+        for id in ids {
+            if lock(&inner.running).contains(&id) {
+                skipped = true;
+                continue;
+            }
+            let lease_end = after(now, inner.config.lease);
+            let (claimed, owner) = (id.clone(), inner.owner.clone());
+            let row = inner
+                .store
+                .write(store::site!("saga.claim"), async move |tx: &mut Tx| {
+                    rows::claim(tx, &claimed, &owner, lease_end).await
+                })
+                .await?;
+            if let Some(row) = row {
+                self.spawn(id, Some(row)).await;
+            }
+        }
+        let until = next.map_or(inner.config.poll, |next| {
+            Duration::try_from(next.duration_since(now)).unwrap_or(Duration::ZERO)
+        });
+        let floor = if skipped {
+            Duration::from_millis(50)
+        } else {
+            Duration::ZERO
+        };
+        Ok(until.clamp(floor, inner.config.poll.max(floor)))
+    }
+
+    async fn spawn(&self, id: String, row: Option<Row>) {
+        let Ok(place) = Arc::clone(&self.inner.places).acquire_owned().await else {
+            return;
+        };
+        if !lock(&self.inner.running).insert(id.clone()) {
+            return;
+        }
+        let inner = Arc::clone(&self.inner);
+        self.inner.tasks.spawn(async move {
+            let _place = place;
+            let ended = AssertUnwindSafe(inner.drive(&id, row)).catch_unwind().await;
+            lock(&inner.running).remove(&id);
+            match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(saga = %id, %error, "the saga is left to its next look"),
+                Err(_) => tracing::error!(saga = %id, "the runner of a saga panicked; it is left to its next look"),
+            }
+            inner.wake.notify_one();
+        });
+    }
+}
+
+/// What a write of the runner came to.
+enum Moved {
+    /// The row is stored; run on from it.
+    On(Row),
+    /// Parked, settled, or claimed by another runner.
+    Away,
+}
+
+enum Unmoved {
+    Stop(Stop),
+    Fenced,
+}
+
+impl From<store::Error> for Unmoved {
+    fn from(error: store::Error) -> Self {
+        Self::Stop(Stop::from(error))
+    }
+}
+
+impl<C: Send + Sync + 'static> Inner<C> {
+    async fn drive(&self, id: &str, row: Option<Row>) -> Result<(), store::Error> {
+        let mut row = match row {
+            Some(row) => row,
+            None => match self.started(id).await? {
+                Some(row) => row,
+                None => return Ok(()),
+            },
+        };
+        let Some(definition) = self.definitions.iter().copied().find(|definition| {
+            definition.name == row.definition && definition.version == row.version
+        }) else {
+            tracing::error!(saga = %id, definition = %row.definition, version = row.version, "no such saga is defined here");
+            return Ok(());
+        };
+        loop {
+            let moved = match row.phase {
+                Phase::Running => self.act(definition, row).await?,
+                Phase::Compensating => self.undo(definition, row).await?,
+                Phase::Done | Phase::Unwound | Phase::Stuck => return Ok(()),
+            };
+            match moved {
+                Moved::On(next) => row = next,
+                Moved::Away => return Ok(()),
+            }
+        }
+    }
+
+    /// A saga that was started under this runner's lease.
+    async fn started(&self, id: &str) -> Result<Option<Row>, store::Error> {
+        let owned = id.to_owned();
+        let row = self
+            .store
+            .read(async move |tx: &mut Tx| rows::get(tx, &owned).await)
+            .await?;
+        Ok(row.filter(|row| row.active && row.owner == self.owner))
+    }
+
+    async fn act(
+        &self,
+        definition: &'static Definition<C>,
+        row: Row,
+    ) -> Result<Moved, store::Error> {
+        let Some(step) = definition.steps.get(row.step) else {
+            tracing::error!(saga = %row.id, step = row.step, "the table of steps has no such step");
+            return Ok(Moved::Away);
+        };
+        let now = self.store.clock().now();
+        let step_end = after(row.step_started, step.deadline);
+        if row.attempts > 0 && now >= step_end && step.on_deadline != OnDeadline::Retry {
+            let refusal = Refusal {
+                reason: "DEADLINE_EXCEEDED".to_owned(),
+                detail: step.name.to_owned(),
+            };
+            return match step.on_deadline {
+                OnDeadline::Stick => self.stick(definition, row, "EXPIRED", refusal).await,
+                // The action may have happened: its own compensation runs as well.
+                OnDeadline::Compensate | OnDeadline::Retry => {
+                    let from = Some(row.step);
+                    self.turn(definition, row, "EXPIRED", refusal, from).await
+                }
+            };
+        }
+        let attempt = self.attempt(step, &row, false);
+        let outcome = self
+            .run_action(step.action, step, &attempt, row.step, false)
+            .await;
+        match outcome {
+            Outcome::Done(effect) => self.advance(definition, row, step, effect).await,
+            Outcome::Refused(refusal) => self.refuse(definition, row, step, refusal).await,
+            Outcome::Retry(error) => self.park(row, step, false, error, None, None).await,
+            Outcome::Wait { until, why, effect } => {
+                self.park(
+                    row,
+                    step,
+                    false,
+                    why,
+                    Some(until.min(step_end.max(now))),
+                    effect,
+                )
+                .await
+            }
+        }
+    }
+
+    async fn advance(
+        &self,
+        definition: &'static Definition<C>,
+        row: Row,
+        step: &'static Step<C>,
+        effect: Option<Effect>,
+    ) -> Result<Moved, store::Error> {
+        let last = row.step + 1 == definition.steps.len();
+        let now = self.store.clock().now();
+        let next = Row {
+            phase: if last { Phase::Done } else { Phase::Running },
+            step: if last { row.step } else { row.step + 1 },
+            attempts: 0,
+            step_started: now,
+            due: after(now, self.config.lease),
+            active: !last,
+            detail: String::new(),
+            ..row.clone()
+        };
+        let history = entry(&row, step, false, "DONE", String::new(), now);
+        match self.commit(&next, history, effect).await {
+            Ok(()) => {
+                if step.milestone || last {
+                    self.tell(&next.id);
+                }
+                Ok(if last { Moved::Away } else { Moved::On(next) })
+            }
+            Err(Unmoved::Fenced) => Ok(Moved::Away),
+            Err(Unmoved::Stop(Stop::Refused(refusal))) => {
+                self.refuse(definition, row, step, refusal).await
+            }
+            Err(Unmoved::Stop(Stop::Fault(error))) => {
+                self.park(row, step, false, error, None, None).await
+            }
+        }
+    }
+
+    async fn refuse(
+        &self,
+        definition: &'static Definition<C>,
+        row: Row,
+        step: &'static Step<C>,
+        refusal: Refusal,
+    ) -> Result<Moved, store::Error> {
+        match step.kind {
+            // A definite no means that nothing happened under this step's key: only the steps before it are undone.
+            Kind::Compensatable | Kind::Pivot => {
+                let from = row.step.checked_sub(1);
+                self.turn(definition, row, "REFUSED", refusal, from).await
+            }
+            Kind::Retriable => self.stick(definition, row, "REFUSED", refusal).await,
+        }
+    }
+
+    /// Starts to unwind at step `from`; with nothing to undo the saga ends here.
+    async fn turn(
+        &self,
+        definition: &'static Definition<C>,
+        row: Row,
+        outcome: &str,
+        refusal: Refusal,
+        from: Option<usize>,
+    ) -> Result<Moved, store::Error> {
+        let Some(step) = definition.steps.get(row.step) else {
+            return Ok(Moved::Away);
+        };
+        let now = self.store.clock().now();
+        let target = from.and_then(|from| undoable(definition, from));
+        let next = Row {
+            phase: if target.is_some() {
+                Phase::Compensating
+            } else {
+                Phase::Unwound
+            },
+            step: target.unwrap_or(0),
+            attempts: 0,
+            step_started: now,
+            due: after(now, self.config.lease),
+            active: target.is_some(),
+            reason: refusal.reason.clone(),
+            detail: refusal.detail.clone(),
+            ..row.clone()
+        };
+        let effect = target.is_none().then(|| {
+            let attempt = self.attempt(step, &row, true);
+            (definition.unwound)(&self.context, &attempt, &refusal)
+        });
+        let history = entry(
+            &row,
+            step,
+            false,
+            outcome,
+            format!("{}: {}", refusal.reason, refusal.detail),
+            now,
+        );
+        match self.commit(&next, history, effect).await {
+            Ok(()) if target.is_some() => Ok(Moved::On(next)),
+            Ok(()) => {
+                self.tell(&next.id);
+                Ok(Moved::Away)
+            }
+            Err(Unmoved::Fenced) => Ok(Moved::Away),
+            Err(Unmoved::Stop(stop)) => {
+                self.park(row, step, false, describe(stop), None, None)
+                    .await
+            }
+        }
+    }
+
+    async fn stick(
+        &self,
+        definition: &'static Definition<C>,
+        row: Row,
+        outcome: &str,
+        refusal: Refusal,
+    ) -> Result<Moved, store::Error> {
+        let Some(step) = definition.steps.get(row.step) else {
+            return Ok(Moved::Away);
+        };
+        tracing::error!(saga = %row.id, step = step.name, reason = %refusal.reason, "a saga is stuck and needs an operator");
+        let now = self.store.clock().now();
+        let next = Row {
+            phase: Phase::Stuck,
+            active: false,
+            reason: refusal.reason.clone(),
+            detail: refusal.detail.clone(),
+            ..row.clone()
+        };
+        let attempt = self.attempt(step, &row, false);
+        let effect = (definition.stuck)(&self.context, &attempt, &refusal);
+        let history = entry(
+            &row,
+            step,
+            false,
+            outcome,
+            format!("{}: {}", refusal.reason, refusal.detail),
+            now,
+        );
+        match self.commit(&next, history, Some(effect)).await {
+            Ok(()) => {
+                self.tell(&next.id);
+                Ok(Moved::Away)
+            }
+            Err(Unmoved::Fenced) => Ok(Moved::Away),
+            Err(Unmoved::Stop(stop)) => {
+                self.park(row, step, false, describe(stop), None, None)
+                    .await
+            }
+        }
+    }
+
+    async fn undo(
+        &self,
+        definition: &'static Definition<C>,
+        row: Row,
+    ) -> Result<Moved, store::Error> {
+        let Some(index) = undoable(definition, row.step) else {
+            return self.unwind(definition, row, None).await;
+        };
+        let Some(step) = definition.steps.get(index) else {
+            return Ok(Moved::Away);
+        };
+        let Some(compensation) = step.compensation else {
+            return Ok(Moved::Away);
+        };
+        let attempt = self.attempt(step, &row, true);
+        let effect = match self
+            .run_action(compensation, step, &attempt, index, true)
+            .await
+        {
+            Outcome::Done(effect) => effect,
+            Outcome::Retry(error) => return self.park(row, step, true, error, None, None).await,
+            Outcome::Wait { until, why, effect } => {
+                return self.park(row, step, true, why, Some(until), effect).await;
+            }
+            // A compensation has no way to be refused: it is tried until somebody mends what is in its way.
+            Outcome::Refused(refusal) => {
+                let error = format!("{}: {}", refusal.reason, refusal.detail);
+                return self.park(row, step, true, error, None, None).await;
+            }
+        };
+        let now = self.store.clock().now();
+        let undone = entry(&row, step, true, "DONE", String::new(), now);
+        match index
+            .checked_sub(1)
+            .and_then(|below| undoable(definition, below))
+        {
+            Some(below) => {
+                let next = Row {
+                    step: below,
+                    attempts: 0,
+                    step_started: now,
+                    due: after(now, self.config.lease),
+                    ..row.clone()
+                };
+                match self.commit(&next, undone, effect).await {
+                    Ok(()) => Ok(Moved::On(next)),
+                    Err(Unmoved::Fenced) => Ok(Moved::Away),
+                    Err(Unmoved::Stop(stop)) => {
+                        self.park(row, step, true, describe(stop), None, None).await
+                    }
+                }
+            }
+            None => self.unwind(definition, row, Some((undone, effect))).await,
+        }
+    }
+
+    /// The last write of a saga that was undone.
+    async fn unwind(
+        &self,
+        definition: &'static Definition<C>,
+        row: Row,
+        undone: Option<(History, Option<Effect>)>,
+    ) -> Result<Moved, store::Error> {
+        let Some(step) = definition.steps.get(row.step) else {
+            return Ok(Moved::Away);
+        };
+        let refusal = Refusal {
+            reason: row.reason.clone(),
+            detail: row.detail.clone(),
+        };
+        let attempt = self.attempt(step, &row, true);
+        let now = self.store.clock().now();
+        let (history, first) =
+            undone.unwrap_or_else(|| (entry(&row, step, true, "DONE", String::new(), now), None));
+        let last = (definition.unwound)(&self.context, &attempt, &refusal);
+        let next = Row {
+            phase: Phase::Unwound,
+            active: false,
+            ..row.clone()
+        };
+        match self.commit(&next, history, Some(both(first, last))).await {
+            Ok(()) => {
+                self.tell(&next.id);
+                Ok(Moved::Away)
+            }
+            Err(Unmoved::Fenced) => Ok(Moved::Away),
+            Err(Unmoved::Stop(stop)) => {
+                self.park(row, step, true, describe(stop), None, None).await
+            }
+        }
+    }
+
+    /// Lets go of a saga until it is due again.
+    async fn park(
+        &self,
+        row: Row,
+        step: &'static Step<C>,
+        compensation: bool,
+        detail: String,
+        until: Option<Timestamp>,
+        effect: Option<Effect>,
+    ) -> Result<Moved, store::Error> {
+        let now = self.store.clock().now();
+        let attempts = row.attempts.saturating_add(1);
+        let due = until.unwrap_or_else(|| after(now, self.backoff(attempts)));
+        let outcome = if until.is_some() { "WAIT" } else { "RETRY" };
+        if until.is_none() {
+            tracing::warn!(saga = %row.id, step = step.name, attempts, error = %detail, "a step is tried again later");
+        }
+        // While a saga unwinds, `detail` keeps why: the last error of a compensation stands in its history.
+        let kept = if compensation {
+            row.detail.clone()
+        } else {
+            detail.clone()
+        };
+        let next = Row {
+            attempts,
+            due,
+            active: false,
+            detail: kept,
+            ..row.clone()
+        };
+        let history = entry(&row, step, compensation, outcome, detail, now);
+        match self.commit(&next, history, effect).await {
+            Ok(()) => {
+                if until.is_some() {
+                    self.tell(&next.id);
+                }
+                Ok(Moved::Away)
+            }
+            Err(Unmoved::Fenced) => Ok(Moved::Away),
+            Err(Unmoved::Stop(Stop::Fault(error))) => Err(store::Error::Engine(error)),
+            Err(Unmoved::Stop(Stop::Refused(refusal))) => {
+                // The effect of a wait was refused: the wait itself still holds.
+                tracing::warn!(saga = %row.id, reason = %refusal.reason, "what a wait wanted to record was refused");
+                let history = entry(&row, step, compensation, outcome, refusal.reason, now);
+                match self.commit(&next, history, None).await {
+                    Ok(()) | Err(Unmoved::Fenced) => Ok(Moved::Away),
+                    Err(Unmoved::Stop(stop)) => Err(store::Error::Engine(describe(stop))),
+                }
+            }
+        }
+    }
+
+    async fn commit(
+        &self,
+        to: &Row,
+        history: History,
+        effect: Option<Effect>,
+    ) -> Result<(), Unmoved> {
+        let site = self.site(&to.definition, &history);
+        let to = to.clone();
+        let mut effect = effect;
+        self.store
+            .write(site, async move |tx: &mut Tx| {
+                if let Some(effect) = &mut effect {
+                    effect(tx).await.map_err(Unmoved::Stop)?;
+                }
+                let stored = rows::store_move(
+                    tx,
+                    &Move {
+                        id: &to.id,
+                        epoch: to.epoch,
+                        phase: to.phase,
+                        step: to.step,
+                        attempts: to.attempts,
+                        step_started: to.step_started,
+                        due: to.due,
+                        active: to.active,
+                        reason: &to.reason,
+                        detail: &to.detail,
+                    },
+                )
+                .await?;
+                if !stored {
+                    return Err(Unmoved::Fenced);
+                }
+                rows::record(tx, &to.id, &history).await?;
+                Ok(())
+            })
+            .await
+    }
+
+    async fn run_action(
+        &self,
+        action: crate::Action<C>,
+        step: &Step<C>,
+        attempt: &Attempt,
+        index: usize,
+        compensation: bool,
+    ) -> Outcome {
+        if let Some(outcome) = self.config.injection.before(index, compensation) {
+            return outcome;
+        }
+        let mut outcome = self.attempt_once(action, step, attempt).await;
+        if self.config.injection.repeats() {
+            outcome = self.attempt_once(action, step, attempt).await;
+        }
+        self.config.injection.after(index, compensation, outcome)
+    }
+
+    async fn attempt_once(
+        &self,
+        action: crate::Action<C>,
+        step: &Step<C>,
+        attempt: &Attempt,
+    ) -> Outcome {
+        let work = AssertUnwindSafe(action(&self.context, attempt)).catch_unwind();
+        match tokio::time::timeout(step.try_timeout, work).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Outcome::Retry("the step panicked".to_owned()),
+            Err(_) => Outcome::Retry(format!(
+                "no answer within {} ms",
+                step.try_timeout.as_millis()
+            )),
+        }
+    }
+
+    /// Each step has crash points of its own, for its action and for its compensation.
+    fn site(&self, definition: &str, history: &History) -> &'static Site {
+        let direction = if history.compensation {
+            "compensation"
+        } else {
+            "action"
+        };
+        self.sites
+            .get(&(definition.to_owned(), history.step, history.compensation))
+            .copied()
+            .unwrap_or_else(|| Site::named(&site_name(definition, &history.name, direction)))
+    }
+
+    fn attempt(&self, step: &Step<C>, row: &Row, compensation: bool) -> Attempt {
+        Attempt {
+            saga: row.id.clone(),
+            data: row.data.clone(),
+            step: step.name,
+            number: row.attempts.saturating_add(1),
+            key: key(&row.id, step.name, compensation),
+            until: after(self.store.clock().now(), step.try_timeout),
+            correlation: row.correlation.clone(),
+            traceparent: row.traceparent.clone(),
+            reason: row.reason.clone(),
+        }
+    }
+
+    /// Full jitter over a doubling range: sagas that failed together do not come back together.
+    fn backoff(&self, attempts: u32) -> Duration {
+        let doubled = self
+            .config
+            .backoff_base
+            .saturating_mul(1 << attempts.saturating_sub(1).min(16));
+        let range = doubled.min(self.config.backoff_cap);
+        let random = getrandom::u32().unwrap_or(u32::MAX);
+        range / 2 + range.mul_f64(f64::from(random) / f64::from(u32::MAX) / 2.0)
+    }
+
+    fn tell(&self, id: &str) {
+        if let Some(sender) = lock(&self.watchers).get(id) {
+            sender.send_modify(|count| *count += 1);
+        }
+    }
+}
+
+/// The highest step at or below `from` that has something to undo.
+fn undoable<C>(definition: &Definition<C>, from: usize) -> Option<usize> {
+    (0..=from).rev().find(|&index| {
+        definition
+            .steps
+            .get(index)
+            .is_some_and(|step| step.compensation.is_some())
+    })
+}
+
+fn both(first: Option<Effect>, mut second: Effect) -> Effect {
+    let Some(mut first) = first else {
+        return second;
+    };
+    Box::new(move |tx| {
+        let (first, second) = (&mut first, &mut second);
+        // Boxed one after the other: an effect borrows the transaction for as long as it runs.
+        Box::pin(async_pair(tx, first, second))
+    })
+}
+
+async fn async_pair(tx: &mut Tx, first: &mut Effect, second: &mut Effect) -> Result<(), Stop> {
+    first(tx).await?;
+    second(tx).await
+}
+
+fn site_name(definition: &str, step: &str, direction: &str) -> String {
+    format!("saga.{definition}.{step}.{direction}")
+}
+
+fn entry<C>(
+    row: &Row,
+    step: &Step<C>,
+    compensation: bool,
+    outcome: &str,
+    detail: String,
+    now: Timestamp,
+) -> History {
+    History {
+        step: row.step,
+        compensation,
+        name: step.name.to_owned(),
+        attempts: row.attempts.saturating_add(1),
+        outcome: outcome.to_owned(),
+        detail,
+        started: row.step_started,
+        ended: now,
+    }
+}
+
+fn describe(stop: Stop) -> String {
+    match stop {
+        Stop::Fault(error) => error,
+        Stop::Refused(refusal) => format!("{}: {}", refusal.reason, refusal.detail),
+    }
+}
+
+fn after(time: Timestamp, duration: Duration) -> Timestamp {
+    SignedDuration::try_from(duration)
+        .ok()
+        .and_then(|duration| time.checked_add(duration).ok())
+        .unwrap_or(Timestamp::MAX)
+}
+
+/// A poisoned lock still guards valid data here: every critical section is one call on a collection.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
