@@ -1,0 +1,265 @@
+//! A toy service for conformance suites: accounts with an owner's name, which is personal, and a
+//! balance that never falls below zero.
+
+use std::sync::Arc;
+
+use contract::{DecodeEventError, EventSet};
+use prost::Message;
+use store::{Store, Tx, params};
+
+use crate::{Aggregate, At, Error, LocalBoxFuture, Log, Projection, Refusable, Refusal};
+
+/// An account was opened.
+#[derive(Clone, PartialEq, Message)]
+pub struct Opened {
+    /// Personal.
+    #[prost(string, tag = "1")]
+    pub owner: String,
+}
+
+/// Money went in, or out where negative.
+#[derive(Clone, PartialEq, Message)]
+pub struct Moved {
+    /// In minor units.
+    #[prost(int64, tag = "1")]
+    pub amount: i64,
+}
+
+/// The events of the toy service.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// See [`Opened`].
+    Opened(Opened),
+    /// See [`Moved`].
+    Moved(Moved),
+}
+
+/// An account opened by `owner`.
+pub fn opened(owner: &str) -> Event {
+    Event::Opened(Opened { owner: owner.to_owned() })
+}
+
+/// Money moved.
+pub fn moved(amount: i64) -> Event {
+    Event::Moved(Moved { amount })
+}
+
+const OPENED: &str = "stoa.toy.v1.Opened";
+const MOVED: &str = "stoa.toy.v1.Moved";
+
+impl EventSet for Event {
+    const SERVICE: &'static str = "toy";
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Opened(_) => OPENED,
+            Self::Moved(_) => MOVED,
+        }
+    }
+
+    fn schema(&self) -> u32 {
+        1
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Opened(event) => event.encode_to_vec(),
+            Self::Moved(event) => event.encode_to_vec(),
+        }
+    }
+
+    fn decode(name: &str, _schema: u32, bytes: &[u8]) -> Result<Self, DecodeEventError> {
+        let malformed = |name| {
+            move |error: prost::DecodeError| DecodeEventError::Malformed {
+                name,
+                reason: error.to_string(),
+            }
+        };
+        match name {
+            OPENED => Opened::decode(bytes).map(Self::Opened).map_err(malformed(OPENED)),
+            MOVED => Moved::decode(bytes).map(Self::Moved).map_err(malformed(MOVED)),
+            other => Err(DecodeEventError::UnknownName { service: "toy", name: other.to_owned() }),
+        }
+    }
+
+    fn visit_personal(&mut self, visit: &mut dyn FnMut(&mut String)) {
+        match self {
+            Self::Opened(event) => visit(&mut event.owner),
+            Self::Moved(_) => {}
+        }
+    }
+}
+
+/// The rows of the toy service.
+#[derive(Debug)]
+pub struct Accounts;
+
+impl Projection<Event> for Accounts {
+    fn name(&self) -> &'static str {
+        "accounts"
+    }
+
+    fn tables(&self) -> &'static [&'static str] {
+        &["toy_accounts", "toy_entries"]
+    }
+
+    fn apply<'a>(
+        &'a self,
+        tx: &'a mut Tx,
+        at: &'a At,
+        event: &'a Event,
+    ) -> LocalBoxFuture<'a, Result<(), store::Error>> {
+        Box::pin(async move {
+            match event {
+                Event::Opened(opened) => {
+                    let subject = at.subject.clone().unwrap_or_default();
+                    tx.execute(
+                        "INSERT INTO toy_accounts (name, subject, owner, balance, version)
+                         VALUES ($1, $2, $3, 0, $4)",
+                        params![&at.stream, subject, &opened.owner, at.version],
+                    )
+                    .await?;
+                }
+                Event::Moved(moved) => {
+                    tx.execute(
+                        "UPDATE toy_accounts SET balance = balance + $2, version = $3
+                         WHERE name = $1",
+                        params![&at.stream, moved.amount, at.version],
+                    )
+                    .await?;
+                    tx.execute(
+                        "INSERT INTO toy_entries (account, version, amount, occur_time)
+                         VALUES ($1, $2, $3, $4)",
+                        params![&at.stream, at.version, moved.amount, at.occur_time],
+                    )
+                    .await?;
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// The log of the toy service over a store made for the suite.
+pub fn log(store: Store) -> Log<Event> {
+    Log::new(store, vec![Arc::new(Accounts)])
+}
+
+/// An account as the fold of its stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Whether it was opened.
+    pub open: bool,
+    /// In minor units.
+    pub balance: i64,
+}
+
+/// What may be asked of an account.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Open it.
+    Open {
+        /// By whom.
+        owner: String,
+    },
+    /// Put in or take out.
+    Move {
+        /// In minor units.
+        amount: i64,
+    },
+}
+
+/// Why an account says no.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rejection {
+    /// It is not open.
+    NotOpen,
+    /// There is not enough in it.
+    TooLittle,
+}
+
+impl Aggregate for Account {
+    type Stored = Event;
+    type Event = Event;
+    type Command = Command;
+    type Rejection = Rejection;
+
+    fn decide(&self, command: &Command) -> Result<Vec<Event>, Rejection> {
+        match command {
+            Command::Open { .. } if self.open => Ok(Vec::new()),
+            Command::Open { owner } => Ok(vec![opened(owner)]),
+            Command::Move { .. } if !self.open => Err(Rejection::NotOpen),
+            Command::Move { amount } if self.balance + amount < 0 => Err(Rejection::TooLittle),
+            Command::Move { amount } => Ok(vec![moved(*amount)]),
+        }
+    }
+
+    fn evolve(self, event: &Event) -> Self {
+        match event {
+            Event::Opened(_) => Self { open: true, ..self },
+            Event::Moved(moved) => Self { balance: self.balance + moved.amount, ..self },
+        }
+    }
+
+    fn to_stored(event: &Event) -> Event {
+        event.clone()
+    }
+
+    fn from_stored(stored: Event) -> Result<Event, String> {
+        Ok(stored)
+    }
+}
+
+/// The error of the toy service.
+#[derive(Debug)]
+pub enum Failure {
+    /// The domain said no.
+    Rejected(Rejection),
+    /// The domain said no, some time ago.
+    Replayed(Refusal),
+    /// The world failed.
+    Fault(Error),
+}
+
+impl From<Rejection> for Failure {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Fault(error)
+    }
+}
+
+impl From<store::Error> for Failure {
+    fn from(error: store::Error) -> Self {
+        Self::Fault(error.into())
+    }
+}
+
+impl Refusable for Failure {
+    fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Rejected(rejection) => Some(Refusal {
+                code: 9,
+                message: format!("{rejection:?}"),
+                details: b"details".to_vec(),
+            }),
+            Self::Replayed(refusal) => Some(refusal.clone()),
+            Self::Fault(_) => None,
+        }
+    }
+
+    fn replayed(refusal: Refusal) -> Self {
+        Self::Replayed(refusal)
+    }
+
+    fn is_conflict(&self) -> bool {
+        match self {
+            Self::Rejected(_) | Self::Replayed(_) => false,
+            Self::Fault(error) => error.is_conflict(),
+        }
+    }
+}

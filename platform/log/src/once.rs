@@ -1,0 +1,237 @@
+//! Request ids: one effect and one answer per (principal, method, key).
+//!
+//! The first statement of the transaction claims the key; the effect and the answer commit with it.
+//! So there is no moment at which an effect exists without its key, or a key without its answer. A
+//! concurrent duplicate waits for the first (SQLite has one writer, PostgreSQL makes the second
+//! insert wait for the first transaction) and then finds the stored answer.
+//!
+//! Kept: the reply, or the refusal (the domain said no; its effects are rolled back to where the
+//! key was claimed). Not kept: faults. They roll the claim back, and the retry starts afresh.
+
+use std::time::Duration;
+
+use prost::Message;
+use store::{Site, Store, Tx, params};
+
+use crate::{Error, backoff};
+
+/// How long an answer is kept for repeats.
+pub const RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How often a body runs again after a version conflict before the conflict is the caller's.
+pub const CONFLICT_ATTEMPTS: u32 = 8;
+
+/// The identity of a request with effects: who, which method, which key, and what was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Who asks: `users/..`, `guests/..` or a service's name.
+    pub principal: String,
+    /// The full method path.
+    pub method: &'static str,
+    /// The request id the caller chose.
+    pub key: String,
+    /// A digest of the request without its id: another body under the same key is refused.
+    pub fingerprint: [u8; 32],
+}
+
+impl Request {
+    /// A request whose fingerprint is the BLAKE3 digest of `body`, the encoded request message with
+    /// its request id cleared.
+    pub fn new(
+        principal: impl Into<String>,
+        method: &'static str,
+        key: impl Into<String>,
+        body: &[u8],
+    ) -> Self {
+        Self {
+            principal: principal.into(),
+            method,
+            key: key.into(),
+            fingerprint: *blake3::hash(body).as_bytes(),
+        }
+    }
+}
+
+/// What the domain answered when it said no, as it is stored for repeats.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The gRPC status code.
+    pub code: i32,
+    /// The status message.
+    pub message: String,
+    /// The encoded `google.rpc.Status`, with its details.
+    pub details: Vec<u8>,
+}
+
+/// An error of a service, as far as request ids must know it.
+pub trait Refusable: Sized {
+    /// The refusal to store, when this is a deterministic no of the domain; nothing for a fault.
+    fn refusal(&self) -> Option<Refusal>;
+    /// The error that answers a repeat of a refused request.
+    fn replayed(refusal: Refusal) -> Self;
+    /// True when the body lost a race for a stream's version and is worth running again. A service
+    /// that wraps [`Error`] answers with [`Error::is_conflict`].
+    fn is_conflict(&self) -> bool {
+        false
+    }
+}
+
+impl Refusable for Error {
+    fn refusal(&self) -> Option<Refusal> {
+        None
+    }
+
+    fn replayed(refusal: Refusal) -> Self {
+        Self::Refused { code: refusal.code, message: refusal.message }
+    }
+
+    fn is_conflict(&self) -> bool {
+        Error::is_conflict(self)
+    }
+}
+
+/// Runs `body` once per request id; see [`crate::Log::once`].
+pub(crate) async fn once<Reply, X, F>(
+    store: &Store,
+    site: &'static Site,
+    request: Option<Request>,
+    body: F,
+) -> Result<Reply, X>
+where
+    Reply: Message + Default + 'static,
+    X: From<Error> + From<store::Error> + Refusable + Send + 'static,
+    F: AsyncFnMut(&mut Tx) -> Result<Reply, X> + Send + 'static,
+{
+    // The closure travels into the store and comes back only through here, so that a conflict found
+    // at COMMIT can run it again.
+    let body = std::sync::Arc::new(tokio::sync::Mutex::new(body));
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let (body, request) = (body.clone(), request.clone());
+        let outcome: Result<Result<Reply, X>, X> = store
+            .write(site, async move |tx: &mut Tx| {
+                let mut body = body.lock().await;
+                match &request {
+                    None => Ok(Ok((*body)(tx).await?)),
+                    Some(request) => claimed(tx, request, &mut *body).await,
+                }
+            })
+            .await;
+        match outcome {
+            Ok(answer) => return answer,
+            Err(error) if error.is_conflict() && attempt < CONFLICT_ATTEMPTS => {
+                tokio::time::sleep(backoff::jittered(attempt, CONFLICT_FIRST, CONFLICT_MOST)).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+const CONFLICT_FIRST: Duration = Duration::from_millis(1);
+const CONFLICT_MOST: Duration = Duration::from_millis(50);
+
+async fn claimed<Reply, X, F>(
+    tx: &mut Tx,
+    request: &Request,
+    body: &mut F,
+) -> Result<Result<Reply, X>, X>
+where
+    Reply: Message + Default,
+    X: From<Error> + From<store::Error> + Refusable,
+    F: AsyncFnMut(&mut Tx) -> Result<Reply, X>,
+{
+    let now = tx.now();
+    let claimed = tx
+        .execute(
+            "INSERT INTO requests
+                 (principal, method, key, fingerprint, state, code, message, body, claim_time)
+             VALUES ($1, $2, $3, $4, 'CLAIMED', 0, '', $5, $6)
+             ON CONFLICT (principal, method, key) DO NOTHING",
+            params![
+                request.principal.as_str(),
+                request.method,
+                request.key.as_str(),
+                request.fingerprint.to_vec(),
+                Vec::<u8>::new(),
+                now
+            ],
+        )
+        .await?;
+    if claimed == 0 {
+        return replay(tx, request).await;
+    }
+    // Behind a savepoint, because a refusal must undo the effects and still commit the claim.
+    let answer = tx.savepoint(async |tx: &mut Tx| body(tx).await).await?;
+    let (state, code, message, bytes) = match &answer {
+        Ok(reply) => ("DONE", 0, String::new(), reply.encode_to_vec()),
+        Err(error) => match error.refusal() {
+            Some(refusal) => {
+                ("REFUSED", i64::from(refusal.code), refusal.message, refusal.details)
+            }
+            None => return answer.map(Ok),
+        },
+    };
+    tx.execute(
+        "UPDATE requests SET state = $4, code = $5, message = $6, body = $7
+         WHERE principal = $1 AND method = $2 AND key = $3",
+        params![
+            request.principal.as_str(),
+            request.method,
+            request.key.as_str(),
+            state,
+            code,
+            message,
+            bytes
+        ],
+    )
+    .await?;
+    Ok(answer)
+}
+
+async fn replay<Reply, X>(tx: &mut Tx, request: &Request) -> Result<Result<Reply, X>, X>
+where
+    Reply: Message + Default,
+    X: From<Error> + From<store::Error> + Refusable,
+{
+    let reused = || Error::RequestIdReused {
+        method: request.method.to_owned(),
+        key: request.key.clone(),
+    };
+    let row = tx
+        .query_opt(
+            "SELECT fingerprint, state, code, message, body FROM requests
+             WHERE principal = $1 AND method = $2 AND key = $3",
+            params![request.principal.as_str(), request.method, request.key.as_str()],
+        )
+        .await?
+        .ok_or_else(reused)?;
+    if row.get::<Vec<u8>>("fingerprint")? != request.fingerprint {
+        return Err(reused().into());
+    }
+    let body: Vec<u8> = row.get("body")?;
+    if row.get::<String>("state")? == "REFUSED" {
+        let code = i32::try_from(row.get::<i64>("code")?).unwrap_or(2);
+        let refusal = Refusal { code, message: row.get("message")?, details: body };
+        return Ok(Err(X::replayed(refusal)));
+    }
+    let reply = Reply::decode(body.as_slice()).map_err(|error| Error::StoredReply {
+        method: request.method.to_owned(),
+        detail: error.to_string(),
+    })?;
+    Ok(Ok(reply))
+}
+
+/// Drops answers older than [`RETENTION`], at most `limit` at a time; returns how many went.
+pub async fn purge(tx: &mut Tx, limit: u32) -> Result<u64, Error> {
+    let before = tx.now().as_microsecond() - RETENTION.as_micros() as i64;
+    let purged = tx
+        .execute(
+            "DELETE FROM requests WHERE (principal, method, key) IN
+                 (SELECT principal, method, key FROM requests
+                  WHERE claim_time < $1 ORDER BY claim_time LIMIT $2)",
+            params![before, i64::from(limit)],
+        )
+        .await?;
+    Ok(purged)
+}
