@@ -86,7 +86,22 @@ pub type Action<C> = for<'a> fn(&'a C, &'a Attempt) -> BoxFuture<'a, Outcome>;
 pub type Hook<C> = fn(&C, &Attempt, &Refusal) -> Effect;
 
 /// A change of the saga's own store, run in the transaction that moves the saga. It may run again after a rollback.
-pub type Effect = Box<dyn for<'t> FnMut(&'t mut Tx) -> LocalBoxFuture<'t, Result<(), Stop>> + Send>;
+pub trait Change: Send {
+    /// Makes the change.
+    fn apply<'a>(&'a mut self, tx: &'a mut Tx) -> LocalBoxFuture<'a, Result<(), Stop>>;
+}
+
+impl<F> Change for F
+where
+    F: AsyncFnMut(&mut Tx) -> Result<(), Stop> + Send,
+{
+    fn apply<'a>(&'a mut self, tx: &'a mut Tx) -> LocalBoxFuture<'a, Result<(), Stop>> {
+        Box::pin(self(tx))
+    }
+}
+
+/// A boxed [`Change`].
+pub type Effect = Box<dyn Change>;
 
 /// One attempt at a step: what the action is given.
 #[derive(Clone, Debug)]
@@ -137,8 +152,8 @@ impl Outcome {
     }
 
     /// Done, with an effect on the saga's own store.
-    pub fn done_with(effect: Effect) -> Self {
-        Self::Done(Some(effect))
+    pub fn done_with(change: impl Change + 'static) -> Self {
+        Self::Done(Some(Box::new(change)))
     }
 
     /// Refused for a stable reason.
@@ -172,6 +187,28 @@ impl From<store::Error> for Stop {
     fn from(error: store::Error) -> Self {
         Self::Fault(error.to_string())
     }
+}
+
+/// Why a saga could not be looked at or moved.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The saga's own store failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// What a step wanted to record could not be recorded.
+    #[error("saga {saga}: {detail}")]
+    Effect {
+        /// The saga's id.
+        saga: String,
+        /// What is in the way.
+        detail: String,
+    },
+    /// A law waited for a saga longer than it may take.
+    #[error("saga {saga} is not settled in time")]
+    Unsettled {
+        /// The saga's id.
+        saga: String,
+    },
 }
 
 /// The idempotency key of a step: a version-5-shaped UUID over (saga, step, direction), so that every attempt, also after

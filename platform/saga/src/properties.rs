@@ -10,7 +10,7 @@ use store::Store;
 use tokio_util::sync::CancellationToken;
 
 use crate::rows::{self, Phase};
-use crate::{Config, Definition, Outcome, Runner};
+use crate::{Config, Definition, Error, Outcome, Runner};
 
 /// A fault put into a runner by a law.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub async fn settle<C: Send + Sync + 'static>(
     world: &World<C>,
     injection: Injection,
     within: Duration,
-) -> Result<Phase, store::Error> {
+) -> Result<Phase, Error> {
     let config = Config {
         backoff_base: Duration::from_millis(1),
         backoff_cap: Duration::from_millis(10),
@@ -103,9 +103,8 @@ pub async fn settle<C: Send + Sync + 'static>(
     let _ = running.await;
     match settled {
         Ok(phase) => phase,
-        Err(_) => Err(store::Error::Engine(format!(
-            "saga {} is not settled within {within:?}",
-            world.saga
-        ))),
+        Err(_) => Err(Error::Unsettled {
+            saga: world.saga.clone(),
+        }),
     }
 }

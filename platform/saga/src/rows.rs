@@ -52,9 +52,7 @@ impl Phase {
             "DONE" => Ok(Self::Done),
             "UNWOUND" => Ok(Self::Unwound),
             "STUCK" => Ok(Self::Stuck),
-            other => Err(Error::Engine(format!(
-                "a saga in the unknown phase {other:?}"
-            ))),
+            other => Err(mismatch("phase", "a phase", other)),
         }
     }
 
@@ -433,13 +431,21 @@ fn read(row: &store::Row) -> Result<Row, Error> {
 }
 
 fn index(value: i64) -> Result<usize, Error> {
-    usize::try_from(value).map_err(|_| Error::Engine(format!("a step with the index {value}")))
+    usize::try_from(value).map_err(|_| mismatch("step", "an index", value))
 }
 
 fn count(value: i64) -> Result<u32, Error> {
-    u32::try_from(value).map_err(|_| Error::Engine(format!("a count of {value}")))
+    u32::try_from(value).map_err(|_| mismatch("attempts", "a count", value))
 }
 
 fn signed(value: usize) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn mismatch(column: &str, expected: &'static str, found: impl ToString) -> Error {
+    Error::Mismatch {
+        column: column.to_owned(),
+        expected,
+        found: found.to_string(),
+    }
 }

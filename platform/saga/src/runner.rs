@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use futures_util::future::LocalBoxFuture;
 use jiff::{SignedDuration, Timestamp};
 use store::{Site, Store, Tx};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -21,7 +22,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::properties::Injection;
 use crate::rows::{self, History, Move, Phase, Row, Start};
-use crate::{Attempt, Definition, Effect, Kind, OnDeadline, Outcome, Refusal, Step, Stop, key};
+use crate::{
+    Attempt, Change, Definition, Effect, Error, Kind, OnDeadline, Outcome, Refusal, Step, Stop, key,
+};
 
 /// Ids that were started here and wait for a free place.
 const READY_CAP: usize = 65_536;
@@ -385,7 +388,7 @@ impl From<store::Error> for Unmoved {
 }
 
 impl<C: Send + Sync + 'static> Inner<C> {
-    async fn drive(&self, id: &str, row: Option<Row>) -> Result<(), store::Error> {
+    async fn drive(&self, id: &str, row: Option<Row>) -> Result<(), Error> {
         let mut row = match row {
             Some(row) => row,
             None => match self.started(id).await? {
@@ -422,11 +425,7 @@ impl<C: Send + Sync + 'static> Inner<C> {
         Ok(row.filter(|row| row.active && row.owner == self.owner))
     }
 
-    async fn act(
-        &self,
-        definition: &'static Definition<C>,
-        row: Row,
-    ) -> Result<Moved, store::Error> {
+    async fn act(&self, definition: &'static Definition<C>, row: Row) -> Result<Moved, Error> {
         let Some(step) = definition.steps.get(row.step) else {
             tracing::error!(saga = %row.id, step = row.step, "the table of steps has no such step");
             return Ok(Moved::Away);
@@ -475,7 +474,7 @@ impl<C: Send + Sync + 'static> Inner<C> {
         row: Row,
         step: &'static Step<C>,
         effect: Option<Effect>,
-    ) -> Result<Moved, store::Error> {
+    ) -> Result<Moved, Error> {
         let last = row.step + 1 == definition.steps.len();
         let now = self.store.clock().now();
         let next = Row {
@@ -512,7 +511,7 @@ impl<C: Send + Sync + 'static> Inner<C> {
         row: Row,
         step: &'static Step<C>,
         refusal: Refusal,
-    ) -> Result<Moved, store::Error> {
+    ) -> Result<Moved, Error> {
         match step.kind {
             // A definite no means that nothing happened under this step's key: only the steps before it are undone.
             Kind::Compensatable | Kind::Pivot => {
@@ -531,7 +530,7 @@ impl<C: Send + Sync + 'static> Inner<C> {
         outcome: &str,
         refusal: Refusal,
         from: Option<usize>,
-    ) -> Result<Moved, store::Error> {
+    ) -> Result<Moved, Error> {
         let Some(step) = definition.steps.get(row.step) else {
             return Ok(Moved::Away);
         };
@@ -584,7 +583,7 @@ impl<C: Send + Sync + 'static> Inner<C> {
         row: Row,
         outcome: &str,
         refusal: Refusal,
-    ) -> Result<Moved, store::Error> {
+    ) -> Result<Moved, Error> {
         let Some(step) = definition.steps.get(row.step) else {
             return Ok(Moved::Away);
         };
@@ -620,11 +619,7 @@ impl<C: Send + Sync + 'static> Inner<C> {
         }
     }
 
-    async fn undo(
-        &self,
-        definition: &'static Definition<C>,
-        row: Row,
-    ) -> Result<Moved, store::Error> {
+    async fn undo(&self, definition: &'static Definition<C>, row: Row) -> Result<Moved, Error> {
         let Some(index) = undoable(definition, row.step) else {
             return self.unwind(definition, row, None).await;
         };
@@ -682,7 +677,7 @@ impl<C: Send + Sync + 'static> Inner<C> {
         definition: &'static Definition<C>,
         row: Row,
         undone: Option<(History, Option<Effect>)>,
-    ) -> Result<Moved, store::Error> {
+    ) -> Result<Moved, Error> {
         let Some(step) = definition.steps.get(row.step) else {
             return Ok(Moved::Away);
         };
@@ -700,7 +695,17 @@ impl<C: Send + Sync + 'static> Inner<C> {
             active: false,
             ..row.clone()
         };
-        match self.commit(&next, history, Some(both(first, last))).await {
+        match self
+            .commit(
+                &next,
+                history,
+                Some(Box::new(Both {
+                    first,
+                    second: last,
+                })),
+            )
+            .await
+        {
             Ok(()) => {
                 self.tell(&next.id);
                 Ok(Moved::Away)
@@ -721,7 +726,7 @@ impl<C: Send + Sync + 'static> Inner<C> {
         detail: String,
         until: Option<Timestamp>,
         effect: Option<Effect>,
-    ) -> Result<Moved, store::Error> {
+    ) -> Result<Moved, Error> {
         let now = self.store.clock().now();
         let attempts = row.attempts.saturating_add(1);
         let due = until.unwrap_or_else(|| after(now, self.backoff(attempts)));
@@ -751,14 +756,20 @@ impl<C: Send + Sync + 'static> Inner<C> {
                 Ok(Moved::Away)
             }
             Err(Unmoved::Fenced) => Ok(Moved::Away),
-            Err(Unmoved::Stop(Stop::Fault(error))) => Err(store::Error::Engine(error)),
+            Err(Unmoved::Stop(Stop::Fault(detail))) => Err(Error::Effect {
+                saga: next.id,
+                detail,
+            }),
             Err(Unmoved::Stop(Stop::Refused(refusal))) => {
                 // The effect of a wait was refused: the wait itself still holds.
                 tracing::warn!(saga = %row.id, reason = %refusal.reason, "what a wait wanted to record was refused");
                 let history = entry(&row, step, compensation, outcome, refusal.reason, now);
                 match self.commit(&next, history, None).await {
                     Ok(()) | Err(Unmoved::Fenced) => Ok(Moved::Away),
-                    Err(Unmoved::Stop(stop)) => Err(store::Error::Engine(describe(stop))),
+                    Err(Unmoved::Stop(stop)) => Err(Error::Effect {
+                        saga: next.id,
+                        detail: describe(stop),
+                    }),
                 }
             }
         }
@@ -776,7 +787,7 @@ impl<C: Send + Sync + 'static> Inner<C> {
         self.store
             .write(site, async move |tx: &mut Tx| {
                 if let Some(effect) = &mut effect {
-                    effect(tx).await.map_err(Unmoved::Stop)?;
+                    effect.apply(tx).await.map_err(Unmoved::Stop)?;
                 }
                 let stored = rows::store_move(
                     tx,
@@ -893,20 +904,21 @@ fn undoable<C>(definition: &Definition<C>, from: usize) -> Option<usize> {
     })
 }
 
-fn both(first: Option<Effect>, mut second: Effect) -> Effect {
-    let Some(mut first) = first else {
-        return second;
-    };
-    Box::new(move |tx| {
-        let (first, second) = (&mut first, &mut second);
-        // Boxed one after the other: an effect borrows the transaction for as long as it runs.
-        Box::pin(async_pair(tx, first, second))
-    })
+/// The effects of the last compensation and of the end, in one transaction.
+struct Both {
+    first: Option<Effect>,
+    second: Effect,
 }
 
-async fn async_pair(tx: &mut Tx, first: &mut Effect, second: &mut Effect) -> Result<(), Stop> {
-    first(tx).await?;
-    second(tx).await
+impl Change for Both {
+    fn apply<'a>(&'a mut self, tx: &'a mut Tx) -> LocalBoxFuture<'a, Result<(), Stop>> {
+        Box::pin(async move {
+            if let Some(first) = &mut self.first {
+                first.apply(tx).await?;
+            }
+            self.second.apply(tx).await
+        })
+    }
 }
 
 fn site_name(definition: &str, step: &str, direction: &str) -> String {
