@@ -59,7 +59,14 @@ impl Config {
 
     /// A store in any engine, with two readers and the system's clock.
     pub fn new(name: &'static str, engine: Engine) -> Self {
-        Self { engine, name, readers: 2, read_limit: Duration::from_secs(60), migrations: Vec::new(), clock: Clock::system() }
+        Self {
+            engine,
+            name,
+            readers: 2,
+            read_limit: Duration::from_secs(60),
+            migrations: Vec::new(),
+            clock: Clock::system(),
+        }
     }
 
     /// With these tables, after those already named.

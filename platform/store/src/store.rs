@@ -27,7 +27,11 @@ struct Inner {
 }
 
 enum Running {
-    Sqlite { writer: mpsc::Sender<Message>, readers: mpsc::Sender<Message>, handles: Mutex<Vec<JoinHandle<()>>> },
+    Sqlite {
+        writer: mpsc::Sender<Message>,
+        readers: mpsc::Sender<Message>,
+        handles: Mutex<Vec<JoinHandle<()>>>,
+    },
     #[cfg(feature = "fleet")]
     Postgres(crate::postgres::Pools),
 }
@@ -41,7 +45,10 @@ pub(crate) struct Signals {
 
 impl Signals {
     fn new() -> Self {
-        Self { head: watch::Sender::new(0), stopped: watch::Sender::new(None) }
+        Self {
+            head: watch::Sender::new(0),
+            stopped: watch::Sender::new(None),
+        }
     }
 
     /// From now on nothing is served; the first reason stays.
@@ -65,21 +72,46 @@ impl Store {
     pub async fn open(config: Config) -> Result<Self, Error> {
         let signals = Arc::new(Signals::new());
         let engine = match &config.engine {
-            Engine::Sqlite { path } => Self::start_sqlite(&config, Some(path.clone()), &signals).await?,
+            Engine::Sqlite { path } => {
+                Self::start_sqlite(&config, Some(path.clone()), &signals).await?
+            }
             Engine::Temporary { .. } => Self::start_sqlite(&config, None, &signals).await?,
             #[cfg(feature = "fleet")]
-            Engine::Postgres { .. } => Running::Postgres(crate::postgres::open(&config, &signals).await?),
+            Engine::Postgres { .. } => {
+                Running::Postgres(crate::postgres::open(&config, &signals).await?)
+            }
         };
-        Ok(Self { inner: Arc::new(Inner { config, signals, engine }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                config,
+                signals,
+                engine,
+            }),
+        })
     }
 
-    async fn start_sqlite(config: &Config, file: Option<PathBuf>, signals: &Arc<Signals>) -> Result<Running, Error> {
+    async fn start_sqlite(
+        config: &Config,
+        file: Option<PathBuf>,
+        signals: &Arc<Signals>,
+    ) -> Result<Running, Error> {
         let (service, config, signals) = (config.name, config.clone(), Arc::clone(signals));
         let threads = tokio::task::spawn_blocking(move || sqlite::open(&config, file, &signals))
             .await
-            .map_err(|error| Error::Open { service, detail: error.to_string() })??;
-        let sqlite::Threads { writer, readers, handles } = threads;
-        Ok(Running::Sqlite { writer, readers, handles: Mutex::new(handles) })
+            .map_err(|error| Error::Open {
+                service,
+                detail: error.to_string(),
+            })??;
+        let sqlite::Threads {
+            writer,
+            readers,
+            handles,
+        } = threads;
+        Ok(Running::Sqlite {
+            writer,
+            readers,
+            handles: Mutex::new(handles),
+        })
     }
 
     /// Runs `body` in a transaction and answers after its COMMIT.
@@ -115,7 +147,9 @@ impl Store {
             return Err(stopped);
         }
         match &self.inner.engine {
-            Running::Sqlite { writer, readers, .. } => {
+            Running::Sqlite {
+                writer, readers, ..
+            } => {
                 let queue = if write { writer } else { readers };
                 queue.send(Message::Run(job)).await.map_err(|_| self.gone())
             }
@@ -125,7 +159,12 @@ impl Store {
     }
 
     fn gone(&self) -> Error {
-        self.inner.signals.stopped().unwrap_or_else(|| Error::Stopped { reason: "its thread is gone".to_owned() })
+        self.inner
+            .signals
+            .stopped()
+            .unwrap_or_else(|| Error::Stopped {
+                reason: "its thread is gone".to_owned(),
+            })
     }
 
     /// The highest position committed so far; it changes after each commit that appended.
@@ -139,7 +178,11 @@ impl Store {
     pub async fn stopped(&self) -> Error {
         let mut stopped = self.inner.signals.stopped.subscribe();
         // The sender lives in `self`, so waiting cannot fail.
-        let reason = stopped.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        let reason = stopped
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|reason| reason.clone());
         reason.unwrap_or_else(|| self.gone())
     }
 
@@ -158,32 +201,52 @@ impl Store {
     /// It is SQLite whatever this one is; the SQL is the same.
     pub async fn scratch(&self) -> Result<Self, Error> {
         let folder = match &self.inner.config.engine {
-            Engine::Sqlite { path } => path.parent().filter(|folder| !folder.as_os_str().is_empty()).map(PathBuf::from),
+            Engine::Sqlite { path } => path
+                .parent()
+                .filter(|folder| !folder.as_os_str().is_empty())
+                .map(PathBuf::from),
             Engine::Temporary { folder } => folder.clone(),
             #[cfg(feature = "fleet")]
             Engine::Postgres { .. } => None,
         };
-        Self::open(Config { engine: Engine::Temporary { folder }, readers: 1, ..self.inner.config.clone() }).await
+        Self::open(Config {
+            engine: Engine::Temporary { folder },
+            readers: 1,
+            ..self.inner.config.clone()
+        })
+        .await
     }
 
     /// Runs what is queued, closes the engine, and returns when its files are free; other clones get `Error::Stopped`.
     pub async fn close(self) {
         match &self.inner.engine {
-            Running::Sqlite { writer, readers, handles } => {
+            Running::Sqlite {
+                writer,
+                readers,
+                handles,
+            } => {
                 // A closed queue means that the thread has ended by itself.
                 let _ = writer.send(Message::Close).await;
                 for _ in 0..self.inner.config.readers.clamp(1, 16) {
                     let _ = readers.send(Message::Close).await;
                 }
-                let handles = std::mem::take(&mut *handles.lock().unwrap_or_else(PoisonError::into_inner));
+                let handles =
+                    std::mem::take(&mut *handles.lock().unwrap_or_else(PoisonError::into_inner));
                 // A panic of the thread has been reported where it happened.
-                let _ = tokio::task::spawn_blocking(move || handles.into_iter().try_for_each(JoinHandle::join)).await;
-                self.inner.signals.stop(Error::Stopped { reason: "it was closed".to_owned() });
+                let _ = tokio::task::spawn_blocking(move || {
+                    handles.into_iter().try_for_each(JoinHandle::join)
+                })
+                .await;
+                self.inner.signals.stop(Error::Stopped {
+                    reason: "it was closed".to_owned(),
+                });
             }
             #[cfg(feature = "fleet")]
             Running::Postgres(pools) => {
                 pools.close().await;
-                self.inner.signals.stop(Error::Stopped { reason: "it was closed".to_owned() });
+                self.inner.signals.stop(Error::Stopped {
+                    reason: "it was closed".to_owned(),
+                });
             }
         }
     }
@@ -193,11 +256,16 @@ impl Drop for Inner {
     /// Waits for the threads, so that the file can be opened again at once.
     fn drop(&mut self) {
         match &mut self.engine {
-            Running::Sqlite { writer, readers, handles } => {
+            Running::Sqlite {
+                writer,
+                readers,
+                handles,
+            } => {
                 // The threads end when their queues have no sender left.
                 *writer = mpsc::channel(1).0;
                 *readers = mpsc::channel(1).0;
-                let handles = std::mem::take(handles.get_mut().unwrap_or_else(PoisonError::into_inner));
+                let handles =
+                    std::mem::take(handles.get_mut().unwrap_or_else(PoisonError::into_inner));
                 let this = std::thread::current().id();
                 for handle in handles {
                     // A body may hold the last clone: its own thread cannot wait for itself.
@@ -214,6 +282,9 @@ impl Drop for Inner {
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Store").field("name", &self.inner.config.name).field("engine", &self.inner.config.engine).finish_non_exhaustive()
+        out.debug_struct("Store")
+            .field("name", &self.inner.config.name)
+            .field("engine", &self.inner.config.engine)
+            .finish_non_exhaustive()
     }
 }

@@ -200,7 +200,12 @@ impl FromValue for bool {
             Value::Bool(flag) => Some(*flag),
             Value::Int(0) => Some(false),
             Value::Int(1) => Some(true),
-            Value::Null | Value::Int(_) | Value::Real(_) | Value::Text(_) | Value::Bytes(_) | Value::TooLarge(_) => None,
+            Value::Null
+            | Value::Int(_)
+            | Value::Real(_)
+            | Value::Text(_)
+            | Value::Bytes(_)
+            | Value::TooLarge(_) => None,
         }
     }
 }
@@ -211,7 +216,12 @@ impl FromValue for f64 {
     fn from_value(value: &Value) -> Option<Self> {
         match value {
             Value::Real(number) => Some(*number),
-            Value::Null | Value::Int(_) | Value::Text(_) | Value::Bytes(_) | Value::Bool(_) | Value::TooLarge(_) => None,
+            Value::Null
+            | Value::Int(_)
+            | Value::Text(_)
+            | Value::Bytes(_)
+            | Value::Bool(_)
+            | Value::TooLarge(_) => None,
         }
     }
 }
@@ -222,7 +232,12 @@ impl FromValue for String {
     fn from_value(value: &Value) -> Option<Self> {
         match value {
             Value::Text(text) => Some(text.clone()),
-            Value::Null | Value::Int(_) | Value::Real(_) | Value::Bytes(_) | Value::Bool(_) | Value::TooLarge(_) => None,
+            Value::Null
+            | Value::Int(_)
+            | Value::Real(_)
+            | Value::Bytes(_)
+            | Value::Bool(_)
+            | Value::TooLarge(_) => None,
         }
     }
 }
@@ -233,7 +248,12 @@ impl FromValue for Vec<u8> {
     fn from_value(value: &Value) -> Option<Self> {
         match value {
             Value::Bytes(bytes) => Some(bytes.clone()),
-            Value::Null | Value::Int(_) | Value::Real(_) | Value::Text(_) | Value::Bool(_) | Value::TooLarge(_) => None,
+            Value::Null
+            | Value::Int(_)
+            | Value::Real(_)
+            | Value::Text(_)
+            | Value::Bool(_)
+            | Value::TooLarge(_) => None,
         }
     }
 }
@@ -244,7 +264,12 @@ impl<const N: usize> FromValue for [u8; N] {
     fn from_value(value: &Value) -> Option<Self> {
         match value {
             Value::Bytes(bytes) => bytes.as_slice().try_into().ok(),
-            Value::Null | Value::Int(_) | Value::Real(_) | Value::Text(_) | Value::Bool(_) | Value::TooLarge(_) => None,
+            Value::Null
+            | Value::Int(_)
+            | Value::Real(_)
+            | Value::Text(_)
+            | Value::Bool(_)
+            | Value::TooLarge(_) => None,
         }
     }
 }
@@ -269,7 +294,11 @@ impl<T: FromValue> FromValue for Option<T> {
     const EXPECTED: &'static str = T::EXPECTED;
 
     fn from_value(value: &Value) -> Option<Self> {
-        if matches!(value, Value::Null) { Some(None) } else { T::from_value(value).map(Some) }
+        if matches!(value, Value::Null) {
+            Some(None)
+        } else {
+            T::from_value(value).map(Some)
+        }
     }
 }
 
@@ -289,9 +318,17 @@ impl PartialEq for Row {
 impl Row {
     /// The value of the column with this name.
     pub fn get<T: FromValue>(&self, column: &str) -> Result<T, Error> {
-        let value = self.columns.iter().position(|name| &**name == column).and_then(|at| self.values.get(at));
+        let value = self
+            .columns
+            .iter()
+            .position(|name| &**name == column)
+            .and_then(|at| self.values.get(at));
         let Some(value) = value else {
-            return Err(Error::Mismatch { column: column.to_owned(), expected: T::EXPECTED, found: "no such column".to_owned() });
+            return Err(Error::Mismatch {
+                column: column.to_owned(),
+                expected: T::EXPECTED,
+                found: "no such column".to_owned(),
+            });
         };
         T::from_value(value).ok_or_else(|| Error::Mismatch {
             column: column.to_owned(),

@@ -13,7 +13,9 @@ use std::{
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::mpsc;
 
-use super::{Message, QUEUE, Session, dialect, lock::Lock, readers::Reader, session::SHARD, writer::Writer};
+use super::{
+    Message, QUEUE, Session, dialect, lock::Lock, readers::Reader, session::SHARD, writer::Writer,
+};
 use crate::{Config, Error, Migration, MigrationSet, Tx, Value, migrate, store::Signals, tx};
 
 /// The first release whose WAL is free of the reset race of 3.7.0 to 3.51.2.
@@ -36,11 +38,18 @@ pub(crate) struct Guard {
 }
 
 /// Blocking; the caller runs it off the async workers.
-pub(crate) fn open(config: &Config, file: Option<PathBuf>, signals: &Arc<Signals>) -> Result<Threads, Error> {
+pub(crate) fn open(
+    config: &Config,
+    file: Option<PathBuf>,
+    signals: &Arc<Signals>,
+) -> Result<Threads, Error> {
     let service = config.name;
     let refuse = |detail: String| Error::Open { service, detail };
     if rusqlite::version_number() < OLDEST {
-        return Err(refuse(format!("SQLite {} can damage a WAL; 3.51.3 is the oldest allowed", rusqlite::version())));
+        return Err(refuse(format!(
+            "SQLite {} can damage a WAL; 3.51.3 is the oldest allowed",
+            rusqlite::version()
+        )));
     }
     let temporary = file.is_none();
     let path = match file {
@@ -53,7 +62,11 @@ pub(crate) fn open(config: &Config, file: Option<PathBuf>, signals: &Arc<Signals
         remove_leftovers(service, &path);
     }
     make_private(&path).map_err(|error| refuse(format!("{}: {error}", path.display())))?;
-    let guard = Arc::new(Guard { _files: files, _lock: lock, running: RwLock::new(()) });
+    let guard = Arc::new(Guard {
+        _files: files,
+        _lock: lock,
+        running: RwLock::new(()),
+    });
 
     let session = connect(service, &path, temporary)?;
     migrate(config, &session)?;
@@ -62,34 +75,80 @@ pub(crate) fn open(config: &Config, file: Option<PathBuf>, signals: &Arc<Signals
 
     let mut handles = Vec::new();
     let spawn = |name: String, body: Box<dyn FnOnce() + Send>| {
-        std::thread::Builder::new().name(name).spawn(body).map_err(|error| refuse(format!("no thread: {error}")))
+        std::thread::Builder::new()
+            .name(name)
+            .spawn(body)
+            .map_err(|error| refuse(format!("no thread: {error}")))
     };
     let (readers, queue) = mpsc::channel(QUEUE);
     let queue = Arc::new(Mutex::new(queue));
     for number in 1..=config.readers.clamp(1, 16) {
         let session = connect(service, &path, temporary)?;
         set(&session, "PRAGMA query_only = ON")?;
-        let reader = Reader::new(config, session, Arc::clone(&queue), Arc::clone(signals), Arc::clone(&guard))?;
-        handles.push(spawn(format!("{service}-read-{number}"), Box::new(move || reader.run()))?);
+        let reader = Reader::new(
+            config,
+            session,
+            Arc::clone(&queue),
+            Arc::clone(signals),
+            Arc::clone(&guard),
+        )?;
+        handles.push(spawn(
+            format!("{service}-read-{number}"),
+            Box::new(move || reader.run()),
+        )?);
     }
     let (writer, queue) = mpsc::channel(QUEUE);
     let thread = Writer::new(config, session, head, queue, Arc::clone(signals), guard)?;
-    handles.push(spawn(format!("{service}-write"), Box::new(move || thread.run()))?);
-    Ok(Threads { writer, readers, handles })
+    handles.push(spawn(
+        format!("{service}-write"),
+        Box::new(move || thread.run()),
+    )?);
+    Ok(Threads {
+        writer,
+        readers,
+        handles,
+    })
 }
 
 /// A connection with every setting the durability of the store rests on, each read back.
 fn connect(service: &'static str, path: &Path, temporary: bool) -> Result<Session, Error> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)
-        .map_err(|error| Error::Open { service, detail: format!("{}: {error}", path.display()) })?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(|error| Error::Open {
+        service,
+        detail: format!("{}: {error}", path.display()),
+    })?;
     connection.set_prepared_statement_cache_capacity(256);
-    let session = Session { connection, service };
+    let session = Session {
+        connection,
+        service,
+    };
     let synchronous = if temporary { "0" } else { "2" };
-    check(&session, "PRAGMA journal_mode = WAL", "PRAGMA journal_mode", "wal")?;
-    check(&session, &format!("PRAGMA synchronous = {synchronous}"), "PRAGMA synchronous", synchronous)?;
-    check(&session, "PRAGMA foreign_keys = ON", "PRAGMA foreign_keys", "1")?;
-    check(&session, "PRAGMA temp_store = MEMORY", "PRAGMA temp_store", "2")?;
+    check(
+        &session,
+        "PRAGMA journal_mode = WAL",
+        "PRAGMA journal_mode",
+        "wal",
+    )?;
+    check(
+        &session,
+        &format!("PRAGMA synchronous = {synchronous}"),
+        "PRAGMA synchronous",
+        synchronous,
+    )?;
+    check(
+        &session,
+        "PRAGMA foreign_keys = ON",
+        "PRAGMA foreign_keys",
+        "1",
+    )?;
+    check(
+        &session,
+        "PRAGMA temp_store = MEMORY",
+        "PRAGMA temp_store",
+        "2",
+    )?;
     // Only our own threads meet here, while the WAL is set up or recovered.
     set(&session, "PRAGMA busy_timeout = 5000")?;
     // The writer thread checkpoints itself, because SQLite's own checkpoint swallows its errors.
@@ -118,7 +177,10 @@ fn check(session: &Session, pragma: &str, ask: &str, wanted: &str) -> Result<(),
     if found == wanted {
         Ok(())
     } else {
-        Err(Error::Open { service: session.service, detail: format!("{pragma} has no effect: it is {found}") })
+        Err(Error::Open {
+            service: session.service,
+            detail: format!("{pragma} has no effect: it is {found}"),
+        })
     }
 }
 
@@ -151,13 +213,21 @@ fn migrate(config: &Config, session: &Session) -> Result<(), Error> {
     for (set_name, migration) in migrate::missing(config.name, &sets, &applied)? {
         let explain = |error: Error| Error::Migration {
             service: config.name,
-            detail: format!("{set_name} version {} ({}): {error}", migration.version, migration.name),
+            detail: format!(
+                "{set_name} version {} ({}): {error}",
+                migration.version, migration.name
+            ),
         };
         session.control("BEGIN IMMEDIATE").map_err(explain)?;
         for statement in dialect::statements(migration.sql) {
             set(session, &statement).map_err(explain)?;
         }
-        let params = [set_name.into(), migration.version.into(), migration.name.into(), migration.checksum().into()];
+        let params = [
+            set_name.into(),
+            migration.version.into(),
+            migration.name.into(),
+            migration.checksum().into(),
+        ];
         session.execute(migrate::RECORD, &params).map_err(explain)?;
         session.control("COMMIT").map_err(explain)?;
     }
@@ -176,8 +246,14 @@ fn head(session: &Session) -> Result<u64, Error> {
     if found.0 == found.1 {
         Ok(found.0)
     } else {
-        let detail = format!("the counter says {} events, the last one is at {}", found.0, found.1);
-        Err(Error::Damaged { service: session.service, detail })
+        let detail = format!(
+            "the counter says {} events, the last one is at {}",
+            found.0, found.1
+        );
+        Err(Error::Damaged {
+            service: session.service,
+            detail,
+        })
     }
 }
 
@@ -224,11 +300,17 @@ fn remove(store: &Path) {
 fn temporary_path(config: &Config) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let folder = match &config.engine {
-        crate::Engine::Temporary { folder: Some(folder) } => folder.clone(),
+        crate::Engine::Temporary {
+            folder: Some(folder),
+        } => folder.clone(),
         _ => std::env::temp_dir(),
     };
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    folder.join(format!("{}{}-{number}", scratch_prefix(config.name), std::process::id()))
+    folder.join(format!(
+        "{}{}-{number}",
+        scratch_prefix(config.name),
+        std::process::id()
+    ))
 }
 
 fn scratch_prefix(service: &str) -> String {
@@ -237,15 +319,24 @@ fn scratch_prefix(service: &str) -> String {
 
 /// Removes rebuilds that a killed process left beside its store. One that is locked is in use and stays.
 fn remove_leftovers(service: &'static str, store: &Path) {
-    let folder = store.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let Ok(entries) = fs::read_dir(folder) else { return };
+    let folder = store
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
     let prefix = scratch_prefix(service);
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let is_store = name.to_str().and_then(|name| name.strip_prefix(&prefix)).is_some_and(|rest| {
-            rest.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
-                && !rest.is_empty()
-        });
+        let is_store = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(&prefix))
+            .is_some_and(|rest| {
+                rest.bytes()
+                    .all(|byte| byte.is_ascii_digit() || byte == b'-')
+                    && !rest.is_empty()
+            });
         if is_store && Lock::take(service, &entry.path()).is_ok() {
             remove(&entry.path());
         }

@@ -16,7 +16,11 @@ use super::{
     session::Session,
     writer::session,
 };
-use crate::{Clock, Config, Error, Tx, job::{Job, run_now}, store::Signals};
+use crate::{
+    Clock, Config, Error, Tx,
+    job::{Job, run_now},
+    store::Signals,
+};
 
 /// Steps of SQLite's machine between two looks at the clock: well under a millisecond.
 const STEPS: i32 = 10_000;
@@ -49,14 +53,29 @@ impl Reader {
             return Err(session.error(error));
         }
         let tx = transaction(config, session, false);
-        Ok(Self { tx, clock: config.clock.clone(), queue, signals, guard, limit: config.read_limit, started, deadline_ms })
+        Ok(Self {
+            tx,
+            clock: config.clock.clone(),
+            queue,
+            signals,
+            guard,
+            limit: config.read_limit,
+            started,
+            deadline_ms,
+        })
     }
 
     pub(super) fn run(mut self) {
         loop {
             // Whoever holds the queue waits for it; the other readers wait for the lock.
-            let message = self.queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
-            let Some(Message::Run(mut job)) = message else { return };
+            let message = self
+                .queue
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .blocking_recv();
+            let Some(Message::Run(mut job)) = message else {
+                return;
+            };
             if let Some(stopped) = self.signals.stopped() {
                 job.refuse(stopped);
             } else {
@@ -69,7 +88,10 @@ impl Reader {
     fn body(&mut self, job: &mut dyn Job) {
         let guard = Arc::clone(&self.guard);
         let _running = guard.running.read().unwrap_or_else(PoisonError::into_inner);
-        self.deadline_ms.store(millis(self.started.elapsed() + self.limit), Ordering::Relaxed);
+        self.deadline_ms.store(
+            millis(self.started.elapsed() + self.limit),
+            Ordering::Relaxed,
+        );
         self.tx.reset(self.clock.now());
         if let Err(error) = session(&self.tx).control("BEGIN DEFERRED") {
             job.refuse(error);

@@ -1,6 +1,9 @@
 //! One SQLite connection: statements in, rows and typed errors out.
 
-use rusqlite::{CachedStatement, Connection, ErrorCode, ToSql, ffi, types::{ToSqlOutput, ValueRef}};
+use rusqlite::{
+    CachedStatement, Connection, ErrorCode, ToSql, ffi,
+    types::{ToSqlOutput, ValueRef},
+};
 
 use std::sync::Arc;
 
@@ -25,7 +28,10 @@ const APPEND: &str = "INSERT INTO events (shard, position, stream, version, name
 impl Session {
     pub(crate) fn execute(&self, sql: &str, params: &[Value]) -> Result<u64, Error> {
         let mut statement = self.bound(sql, params)?;
-        statement.raw_execute().map(|rows| rows as u64).map_err(|error| self.error(error))
+        statement
+            .raw_execute()
+            .map(|rows| rows as u64)
+            .map_err(|error| self.error(error))
     }
 
     pub(crate) fn query(
@@ -35,33 +41,63 @@ impl Session {
         each: &mut dyn FnMut(Row) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let mut statement = self.bound(sql, params)?;
-        let columns: Arc<[Box<str>]> = statement.column_names().into_iter().map(Box::from).collect();
+        let columns: Arc<[Box<str>]> = statement
+            .column_names()
+            .into_iter()
+            .map(Box::from)
+            .collect();
         let width = columns.len();
         let mut rows = statement.raw_query();
         while let Some(row) = rows.next().map_err(|error| self.error(error))? {
             let mut values = Vec::with_capacity(width);
             for column in 0..width {
-                values.push(owned(row.get_ref(column).map_err(|error| self.error(error))?));
+                values.push(owned(
+                    row.get_ref(column).map_err(|error| self.error(error))?,
+                ));
             }
-            each(Row { columns: Arc::clone(&columns), values })?;
+            each(Row {
+                columns: Arc::clone(&columns),
+                values,
+            })?;
         }
         Ok(())
     }
 
     /// BEGIN, COMMIT, SAVEPOINT and the like.
     pub(crate) fn control(&self, sql: &'static str) -> Result<(), Error> {
-        let mut statement = self.connection.prepare_cached(sql).map_err(|error| self.error(error))?;
-        statement.raw_execute().map(drop).map_err(|error| self.error(error))
+        let mut statement = self
+            .connection
+            .prepare_cached(sql)
+            .map_err(|error| self.error(error))?;
+        statement
+            .raw_execute()
+            .map(drop)
+            .map_err(|error| self.error(error))
     }
 
     /// Writes one event; a version that is taken or not next is a conflict.
-    pub(crate) fn append(&self, event: &NewEvent, position: u64, now: Timestamp) -> Result<(), Error> {
-        let conflict = || Error::Conflict { stream: event.stream.clone(), version: event.version };
-        let too_large = |_| Error::Mismatch { column: "version".to_owned(), expected: "at most 2^63-1", found: "more".to_owned() };
+    pub(crate) fn append(
+        &self,
+        event: &NewEvent,
+        position: u64,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let conflict = || Error::Conflict {
+            stream: event.stream.clone(),
+            version: event.version,
+        };
+        let too_large = |_| Error::Mismatch {
+            column: "version".to_owned(),
+            expected: "at most 2^63-1",
+            found: "more".to_owned(),
+        };
         let version = i64::try_from(event.version).map_err(too_large)?;
         let stored_position = i64::try_from(position).map_err(too_large)?;
         let checksum = with_position(event.content(SHARD, now).checksum(), position);
-        let mut statement = self.connection.prepare_cached(APPEND).map_err(|error| self.error(error))?;
+        let mut statement = self
+            .connection
+            .prepare_cached(APPEND)
+            .map_err(|error| self.error(error))?;
         let changed = statement.execute(rusqlite::params![
             SHARD,
             stored_position,
@@ -81,7 +117,10 @@ impl Session {
             Ok(1) => Ok(()),
             Ok(_) => Err(conflict()),
             Err(error) => match self.error(error) {
-                Error::Constraint { kind: ConstraintKind::Unique, .. } => Err(conflict()),
+                Error::Constraint {
+                    kind: ConstraintKind::Unique,
+                    ..
+                } => Err(conflict()),
                 error => Err(error),
             },
         }
@@ -94,7 +133,10 @@ impl Session {
 
     /// The prepared statement with `$n` bound by name: SQLite numbers them in the order they first occur.
     fn bound(&self, sql: &str, params: &[Value]) -> Result<CachedStatement<'_>, Error> {
-        let mut statement = self.connection.prepare_cached(sql).map_err(|error| self.error(error))?;
+        let mut statement = self
+            .connection
+            .prepare_cached(sql)
+            .map_err(|error| self.error(error))?;
         let mut highest = 0;
         for index in 1..=statement.parameter_count() {
             let number = statement
@@ -111,10 +153,16 @@ impl Session {
                 });
             };
             if let Value::TooLarge(_) = value {
-                return Err(Error::Mismatch { column: format!("${number}"), expected: "at most 2^63-1", found: value.kind().to_owned() });
+                return Err(Error::Mismatch {
+                    column: format!("${number}"),
+                    expected: "at most 2^63-1",
+                    found: value.kind().to_owned(),
+                });
             }
             highest = highest.max(number);
-            statement.raw_bind_parameter(index, value).map_err(|error| self.error(error))?;
+            statement
+                .raw_bind_parameter(index, value)
+                .map_err(|error| self.error(error))?;
         }
         if highest != params.len() {
             return Err(Error::Mismatch {
@@ -133,18 +181,30 @@ impl Session {
         let detail = || message.clone().unwrap_or_else(|| code.to_string());
         // The shared-memory file beside the database cannot grow: a full disk, by another name.
         if code.extended_code == ffi::SQLITE_IOERR_SHMSIZE {
-            return Error::Full { service: self.service };
+            return Error::Full {
+                service: self.service,
+            };
         }
         match code.code {
             ErrorCode::ConstraintViolation => match constraint(code.extended_code) {
-                Some(kind) => Error::Constraint { kind, detail: detail() },
+                Some(kind) => Error::Constraint {
+                    kind,
+                    detail: detail(),
+                },
                 None => Error::Engine(Arc::new(error)),
             },
-            ErrorCode::DiskFull => Error::Full { service: self.service },
+            ErrorCode::DiskFull => Error::Full {
+                service: self.service,
+            },
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Error::Busy { detail: detail() },
-            ErrorCode::OperationInterrupted => Error::Busy { detail: "the read took longer than its limit".to_owned() },
+            ErrorCode::OperationInterrupted => Error::Busy {
+                detail: "the read took longer than its limit".to_owned(),
+            },
             ErrorCode::ReadOnly => Error::ReadOnly,
-            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Error::Damaged { service: self.service, detail: detail() },
+            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Error::Damaged {
+                service: self.service,
+                detail: detail(),
+            },
             _ => Error::Engine(Arc::new(error)),
         }
     }
@@ -153,7 +213,8 @@ impl Session {
 /// Whether the operating system failed to read, write or flush: after that nothing about the file is certain.
 pub(crate) fn is_io(error: &Error) -> bool {
     if let Error::Engine(source) = error
-        && let Some(rusqlite::Error::SqliteFailure(code, _)) = source.downcast_ref::<rusqlite::Error>()
+        && let Some(rusqlite::Error::SqliteFailure(code, _)) =
+            source.downcast_ref::<rusqlite::Error>()
     {
         return code.code == ErrorCode::SystemIoFailure;
     }
@@ -162,7 +223,9 @@ pub(crate) fn is_io(error: &Error) -> bool {
 
 fn constraint(extended: i32) -> Option<ConstraintKind> {
     match extended {
-        ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_ROWID => Some(ConstraintKind::Unique),
+        ffi::SQLITE_CONSTRAINT_UNIQUE
+        | ffi::SQLITE_CONSTRAINT_PRIMARYKEY
+        | ffi::SQLITE_CONSTRAINT_ROWID => Some(ConstraintKind::Unique),
         ffi::SQLITE_CONSTRAINT_CHECK => Some(ConstraintKind::Check),
         ffi::SQLITE_CONSTRAINT_FOREIGNKEY => Some(ConstraintKind::ForeignKey),
         ffi::SQLITE_CONSTRAINT_NOTNULL => Some(ConstraintKind::NotNull),
@@ -194,7 +257,11 @@ impl ToSql for Value {
             Self::Text(text) => ValueRef::Text(text.as_bytes()),
             Self::Bytes(bytes) => ValueRef::Blob(bytes),
             Self::Bool(flag) => ValueRef::Integer(i64::from(*flag)),
-            Self::TooLarge(number) => return Err(rusqlite::Error::ToSqlConversionFailure(number.to_string().into())),
+            Self::TooLarge(number) => {
+                return Err(rusqlite::Error::ToSqlConversionFailure(
+                    number.to_string().into(),
+                ));
+            }
         }))
     }
 }

@@ -33,8 +33,10 @@ use crate::{
 const BATCH: usize = 256;
 /// Pages in the WAL from which the writer copies them into the database: 4 MiB.
 const CHECKPOINT: i32 = 1_000;
-/// Pages in the WAL from which it waits for the readers and empties it: 64 MiB.
-const WAL_LIMIT: i32 = 16_000;
+/// Pages in the WAL from which it is emptied when no reader is running: 64 MiB.
+const WAL_EMPTIED: i32 = 16_000;
+/// Pages in the WAL from which the writer waits until no reader is running: 128 MiB.
+const WAL_LIMIT: i32 = 32_000;
 
 pub(super) struct Writer {
     tx: Tx,
@@ -44,6 +46,7 @@ pub(super) struct Writer {
     queue: mpsc::Receiver<Message>,
     batch: Vec<Entry>,
     wal_pages: Arc<AtomicI32>,
+    pages_before: i32,
     /// Pages at which the next copying is tried.
     checkpoint_at: i32,
     signals: Arc<Signals>,
@@ -86,6 +89,7 @@ impl Writer {
             queue,
             batch: Vec::with_capacity(BATCH),
             wal_pages,
+            pages_before: 0,
             checkpoint_at: CHECKPOINT,
             signals,
             guard,
@@ -94,11 +98,19 @@ impl Writer {
 
     pub(super) fn run(mut self) {
         let served = catch_unwind(AssertUnwindSafe(|| self.serve()));
-        let reason = match served.unwrap_or_else(|_| End::Failed(Error::Panicked { message: "its writer".to_owned() })) {
-            End::Closed => Error::Stopped { reason: "it was closed".to_owned() },
+        let reason = match served.unwrap_or_else(|_| {
+            End::Failed(Error::Panicked {
+                message: "its writer".to_owned(),
+            })
+        }) {
+            End::Closed => Error::Stopped {
+                reason: "it was closed".to_owned(),
+            },
             End::Failed(error) => {
                 tracing::error!(service = self.tx.service, %error, "the store stops");
-                Error::Stopped { reason: error.to_string() }
+                Error::Stopped {
+                    reason: error.to_string(),
+                }
             }
         };
         self.signals.stop(reason.clone());
@@ -136,7 +148,9 @@ impl Writer {
     fn transact(&mut self, first: Box<dyn Job>) -> Result<bool, Error> {
         let before = self.head;
         let mut closing = false;
-        let outcome = self.fill(first, &mut closing).and_then(|()| self.commit(before));
+        let outcome = self
+            .fill(first, &mut closing)
+            .and_then(|()| self.commit(before));
         if let Err(lost) = outcome {
             self.head = before;
             let stop = self.abandon(&lost);
@@ -151,8 +165,14 @@ impl Writer {
         let mut next = Some(first);
         let begun = self.control("BEGIN IMMEDIATE");
         while let Some(mut job) = next.take() {
-            let ran = begun.clone().map_err(Lost::Run).and_then(|()| self.body(job.as_mut()));
-            self.batch.push(Entry { job, kept: matches!(ran, Ok(true)) });
+            let ran = begun
+                .clone()
+                .map_err(Lost::Run)
+                .and_then(|()| self.body(job.as_mut()));
+            self.batch.push(Entry {
+                job,
+                kept: matches!(ran, Ok(true)),
+            });
             ran?;
             if self.batch.len() < BATCH {
                 next = match self.queue.try_recv() {
@@ -179,7 +199,9 @@ impl Writer {
             first_error => first_error,
         };
         if let Some(error) = &failed
-            && (session(&self.tx).is_broken() || is_io(error) || matches!(error, Error::Damaged { .. }))
+            && (session(&self.tx).is_broken()
+                || is_io(error)
+                || matches!(error, Error::Damaged { .. }))
         {
             return Err(Lost::Run(error.clone()));
         }
@@ -190,7 +212,8 @@ impl Writer {
             if wanted && let Some(error) = failed {
                 job.refuse(error);
             }
-            self.control("ROLLBACK TO SAVEPOINT body").map_err(Lost::Run)?;
+            self.control("ROLLBACK TO SAVEPOINT body")
+                .map_err(Lost::Run)?;
         }
         self.control("RELEASE SAVEPOINT body").map_err(Lost::Run)?;
         Ok(keep)
@@ -209,10 +232,15 @@ impl Writer {
     fn commit(&mut self, before: u64) -> Result<(), Lost> {
         if self.head != before {
             let sql = "UPDATE shards SET head = $1 WHERE shard = $2";
-            let changed = session(&self.tx).execute(sql, &[self.head.into(), SHARD.into()]).map_err(Lost::Run)?;
+            let changed = session(&self.tx)
+                .execute(sql, &[self.head.into(), SHARD.into()])
+                .map_err(Lost::Run)?;
             if changed != 1 {
                 let detail = "the counter of the log's positions is gone".to_owned();
-                return Err(Lost::Run(Error::Damaged { service: self.tx.service, detail }));
+                return Err(Lost::Run(Error::Damaged {
+                    service: self.tx.service,
+                    detail,
+                }));
             }
         }
         if cfg!(feature = "planted-early-answer") {
@@ -230,7 +258,12 @@ impl Writer {
 
     fn pass(&self, kind: Kind) {
         if crash::active() {
-            for site in self.batch.iter().filter(|entry| entry.kept).filter_map(|entry| entry.job.site()) {
+            for site in self
+                .batch
+                .iter()
+                .filter(|entry| entry.kept)
+                .filter_map(|entry| entry.job.site())
+            {
                 crash::hit(kind, site.name());
             }
         }
@@ -244,7 +277,12 @@ impl Writer {
 
     /// The planted bug: it tells the callers before anything is durable.
     fn answer_early(&mut self) {
-        let sites: Vec<_> = self.batch.iter().filter(|entry| entry.kept).filter_map(|entry| entry.job.site()).collect();
+        let sites: Vec<_> = self
+            .batch
+            .iter()
+            .filter(|entry| entry.kept)
+            .filter_map(|entry| entry.job.site())
+            .collect();
         self.answer();
         for site in sites {
             crash::hit(Kind::CommitBefore, site.name());
@@ -254,11 +292,23 @@ impl Writer {
     /// Rolls the batch back and tells every caller in it; an error if the store must stop.
     fn abandon(&mut self, lost: &Lost) -> Result<(), Error> {
         let (error, told, mut stop) = match lost {
-            Lost::Run(error) => (error, error.clone(), is_io(error) || matches!(error, Error::Damaged { .. })),
+            Lost::Run(error) => (
+                error,
+                error.clone(),
+                is_io(error) || matches!(error, Error::Damaged { .. }),
+            ),
             Lost::Commit(error) => match error {
                 // These are found before anything is made durable.
-                Error::Full { .. } | Error::Constraint { .. } | Error::Busy { .. } => (error, error.clone(), false),
-                _ => (error, Error::InDoubt { detail: error.to_string() }, true),
+                Error::Full { .. } | Error::Constraint { .. } | Error::Busy { .. } => {
+                    (error, error.clone(), false)
+                }
+                _ => (
+                    error,
+                    Error::InDoubt {
+                        detail: error.to_string(),
+                    },
+                    true,
+                ),
             },
         };
         for entry in &mut self.batch {
@@ -274,26 +324,41 @@ impl Writer {
     /// Copies the WAL into the database when it has grown, and empties it when readers kept it growing.
     fn checkpoint(&mut self) -> Result<(), Error> {
         let pages = self.wal_pages.load(Ordering::Relaxed);
+        if pages < self.pages_before {
+            // Everything was copied and no reader held on to it, so the WAL has started over.
+            self.checkpoint_at = CHECKPOINT;
+        }
+        self.pages_before = pages;
         if pages < self.checkpoint_at {
             return Ok(());
         }
-        let copied = if pages < WAL_LIMIT {
-            session(&self.tx).query("PRAGMA wal_checkpoint(PASSIVE)", &[], &mut |_| Ok(()))
-        } else {
-            let _alone = self.guard.running.write().unwrap_or_else(PoisonError::into_inner);
-            session(&self.tx).query("PRAGMA wal_checkpoint(TRUNCATE)", &[], &mut |_| Ok(()))
+        self.checkpoint_at = pages + CHECKPOINT;
+        let alone = match pages {
+            ..WAL_EMPTIED => None,
+            WAL_EMPTIED..WAL_LIMIT => self.guard.running.try_write().ok(),
+            WAL_LIMIT.. => Some(
+                self.guard
+                    .running
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner),
+            ),
         };
-        match copied {
+        let pragma = if alone.is_some() {
+            "PRAGMA wal_checkpoint(TRUNCATE)"
+        } else {
+            "PRAGMA wal_checkpoint(PASSIVE)"
+        };
+        match session(&self.tx).query(pragma, &[], &mut |_| Ok(())) {
             Ok(()) => {
-                // The next commit starts the WAL over unless a reader still needs it.
-                self.checkpoint_at = if pages < WAL_LIMIT && pages > CHECKPOINT * 2 { pages + CHECKPOINT } else { CHECKPOINT };
+                if alone.is_some() {
+                    self.wal_pages.store(0, Ordering::Relaxed);
+                }
                 Ok(())
             }
             Err(error) if is_io(&error) || matches!(error, Error::Damaged { .. }) => Err(error),
             Err(error) => {
-                // A full disk: the WAL keeps everything, and the next commits try again.
+                // A full disk: the WAL keeps everything, and a later commit tries again.
                 tracing::warn!(service = self.tx.service, %error, "the write-ahead log is not copied");
-                self.checkpoint_at = pages + CHECKPOINT;
                 Ok(())
             }
         }
@@ -314,6 +379,8 @@ pub(super) fn session(tx: &Tx) -> &Session {
     match &tx.session {
         tx::Session::Sqlite(session) => session,
         #[cfg(feature = "fleet")]
-        tx::Session::Postgres(_) => unreachable!("the threads of SQLite make their own transactions"),
+        tx::Session::Postgres(_) => {
+            unreachable!("the threads of SQLite make their own transactions")
+        }
     }
 }
