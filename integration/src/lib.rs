@@ -1,1 +1,21 @@
-//! Skeleton.
+//! What a stranger needs to try Stoa from outside: start it, talk to it, kill it, look at its books.
+//!
+//! Nothing here knows the inside. A server is a process with a data folder and an address; a shopper is
+//! a connection and a token; the payment provider's ledger is read over HTTP, from a process that
+//! survives when the server is killed, so that "charged twice" is judged from outside.
+
+pub mod await_until;
+pub mod command_line;
+mod file_set;
+pub mod grpc;
+pub mod http;
+pub mod ledger;
+pub mod limits;
+pub mod machine;
+pub mod raw;
+pub mod server;
+pub mod shopper;
+pub mod skip;
+
+pub use await_until::until;
+pub use server::{Setup, Stoa};

@@ -1,0 +1,2 @@
+//! The measurements, see `cargo xtask bench`.
+fn main() {}

@@ -1,0 +1,348 @@
+//! A running `stoa`: started on a data folder, found by its first line, killed and started again.
+//!
+//! The address is chosen by the system at the first start and kept for every later one, so that clients
+//! find the server again as they would find a real one. What the process prints is kept; when a test
+//! fails, its last lines are shown.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+
+use crate::command_line;
+use crate::http::Client;
+
+/// The operator's password in every test, and the name that goes with it.
+pub const OPERATOR: (&str, &str) = ("operator@stoa.local", "correct horse battery staple");
+
+/// How long a start may take; an existing folder is expected in a fraction of a second.
+const START: Duration = Duration::from_secs(30);
+
+/// Lines of output that are kept.
+const LINES: usize = 400;
+
+/// How a server is started.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    flags: Vec<String>,
+    environment: Vec<(String, String)>,
+    binary: Option<PathBuf>,
+    data: Option<PathBuf>,
+}
+
+/// A running `stoa`, or one that was killed and can be started again.
+pub struct Stoa {
+    setup: Setup,
+    data: PathBuf,
+    _own_data: Option<TempDir>,
+    running: Option<Running>,
+    address: SocketAddr,
+    /// From the start of the process to the first good answer.
+    pub start_time: Duration,
+    output: Output,
+}
+
+struct Running {
+    child: Child,
+}
+
+/// What a process printed, its last lines.
+#[derive(Clone, Default)]
+pub struct Output(Arc<Mutex<VecDeque<String>>>);
+
+impl Setup {
+    /// The defaults, with the windows of retries and doubts set to seconds.
+    pub fn new() -> Self {
+        Self::default().flags(SHORT_WINDOWS)
+    }
+
+    /// More arguments.
+    pub fn flags<I, S>(mut self, flags: I) -> Self
+    where
+        I: IntoIterator<Item = S>,
+        S: Into<String>,
+    {
+        self.flags.extend(flags.into_iter().map(Into::into));
+        self
+    }
+
+    /// Uses a payment provider elsewhere.
+    pub fn provider(self, url: &str) -> Self {
+        self.flags(["--psp", url])
+    }
+
+    /// Starts another binary than the usual one.
+    pub fn binary(mut self, path: impl Into<PathBuf>) -> Self {
+        self.binary = Some(path.into());
+        self
+    }
+
+    /// Uses this folder, which the caller keeps.
+    pub fn data(mut self, path: impl Into<PathBuf>) -> Self {
+        self.data = Some(path.into());
+        self
+    }
+
+    /// One more environment variable.
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+}
+
+/// Windows of the payment's doubt, of holds and of retries, in seconds instead of minutes.
+const SHORT_WINDOWS: [&str; 0] = [];
+
+impl Stoa {
+    /// Starts a server on a new folder and waits until it is ready.
+    pub async fn start(setup: Setup) -> Result<Self> {
+        let (data, own_data) = match &setup.data {
+            Some(path) => (path.clone(), None),
+            None => {
+                let own = tempfile::Builder::new().prefix("stoa-").tempdir()?;
+                (own.path().to_owned(), Some(own))
+            }
+        };
+        let mut stoa = Self {
+            setup,
+            data,
+            _own_data: own_data,
+            running: None,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            start_time: Duration::ZERO,
+            output: Output::default(),
+        };
+        stoa.restart().await?;
+        Ok(stoa)
+    }
+
+    /// Starts the killed server again at its address and waits until it is ready.
+    pub async fn restart(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        self.launch().await?;
+        self.ready(START).await?;
+        self.start_time = begun.elapsed();
+        Ok(())
+    }
+
+    /// Starts the process and learns its address, without waiting for it to be ready.
+    pub async fn launch(&mut self) -> Result<()> {
+        let binary = match &self.setup.binary {
+            Some(path) => path.clone(),
+            None => command_line::binary()?,
+        };
+        let mut command = Command::new(binary);
+        command
+            .arg("--data")
+            .arg(&self.data)
+            .args(["--listen", &self.address.to_string()])
+            .args(&self.setup.flags)
+            .env("STOA_OPERATOR_PASSWORD", OPERATOR.1)
+            .envs(
+                self.setup
+                    .environment
+                    .iter()
+                    .map(|(name, value)| (name, value)),
+            );
+        let (child, address) = spawn(&mut command, &self.output).await?;
+        self.address = address;
+        self.running = Some(Running { child });
+        Ok(())
+    }
+
+    /// Waits until the server says that it is ready, or its process ends.
+    pub async fn ready(&mut self, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let mut client = Client::new(self.address);
+            if client
+                .get("/readyz")
+                .await
+                .is_ok_and(|answer| answer.status == 200)
+            {
+                return Ok(());
+            }
+            if let Some(status) = self.ended()? {
+                bail!(
+                    "the server ended before it was ready: {status}\n{}",
+                    self.output.tail(40)
+                );
+            }
+            if Instant::now() > deadline {
+                bail!("not ready within {limit:?}\n{}", self.output.tail(40));
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// The exit status, if the process has ended.
+    pub fn ended(&mut self) -> Result<Option<std::process::ExitStatus>> {
+        match &mut self.running {
+            Some(running) => Ok(running.child.try_wait()?),
+            None => Err(anyhow!("the server was never started")),
+        }
+    }
+
+    /// Waits until the process ends by itself, as one that hits a crash point does.
+    pub async fn wait_end(&mut self, limit: Duration) -> Result<std::process::ExitStatus> {
+        let running = self.running.as_mut().context("the server does not run")?;
+        let status = tokio::time::timeout(limit, running.child.wait())
+            .await
+            .with_context(|| format!("the server still runs after {limit:?}"))??;
+        self.running = None;
+        Ok(status)
+    }
+
+    /// kill -9, and waits until the process is gone.
+    pub async fn kill(&mut self) -> Result<()> {
+        if let Some(mut running) = self.running.take() {
+            running.child.kill().await?;
+        }
+        Ok(())
+    }
+
+    /// Asks the server to stop and waits for its drain.
+    pub async fn stop(&mut self) -> Result<std::process::ExitStatus> {
+        let pid = self.pid().context("the server does not run")?;
+        let pid = i32::try_from(pid)
+            .ok()
+            .and_then(rustix::process::Pid::from_raw);
+        let pid = pid.context("no process id")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        self.wait_end(Duration::from_secs(30)).await
+    }
+
+    /// The process id while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.running.as_ref().and_then(|running| running.child.id())
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its data folder.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// What it printed last.
+    pub fn output(&self) -> &Output {
+        &self.output
+    }
+
+    /// A new connection without a token.
+    pub fn client(&self) -> Client {
+        Client::new(self.address)
+    }
+
+    /// Starts the next process with other flags.
+    pub fn set_flags<I, S>(&mut self, flags: I)
+    where
+        I: IntoIterator<Item = S>,
+        S: Into<String>,
+    {
+        self.setup.flags = flags.into_iter().map(Into::into).collect();
+    }
+
+    /// The flags of the next start.
+    pub fn flags(&self) -> &[String] {
+        &self.setup.flags
+    }
+
+    /// Lets `stoa audit` judge the books.
+    pub async fn audit(&self) -> Result<String> {
+        command_line::audit(&self.data).await
+    }
+}
+
+impl Drop for Stoa {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the server's last lines:\n{}", self.output.tail(60));
+        }
+    }
+}
+
+impl Output {
+    fn push(&self, line: String) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == LINES {
+            lines.pop_front();
+        }
+        lines.push_back(line);
+    }
+
+    /// The last lines.
+    pub fn tail(&self, count: usize) -> String {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let skipped = lines.len().saturating_sub(count);
+        lines
+            .iter()
+            .skip(skipped)
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    /// True if a kept line contains the text.
+    pub fn contains(&self, text: &str) -> bool {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().any(|line| line.contains(text))
+    }
+}
+
+/// Starts a process whose first line tells where it listens.
+pub(crate) async fn spawn(command: &mut Command, output: &Output) -> Result<(Child, SocketAddr)> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("cannot start {command:?}"))?;
+    let (told, mut tell) = watch::channel(None);
+    let pipe = child.stdout.take().context("no standard output")?;
+    tokio::spawn(keep(pipe, output.clone(), Some(told)));
+    let pipe = child.stderr.take().context("no standard error")?;
+    tokio::spawn(keep(pipe, output.clone(), None));
+    let address = tokio::time::timeout(START, tell.wait_for(Option::is_some));
+    let address = match address.await {
+        Ok(Ok(address)) => address.context("no address")?,
+        Ok(Err(_)) | Err(_) => {
+            let status = child.try_wait()?;
+            bail!(
+                "{command:?} never said where it listens ({status:?})\n{}",
+                output.tail(40)
+            );
+        }
+    };
+    Ok((child, address))
+}
+
+/// Keeps every line; the first `listening on http://ADDR:PORT` is told.
+async fn keep(
+    pipe: impl AsyncRead + Unpin,
+    output: Output,
+    told: Option<watch::Sender<Option<SocketAddr>>>,
+) {
+    let mut lines = BufReader::new(pipe).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        let address = line
+            .strip_prefix("listening on http://")
+            .and_then(|rest| rest.trim().parse().ok());
+        if let (Some(told), Some(address)) = (&told, address) {
+            told.send_replace(Some(address));
+        }
+        output.push(line);
+    }
+}
