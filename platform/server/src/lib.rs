@@ -1,1 +1,27 @@
-//! Skeleton.
+//! The one way to be a service: a component of routes and tasks, its layers, and the listener in front of it.
+//!
+//! A service's `build(config, &Context)` gives a [`Component`]. [`Context::mount`] puts the layers around its routes (trace,
+//! identity, policy, deadline, load shedding) and makes it callable in this process; [`serve`] also listens. Invariants: no
+//! handler runs before its method's policy has been decided; who calls is known from this process or from a signed token,
+//! never from a header an outsider can write; a write that has begun is finished, whether or not its caller still waits
+//! ([`Call::detached`]).
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod accept;
+pub mod status;
+
+mod body;
+mod call;
+mod component;
+mod context;
+mod deadline;
+mod layer;
+mod page;
+
+pub use accept::{Gauge, Limits};
+pub use call::Call;
+pub use component::{Component, Failed, Task, serve, supervise};
+pub use context::{Context, Storage, Windows};
+pub use deadline::requested as requested_deadline;
+pub use layer::Service;

@@ -1,0 +1,315 @@
+//! One caller's way to one callee, as the tower service a generated client is built over.
+
+use std::borrow::Cow;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use auth::{Identity, Principal};
+use bytes::Bytes;
+use contract::{Method, Table};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
+use http_body_util::{BodyExt as _, Full};
+use store::crash::{self, Kind};
+use telemetry::Trace;
+use tokio::time::Instant;
+use tonic::Status;
+use tonic::body::Body;
+use tower::ServiceExt as _;
+
+use crate::outgoing::Outgoing;
+use crate::registry::{Signing, Slot, Target};
+use crate::retry::{self, Budget};
+
+/// What a service that runs in this process is to its callers: its own layers, called directly.
+pub trait Callee: Send + Sync + 'static {
+    /// Answers one call, whose [`Arrival`] is among the request's extensions.
+    fn call(&self, request: http::Request<Body>) -> Answer;
+}
+
+/// The answer of a [`Callee`]; a failure is a response with a gRPC status, never an error.
+pub type Answer = Pin<Box<dyn Future<Output = http::Response<Body>> + Send>>;
+
+/// What a callee in this process is told about a call. Nothing on the network can make one, so it is believed.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// Who calls, and for whom.
+    pub identity: Identity,
+    /// The call's own span.
+    pub trace: Trace,
+    /// When the caller stops waiting.
+    pub deadline: Instant,
+}
+
+/// One caller's way to one callee. Cheap to clone.
+#[derive(Clone)]
+pub struct Channel {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    caller: &'static str,
+    methods: Table,
+    slot: Arc<Slot>,
+    budget: Budget,
+}
+
+impl Channel {
+    pub(crate) fn new(
+        caller: &'static str,
+        methods: Table,
+        slot: Arc<Slot>,
+        budget: Budget,
+    ) -> Self {
+        Channel {
+            inner: Arc::new(Inner {
+                caller,
+                methods,
+                slot,
+                budget,
+            }),
+        }
+    }
+}
+
+impl std::fmt::Debug for Channel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Channel({}->{})",
+            self.inner.caller, self.inner.slot.name
+        )
+    }
+}
+
+impl tower::Service<http::Request<Body>> for Channel {
+    type Response = http::Response<Body>;
+    type Error = Status;
+    type Future = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Status>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let inner = Arc::clone(&self.inner);
+        Box::pin(async move { inner.send(request).await })
+    }
+}
+
+/// What is taken off the remaining time at each hop, so that a caller hears of a deadline from its callee and not from its
+/// own clock.
+const MARGIN: Duration = Duration::from_millis(2);
+
+impl Inner {
+    async fn send(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
+        let (mut parts, body) = request.into_parts();
+        let outgoing = parts.extensions.remove::<Outgoing>().unwrap_or_default();
+        let Some(method) = self.methods.by_path(parts.uri.path()) else {
+            return Err(Status::unimplemented(format!(
+                "no contract has {}",
+                parts.uri.path()
+            )));
+        };
+        let now = Instant::now();
+        let contract = now + method.deadline;
+        let deadline = outgoing.deadline.map_or(contract, |deadline| {
+            deadline.checked_sub(MARGIN).unwrap_or(now).min(contract)
+        });
+        if deadline <= now {
+            return Err(self.late(method));
+        }
+        let call = Call {
+            method,
+            principal: outgoing.principal,
+            trace: outgoing.trace.child(),
+            deadline,
+        };
+        self.budget.earn();
+        if !retry::repeatable(method) {
+            return self.attempt(&call, parts, body).await;
+        }
+
+        let message = buffer(body, method).await?;
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let body = Body::new(Full::new(message.clone()));
+            let answer = self.attempt(&call, parts.clone(), body).await;
+            let pause = match &answer {
+                Ok(response) if retry::unavailable(response.headers()) => {
+                    self.budget.pause(attempt, response.headers(), deadline)
+                }
+                Err(status) if status.code() == tonic::Code::Unavailable => {
+                    self.budget.pause(attempt, &HeaderMap::new(), deadline)
+                }
+                Ok(_) | Err(_) => None,
+            };
+            let Some(pause) = pause else { return answer };
+            tracing::debug!(
+                callee = self.slot.name,
+                method = method.name,
+                attempt,
+                "unavailable, trying again"
+            );
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn attempt(
+        &self,
+        call: &Call,
+        parts: Parts,
+        body: Body,
+    ) -> Result<http::Response<Body>, Status> {
+        let target = self.slot.target.load_full();
+        let Some(target) = target.as_deref() else {
+            return Err(Status::unavailable(format!(
+                "{} does not serve yet",
+                self.slot.name
+            )));
+        };
+        let identity = Identity {
+            caller: Cow::Borrowed(self.caller),
+            principal: call.principal.clone(),
+        };
+        let request = http::Request::from_parts(parts, body);
+        self.pass(Kind::CallBefore, call.method);
+        let answer = match target {
+            Target::Here(callee) => self.here(call, callee.as_ref(), identity, request).await,
+            Target::Elsewhere { channel, signing } => {
+                self.elsewhere(call, channel.clone(), signing, &identity, request)
+                    .await
+            }
+        };
+        self.pass(Kind::CallAfter, call.method);
+        answer
+    }
+
+    async fn here(
+        &self,
+        call: &Call,
+        callee: &dyn Callee,
+        identity: Identity,
+        mut request: http::Request<Body>,
+    ) -> Result<http::Response<Body>, Status> {
+        request.extensions_mut().insert(Arrival {
+            identity,
+            trace: call.trace,
+            deadline: call.deadline,
+        });
+        match tokio::time::timeout_at(call.deadline, callee.call(request)).await {
+            Ok(response) => Ok(response),
+            Err(_) => Err(self.late(call.method)),
+        }
+    }
+
+    async fn elsewhere(
+        &self,
+        call: &Call,
+        channel: tonic::transport::Channel,
+        signing: &Signing,
+        identity: &Identity,
+        mut request: http::Request<Body>,
+    ) -> Result<http::Response<Body>, Status> {
+        let token = signing
+            .fleet
+            .sign(identity, self.slot.name, signing.clock.now())
+            .map_err(|error| Status::internal(error.to_string()))?;
+        let headers = request.headers_mut();
+        headers.insert(
+            http::header::AUTHORIZATION,
+            header(format!("Bearer {token}"))?,
+        );
+        headers.insert("traceparent", header(call.trace.traceparent())?);
+        let left = call.deadline.saturating_duration_since(Instant::now());
+        headers.insert("grpc-timeout", header(timeout(left))?);
+        let answer = async {
+            let mut channel = channel;
+            channel.ready().await?;
+            tower::Service::call(&mut channel, request).await
+        };
+        match tokio::time::timeout_at(call.deadline, answer).await {
+            Ok(answer) => answer.map_err(|error| Status::from_error(Box::new(error))),
+            Err(_) => Err(self.late(call.method)),
+        }
+    }
+
+    fn late(&self, method: &Method) -> Status {
+        Status::deadline_exceeded(format!(
+            "{} did not answer {} in time",
+            self.slot.name, method.name
+        ))
+    }
+
+    fn pass(&self, kind: Kind, method: &Method) {
+        if crash::active() {
+            crash::hit(kind, &format!("{}->{}", self.caller, method.path));
+        }
+    }
+}
+
+/// One call, the same over all its attempts.
+struct Call {
+    method: &'static Method,
+    principal: Principal,
+    trace: Trace,
+    deadline: Instant,
+}
+
+/// Keeps a request so that it can be sent again.
+async fn buffer(mut body: Body, method: &Method) -> Result<Bytes, Status> {
+    // gRPC puts five bytes before each message.
+    let limit = 5 + method.max_request_bytes as usize;
+    let mut whole = Bytes::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else {
+            continue;
+        };
+        if whole.len() + data.len() > limit {
+            return Err(Status::resource_exhausted(format!(
+                "the request is larger than {} bytes",
+                method.max_request_bytes
+            )));
+        }
+        whole = if whole.is_empty() {
+            data
+        } else {
+            [whole, data].concat().into()
+        };
+    }
+    Ok(whole)
+}
+
+fn header(value: String) -> Result<HeaderValue, Status> {
+    HeaderValue::try_from(value).map_err(|_| Status::internal("a header of the call is malformed"))
+}
+
+/// A duration as `grpc-timeout` writes it: at most eight digits, rounded down, in the finest unit that fits.
+fn timeout(left: Duration) -> String {
+    const MOST: u128 = 99_999_999;
+    if left.as_micros() <= MOST {
+        format!("{}u", left.as_micros())
+    } else if left.as_millis() <= MOST {
+        format!("{}m", left.as_millis())
+    } else {
+        format!("{}S", u128::from(left.as_secs()).min(MOST))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_has_at_most_eight_digits() {
+        assert_eq!(timeout(Duration::from_millis(1500)), "1500000u");
+        assert_eq!(timeout(Duration::from_secs(100)), "100000m");
+        assert_eq!(timeout(Duration::from_secs(1_000_000)), "1000000S");
+        assert_eq!(timeout(Duration::MAX), "99999999S");
+        assert_eq!(timeout(Duration::ZERO), "0u");
+    }
+}

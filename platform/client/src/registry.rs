@@ -1,0 +1,182 @@
+//! Where services are: names, bound when they start to serve, looked up when they are called.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use auth::Fleet;
+use contract::Table;
+use store::{Clock, Site};
+use tonic::transport::Endpoint;
+
+use crate::channel::{Callee, Channel};
+use crate::retry::Budget;
+
+/// The names this process can call. Clones are handles to the same names.
+#[derive(Clone)]
+pub struct Registry {
+    inner: Arc<Inner>,
+}
+
+/// A registry as one service uses it: calls made through it are that service's.
+#[derive(Clone)]
+pub struct Caller {
+    registry: Registry,
+    name: &'static str,
+}
+
+/// A service could not be bound to an address.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address is no URI.
+    #[error("{name} cannot be reached at {uri:?}")]
+    Address {
+        /// The service.
+        name: &'static str,
+        /// The address as given.
+        uri: String,
+        /// What is wrong with it.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// Calls over the network are signed, and this registry was made without the fleet's key.
+    #[error("{0} is elsewhere, and this process has no fleet key to sign its calls with")]
+    NoFleetKey(&'static str),
+}
+
+impl Registry {
+    /// A registry whose services all run in this process.
+    pub fn new(methods: Table) -> Self {
+        Self::build(methods, None)
+    }
+
+    /// A registry that can also call other processes, signing each call with the fleet's key.
+    pub fn in_fleet(methods: Table, fleet: Fleet, clock: Clock) -> Self {
+        Self::build(methods, Some((fleet, clock)))
+    }
+
+    /// The registry as this service uses it.
+    pub fn as_caller(&self, name: &'static str) -> Caller {
+        Caller {
+            registry: self.clone(),
+            name,
+        }
+    }
+
+    /// From now on the name is answered in this process.
+    pub fn serve(&self, name: &'static str, callee: Arc<dyn Callee>) {
+        self.inner
+            .slot(name)
+            .target
+            .store(Some(Arc::new(Target::Here(callee))));
+    }
+
+    /// From now on the name is answered at this address; the connection is made by the first call.
+    pub fn connect(&self, name: &'static str, uri: &str) -> Result<(), Error> {
+        let signing = self.inner.signing.clone().ok_or(Error::NoFleetKey(name))?;
+        let endpoint = Endpoint::from_shared(uri.to_owned()).map_err(|source| Error::Address {
+            name,
+            uri: uri.to_owned(),
+            source,
+        })?;
+        let channel = endpoint
+            .tcp_nodelay(true)
+            .connect_timeout(Duration::from_secs(3))
+            .http2_keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(10))
+            .connect_lazy();
+        let target = Target::Elsewhere { channel, signing };
+        self.inner.slot(name).target.store(Some(Arc::new(target)));
+        Ok(())
+    }
+
+    fn build(methods: Table, signing: Option<(Fleet, Clock)>) -> Self {
+        Registry {
+            inner: Arc::new(Inner {
+                methods,
+                signing: signing.map(|(fleet, clock)| Arc::new(Signing { fleet, clock })),
+                slots: Mutex::default(),
+            }),
+        }
+    }
+}
+
+impl Caller {
+    /// The channel to a service, which need not serve yet.
+    ///
+    /// Each method the contract lets this caller call becomes a crash point, so that a test can list them.
+    pub fn channel(&self, callee: &'static str) -> Channel {
+        let inner = &self.registry.inner;
+        for method in inner.methods.owned_by(callee) {
+            if method.policy.callers.contains(&self.name) {
+                Site::named(&format!("{}->{}", self.name, method.path));
+            }
+        }
+        Channel::new(
+            self.name,
+            inner.methods,
+            inner.slot(callee),
+            Budget::default(),
+        )
+    }
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let slots = self
+            .inner
+            .slots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        f.debug_struct("Registry")
+            .field("names", &slots.keys().collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Caller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Caller")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One name and what answers it now.
+pub(crate) struct Slot {
+    pub(crate) name: &'static str,
+    pub(crate) target: ArcSwapOption<Target>,
+}
+
+pub(crate) enum Target {
+    Here(Arc<dyn Callee>),
+    Elsewhere {
+        channel: tonic::transport::Channel,
+        signing: Arc<Signing>,
+    },
+}
+
+pub(crate) struct Signing {
+    pub(crate) fleet: Fleet,
+    pub(crate) clock: Clock,
+}
+
+struct Inner {
+    methods: Table,
+    signing: Option<Arc<Signing>>,
+    slots: Mutex<HashMap<&'static str, Arc<Slot>>>,
+}
+
+impl Inner {
+    fn slot(&self, name: &'static str) -> Arc<Slot> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = slots.entry(name).or_insert_with(|| {
+            Arc::new(Slot {
+                name,
+                target: ArcSwapOption::empty(),
+            })
+        });
+        Arc::clone(slot)
+    }
+}

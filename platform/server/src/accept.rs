@@ -1,0 +1,292 @@
+//! The listener: accepts connections, speaks HTTP/1.1 or HTTP/2 on each, bounds what a peer can make it hold, drains at the end.
+//!
+//! The library's own server leaves several bounds open, so the loop is ours. Bounded are: connections, streams a connection,
+//! headers, the time to the first request, resets a peer can cause, and the drain. An open connection that stays silent after
+//! its keep-alive is closed.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What a peer can make the listener hold.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections at once; further ones wait in the system's queue.
+    pub connections: usize,
+    /// HTTP/2 streams at once on one connection.
+    pub streams: u32,
+    /// Bytes of headers of one request.
+    pub header_bytes: u32,
+    /// How long a connection may take to its first request, and HTTP/1.1 to each further header.
+    pub header_timeout: Duration,
+    /// How long requests may go on after shutdown.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections: 16 * 1024,
+            streams: 100,
+            header_bytes: 16 * 1024,
+            header_timeout: Duration::from_secs(15),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How many requests are in flight, and the most there have been. Clones read the same counts.
+#[derive(Clone, Debug, Default)]
+pub struct Gauge {
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    requests: AtomicUsize,
+    most_requests: AtomicUsize,
+    connections: AtomicUsize,
+}
+
+impl Gauge {
+    /// Requests in flight now: received, not answered.
+    pub fn requests(&self) -> usize {
+        self.counts.requests.load(Ordering::Relaxed)
+    }
+
+    /// The most requests that were in flight at once.
+    pub fn most_requests(&self) -> usize {
+        self.counts.most_requests.load(Ordering::Relaxed)
+    }
+
+    /// Open connections.
+    pub fn connections(&self) -> usize {
+        self.counts.connections.load(Ordering::Relaxed)
+    }
+
+    fn request(&self) -> InFlight {
+        let now = self.counts.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        self.counts.most_requests.fetch_max(now, Ordering::Relaxed);
+        InFlight(Arc::clone(&self.counts), |counts| &counts.requests)
+    }
+
+    fn connection(&self) -> InFlight {
+        self.counts.connections.fetch_add(1, Ordering::Relaxed);
+        InFlight(Arc::clone(&self.counts), |counts| &counts.connections)
+    }
+}
+
+struct InFlight(Arc<Counts>, fn(&Counts) -> &AtomicUsize);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        (self.1)(&self.0).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Answers what comes in on the listener with the service, until shutdown; then stops accepting, lets requests end within the
+/// drain limit, and cuts the rest.
+pub async fn run<S, B>(
+    listener: TcpListener,
+    service: S,
+    limits: Limits,
+    gauge: Gauge,
+    shutdown: CancellationToken,
+) where
+    S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let room = Arc::new(Semaphore::new(limits.connections));
+    let connections = TaskTracker::new();
+    let cut = CancellationToken::new();
+    let builder = builder(&limits);
+    while let Some((stream, permit)) = next(&listener, &room, &shutdown).await {
+        let connection = Connection {
+            service: service.clone(),
+            gauge: gauge.clone(),
+            began: Arc::default(),
+        };
+        let serving = serve(
+            stream,
+            builder.clone(),
+            connection,
+            limits.header_timeout,
+            shutdown.clone(),
+        );
+        let (cut, open) = (cut.clone(), gauge.connection());
+        connections.spawn(async move {
+            let _held = (permit, open);
+            cut.run_until_cancelled(serving).await;
+        });
+    }
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(limits.drain, connections.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            connections = connections.len(),
+            "connections did not end in time and are cut"
+        );
+        cut.cancel();
+        connections.wait().await;
+    }
+}
+
+/// The next connection, or nothing after shutdown.
+async fn next(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+    shutdown: &CancellationToken,
+) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    let accepted = async {
+        let permit = Arc::clone(room).acquire_owned().await.ok()?;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match listener.accept().await {
+                Ok((stream, _peer)) => return Some((stream, permit)),
+                // The peer has gone already; the listener is well.
+                Err(error) if is_of_the_connection(&error) => {}
+                Err(error) => {
+                    // Out of descriptors or memory: a connection that ends is what helps, and asking at once does not.
+                    tracing::warn!(%error, ?pause, "no connection can be accepted");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    };
+    shutdown.run_until_cancelled(accepted).await.flatten()
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+fn is_of_the_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+    )
+}
+
+fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_buf_size((limits.header_bytes as usize).max(8 * 1024));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(limits.header_bytes)
+        .max_local_error_reset_streams(1024)
+        .max_pending_accept_reset_streams(20)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(10));
+    builder
+}
+
+/// Serves one connection; asks it to end when it is silent at first, or at shutdown.
+async fn serve<S, B>(
+    stream: TcpStream,
+    builder: auto::Builder<TokioExecutor>,
+    connection: Connection<S>,
+    first_request: Duration,
+    shutdown: CancellationToken,
+) where
+    S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY is not set");
+    }
+    let began = Arc::clone(&connection.began);
+    let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), connection));
+    let silent = async {
+        tokio::time::sleep(first_request).await;
+        if began.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
+    let ended = tokio::select! {
+        ended = serving.as_mut() => Some(ended),
+        () = shutdown.cancelled() => None,
+        () = silent => {
+            serving.as_mut().graceful_shutdown();
+            // A peer that has sent nothing yet gets no long farewell.
+            tokio::time::timeout(Duration::from_secs(1), serving.as_mut()).await.ok()
+        }
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None if shutdown.is_cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+        None => return,
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error = %error, "a connection ended with an error");
+    }
+}
+
+/// The service as one connection sees it: counts what is in flight.
+#[derive(Clone)]
+struct Connection<S> {
+    service: S,
+    gauge: Gauge,
+    began: Arc<AtomicBool>,
+}
+
+impl<S, B> hyper::service::Service<Request<Incoming>> for Connection<S>
+where
+    S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send + 'static,
+{
+    type Response = Response<B>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<B>, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.began.store(true, Ordering::Relaxed);
+        let in_flight = self.gauge.request();
+        let mut service = self.service.clone();
+        Box::pin(async move {
+            let _in_flight = in_flight;
+            std::future::poll_fn(|cx| service.poll_ready(cx)).await?;
+            service.call(request).await
+        })
+    }
+}

@@ -1,0 +1,97 @@
+//! Two bounds on bodies: how large a request may be, and what stays taken until a streamed answer ends.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
+use tonic::Status;
+use tonic::body::Body;
+
+/// A request body that fails once it is larger than allowed, whatever its length prefix promised.
+pub(crate) struct Bounded {
+    inner: Body,
+    left: usize,
+    limit: usize,
+}
+
+impl Bounded {
+    pub(crate) fn new(inner: Body, limit: usize) -> Self {
+        Bounded {
+            inner,
+            left: limit,
+            limit,
+        }
+    }
+}
+
+impl http_body::Body for Bounded {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            match self.left.checked_sub(data.len()) {
+                Some(left) => self.left = left,
+                None => {
+                    let refused = Status::resource_exhausted(format!(
+                        "the request is larger than {} bytes",
+                        self.limit
+                    ));
+                    return Poll::Ready(Some(Err(refused)));
+                }
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// A streamed answer that counts against its service's limit until it ends.
+pub(crate) struct Held {
+    inner: Body,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Held {
+    pub(crate) fn new(inner: Body, permit: OwnedSemaphorePermit) -> Self {
+        Held {
+            inner,
+            _permit: permit,
+        }
+    }
+}
+
+impl http_body::Body for Held {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

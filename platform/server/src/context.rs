@@ -1,0 +1,218 @@
+//! What a process gives each of its services to be built with.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use auth::{Fleet, Issuer, Keyring, SigningKey, Verifier};
+use client::Registry;
+use contract::Table;
+use store::{Clock, MigrationSet, Store};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::call::Process;
+use crate::component::{Component, Task};
+use crate::layer::{Layers, Service};
+use crate::page::Sealer;
+
+/// The surroundings of a service: stores, other services, events, keys, time, and the end. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Where stores are kept.
+    pub storage: Storage,
+    /// The folder for everything that is no store, such as mail.
+    pub data: PathBuf,
+    /// The other services.
+    pub clients: Registry,
+    /// The events of the other services.
+    pub hub: bus::Hub,
+    /// Checks access tokens; identity publishes its keys into its keyring.
+    pub verifier: Verifier,
+    /// The key of calls over the network; none when everything runs in this process.
+    pub fleet: Option<Fleet>,
+    /// The time.
+    pub clock: Clock,
+    /// The windows a test makes short.
+    pub windows: Windows,
+    /// Cancelled when the process is to end.
+    pub shutdown: CancellationToken,
+    process: Arc<Process>,
+}
+
+/// Where the stores of a process are kept.
+#[derive(Clone, Debug)]
+pub enum Storage {
+    /// One SQLite file a service, in this folder.
+    Folder(PathBuf),
+    /// Nowhere: each store is gone when it is dropped.
+    Temporary,
+}
+
+/// The times that decide how long something may stay open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Windows {
+    /// How long a payment may stay in doubt before it is cancelled.
+    pub in_doubt: Duration,
+    /// How long a customer has for an action the provider requires.
+    pub action: Duration,
+    /// How long stock is held for a checkout.
+    pub hold: Duration,
+    /// How long a quote is binding.
+    pub quote: Duration,
+    /// The first pause before a background step is tried again.
+    pub retry_base: Duration,
+    /// The longest such pause.
+    pub retry_cap: Duration,
+    /// How often a background sweep looks for what nobody woke it for.
+    pub sweep: Duration,
+    /// How long what has begun may take to finish after shutdown.
+    pub drain: Duration,
+}
+
+impl Default for Windows {
+    fn default() -> Self {
+        Windows {
+            in_doubt: Duration::from_secs(30 * 60),
+            action: Duration::from_secs(15 * 60),
+            hold: Duration::from_secs(15 * 60),
+            quote: Duration::from_secs(15 * 60),
+            retry_base: Duration::from_millis(200),
+            retry_cap: Duration::from_secs(30),
+            sweep: Duration::from_secs(5),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Who issues the access tokens of this shop, and for whom.
+const ISSUER: &str = "stoa";
+const AUDIENCE: &str = "stoa";
+
+impl Context {
+    /// The surroundings of a process whose services are all in it. `methods` is the table of all contracts; `secret` binds
+    /// page tokens to this installation and must be the same after a restart.
+    pub fn new(
+        storage: Storage,
+        data: impl Into<PathBuf>,
+        methods: Table,
+        secret: &[u8; 32],
+    ) -> Self {
+        Self::build(storage, data.into(), Registry::new(methods), None, secret)
+    }
+
+    /// The surroundings of a process that calls and is called over the network; `secret` is the fleet's key seed.
+    pub fn in_fleet(
+        storage: Storage,
+        data: impl Into<PathBuf>,
+        methods: Table,
+        secret: &[u8; 32],
+        clock: Clock,
+    ) -> Self {
+        let fleet = Fleet::from_seed(secret);
+        let registry = Registry::in_fleet(methods, fleet.clone(), clock.clone());
+        Context {
+            clock,
+            ..Self::build(storage, data.into(), registry, Some(fleet), secret)
+        }
+    }
+
+    /// The surroundings of a test: everything temporary, a clock the test may replace.
+    pub fn temporary(methods: Table) -> Self {
+        Self::new(Storage::Temporary, std::env::temp_dir(), methods, &[7; 32])
+    }
+
+    /// Opens a service's store with the tables of the log and then these.
+    pub async fn open(
+        &self,
+        name: &'static str,
+        migrations: &[MigrationSet],
+    ) -> Result<Store, store::Error> {
+        let config = match &self.storage {
+            Storage::Folder(folder) => {
+                std::fs::create_dir_all(folder).map_err(|error| store::Error::Open {
+                    service: name,
+                    detail: format!("{}: {error}", folder.display()),
+                })?;
+                store::Config::sqlite(name, folder.join(format!("{name}.db")))
+            }
+            Storage::Temporary => store::Config::temporary(name),
+        };
+        let own = migrations
+            .iter()
+            .copied()
+            .filter(|set| set.name != log::MIGRATIONS.name);
+        let sets = std::iter::once(log::MIGRATIONS).chain(own);
+        Store::open(config.migrations(sets).clock(self.clock.clone())).await
+    }
+
+    /// An issuer whose tokens this context's verifier believes, once the key is in its keyring.
+    pub fn issuer(&self, key: SigningKey, lifetime: Duration) -> Issuer {
+        Issuer::new(key, ISSUER, AUDIENCE, lifetime)
+    }
+
+    /// The keys that are believed.
+    pub fn keyring(&self) -> &Keyring {
+        self.verifier.keyring()
+    }
+
+    /// Puts the layers around a component, lets the services of this process call it and listen to it, and hands back its
+    /// service for a listener and its tasks for [`supervise`](crate::supervise).
+    pub fn mount(&self, component: Component) -> (Service, Vec<Task>) {
+        let service = Service::new(Layers {
+            name: component.name,
+            methods: component.methods,
+            routes: component.routes.prepare(),
+            fleet: self.fleet.clone(),
+            clock: self.clock.clone(),
+            limit: Arc::new(Semaphore::new(component.max_calls)),
+            process: Arc::clone(&self.process),
+        });
+        self.clients
+            .serve(component.name, Arc::new(service.clone()));
+        if let Some(source) = component.source {
+            self.hub.publish(component.name, source);
+        }
+        (service, component.tasks)
+    }
+
+    /// Waits for the writes that have begun, at most `windows.drain`. Correctness does not need it: what is not committed by
+    /// then has not been acknowledged either.
+    pub async fn finish_writes(&self) {
+        self.process.writes.close();
+        if tokio::time::timeout(self.windows.drain, self.process.writes.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                writes = self.process.writes.len(),
+                "writes did not finish in time"
+            );
+        }
+    }
+
+    fn build(
+        storage: Storage,
+        data: PathBuf,
+        clients: Registry,
+        fleet: Option<Fleet>,
+        secret: &[u8; 32],
+    ) -> Self {
+        Context {
+            storage,
+            data,
+            clients,
+            hub: bus::Hub::default(),
+            verifier: Verifier::new(Keyring::new(), ISSUER, AUDIENCE),
+            fleet,
+            clock: Clock::system(),
+            windows: Windows::default(),
+            shutdown: CancellationToken::new(),
+            process: Arc::new(Process {
+                writes: TaskTracker::new(),
+                pages: Sealer::new(secret),
+            }),
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! The layers around a service's routes, as one tower service, written out in the order they apply:
+//! trace -> identity -> policy -> deadline -> load shedding -> routes.
+//!
+//! Every refusal is a gRPC answer of headers only. A denied call, and a call that needs an operator, leave one audit record.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use auth::{Fleet, Identity};
+use bytes::Bytes;
+use client::{Answer, Arrival, Callee};
+use contract::{Access, Method, Table};
+use futures_util::FutureExt as _;
+use http::{HeaderMap, Request, Response};
+use store::Clock;
+use telemetry::Trace;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::service::Routes;
+use tower::Service as _;
+use tracing::Instrument as _;
+
+use crate::body::{Bounded, Held};
+use crate::call::{Call, Process};
+use crate::{deadline, status};
+
+/// A service with its layers: answers calls of this process and of the network. Cheap to clone.
+#[derive(Clone)]
+pub struct Service {
+    layers: Arc<Layers>,
+}
+
+pub(crate) struct Layers {
+    pub(crate) name: &'static str,
+    pub(crate) methods: Table,
+    pub(crate) routes: Routes,
+    pub(crate) fleet: Option<Fleet>,
+    pub(crate) clock: Clock,
+    pub(crate) limit: Arc<Semaphore>,
+    pub(crate) process: Arc<Process>,
+}
+
+impl Service {
+    pub(crate) fn new(layers: Layers) -> Self {
+        Service {
+            layers: Arc::new(layers),
+        }
+    }
+}
+
+impl Callee for Service {
+    fn call(&self, request: Request<Body>) -> Answer {
+        let layers = Arc::clone(&self.layers);
+        Box::pin(async move { layers.answer(request).await })
+    }
+}
+
+impl<B> tower::Service<Request<B>> for Service
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<tonic::codegen::StdError>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let layers = Arc::clone(&self.layers);
+        let request = request.map(Body::new);
+        Box::pin(async move { Ok(layers.answer(request).await) })
+    }
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Service({})", self.layers.name)
+    }
+}
+
+/// What every caller may ask for that no contract describes: is it alive, what does it serve.
+const OPEN: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection."];
+
+const SHED_PAUSE: Duration = Duration::from_millis(100);
+
+impl Layers {
+    async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        self.pass(request).await.unwrap_or_else(Status::into_http)
+    }
+
+    async fn pass(&self, mut request: Request<Body>) -> Result<Response<Body>, Status> {
+        let path = request.uri().path();
+        let Some(method) = self.methods.by_path(path) else {
+            if OPEN.iter().any(|open| path.starts_with(open)) {
+                return Ok(self.route(request).await);
+            }
+            return Err(Status::unimplemented(format!(
+                "{} has no such method",
+                self.name
+            )));
+        };
+
+        let (arrival, from_here) = match request.extensions_mut().remove::<Arrival>() {
+            Some(arrival) => (arrival, true),
+            None => (self.arrival(method, &mut request)?, false),
+        };
+        let span = tracing::info_span!(
+            "call",
+            method = method.path,
+            trace_id = %arrival.trace.id(),
+            caller = %arrival.identity.caller,
+        );
+        self.admit(method, arrival, from_here, request)
+            .instrument(span)
+            .await
+    }
+
+    async fn admit(
+        &self,
+        method: &'static Method,
+        arrival: Arrival,
+        from_here: bool,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, Status> {
+        let decision = auth::decide(method, &arrival.identity);
+        if decision.is_err() || method.policy.access == Access::Operator {
+            audit(method, &arrival.identity, decision);
+        }
+        if let Err(denied) = decision {
+            return Err(refusal(denied));
+        }
+        if arrival.deadline <= Instant::now() {
+            return Err(Status::deadline_exceeded(
+                "the deadline had passed before the call arrived",
+            ));
+        }
+        let Ok(permit) = Arc::clone(&self.limit).try_acquire_owned() else {
+            let message = format!("{} has too many calls in progress", self.name);
+            return Err(status::overloaded("OVERLOADED", message, SHED_PAUSE));
+        };
+
+        request.extensions_mut().insert(Call {
+            identity: Arc::new(arrival.identity),
+            trace: arrival.trace,
+            deadline: arrival.deadline,
+            method,
+            process: Arc::clone(&self.process),
+        });
+        let answer = AssertUnwindSafe(self.route(request)).catch_unwind();
+        let answer = if from_here {
+            // The caller holds the clock of its own call, and drops this future when it is over.
+            answer.await
+        } else {
+            let late =
+                |_| Status::deadline_exceeded(format!("{} was not done in time", method.name));
+            tokio::time::timeout_at(arrival.deadline, answer)
+                .await
+                .map_err(late)?
+        };
+        match answer {
+            Ok(response) if method.server_streaming => {
+                Ok(response.map(|body| Body::new(Held::new(body, permit))))
+            }
+            Ok(response) => Ok(response),
+            Err(_) => {
+                tracing::error!(method = method.path, "the handler panicked");
+                Err(Status::internal("an internal error; it has been logged"))
+            }
+        }
+    }
+
+    async fn route(&self, request: Request<Body>) -> Response<Body> {
+        let mut routes = self.routes.clone();
+        routes
+            .call(request)
+            .await
+            .unwrap_or_else(|never| match never {})
+    }
+
+    /// What a call from the network says about itself, as far as it is believed.
+    fn arrival(
+        &self,
+        method: &'static Method,
+        request: &mut Request<Body>,
+    ) -> Result<Arrival, Status> {
+        let headers = request.headers_mut();
+        let identity = self.identity(headers);
+        headers.remove(http::header::AUTHORIZATION);
+        let timeout = deadline::requested(headers)?.unwrap_or(method.deadline);
+        let traceparent = headers
+            .get("traceparent")
+            .and_then(|value| value.to_str().ok());
+        let trace = traceparent
+            .and_then(|text| Trace::parse(text).ok())
+            .unwrap_or_else(Trace::new_root);
+        if !method.client_streaming {
+            // gRPC puts five bytes before the message.
+            let limit = 5 + method.max_request_bytes as usize;
+            let body = std::mem::replace(request.body_mut(), Body::empty());
+            *request.body_mut() = Body::new(Bounded::new(body, limit));
+        }
+        Ok(Arrival {
+            identity,
+            trace,
+            deadline: Instant::now() + timeout.min(method.deadline),
+        })
+    }
+
+    /// Whoever does not show exactly one token of this fleet, for this service, is nobody.
+    fn identity(&self, headers: &HeaderMap) -> Identity {
+        let mut values = headers.get_all(http::header::AUTHORIZATION).iter();
+        let (Some(fleet), Some(value), None) = (&self.fleet, values.next(), values.next()) else {
+            return Identity::default();
+        };
+        let Some(token) = value
+            .to_str()
+            .ok()
+            .and_then(|text| text.strip_prefix("Bearer "))
+        else {
+            return Identity::default();
+        };
+        match fleet.verify(token, self.name, self.clock.now()) {
+            Ok(identity) => identity,
+            Err(refused) => {
+                tracing::warn!(target: "audit", service = self.name, reason = %refused, "token refused");
+                Identity::default()
+            }
+        }
+    }
+}
+
+fn refusal(denied: auth::Denied) -> Status {
+    if denied.is_unauthenticated() {
+        status::rejected(
+            tonic::Code::Unauthenticated,
+            "UNAUTHENTICATED",
+            "a valid token is needed",
+            [],
+        )
+    } else {
+        status::permission_denied("PERMISSION_DENIED", "the caller may not do this")
+    }
+}
+
+fn audit(method: &Method, identity: &Identity, decision: Result<(), auth::Denied>) {
+    let subject = identity
+        .principal
+        .subject()
+        .map_or("", |subject| subject.id.as_str());
+    match decision {
+        Ok(()) => {
+            tracing::info!(target: "audit", method = method.path, caller = %identity.caller, subject, "privileged call")
+        }
+        Err(reason) => {
+            tracing::warn!(target: "audit", method = method.path, caller = %identity.caller, subject, %reason, "denied");
+        }
+    }
+}
