@@ -1,0 +1,310 @@
+//! A consumer: follows its sources, each shard for itself, until it is told to stop.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use log::{backoff, cursors};
+use store::{Site, Store, Tx};
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
+use crate::delivery::Cursor;
+use crate::{Error, Handler, Hub, Source};
+
+/// The bounds of a consumer.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Messages read and applied in one transaction.
+    pub batch: u32,
+    /// Messages parked at most; a consumer with a full lot stops rather than drops.
+    pub lot: u64,
+    /// How often sources are looked at without being woken.
+    pub poll: Duration,
+    /// The first pause after a failure; it doubles from there.
+    pub retry_first: Duration,
+    /// The longest pause.
+    pub retry_most: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            batch: 256,
+            lot: 10_000,
+            poll: Duration::from_secs(1),
+            retry_first: Duration::from_millis(20),
+            retry_most: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How far a consumer is in one shard of one producer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// The producer.
+    pub producer: String,
+    /// The shard of its log.
+    pub shard: u32,
+    /// The last position dealt with.
+    pub position: u64,
+    /// The last position there is.
+    pub head: u64,
+    /// Why it stands still, while it does.
+    pub stalled: Option<String>,
+}
+
+/// A consumer of other services' events, or of its own service's. Cheap to clone: one clone runs,
+/// others watch it or redrive what it parked.
+#[derive(Clone)]
+pub struct Consumer {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) name: &'static str,
+    pub(crate) store: Store,
+    pub(crate) hub: Hub,
+    pub(crate) producers: Vec<String>,
+    pub(crate) handler: Arc<dyn Handler>,
+    pub(crate) limits: Limits,
+    pub(crate) site: &'static Site,
+    /// Set after each step of any shard, for those who wait for a position.
+    steps: watch::Sender<u64>,
+    paused: watch::Sender<bool>,
+    stalled: Mutex<BTreeMap<(String, u32), String>>,
+}
+
+impl Consumer {
+    /// A consumer of the logs of `producers`, with effects in `store`. The name is kept in the
+    /// store beside its cursors and must never change; its commits are the crash point `bus.{name}`.
+    pub fn new(
+        name: &'static str,
+        store: Store,
+        hub: Hub,
+        producers: &[&str],
+        handler: Arc<dyn Handler>,
+    ) -> Self {
+        Self::with_limits(name, store, hub, producers, handler, Limits::default())
+    }
+
+    /// As [`Consumer::new`], with other bounds.
+    pub fn with_limits(
+        name: &'static str,
+        store: Store,
+        hub: Hub,
+        producers: &[&str],
+        handler: Arc<dyn Handler>,
+        limits: Limits,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                name,
+                store,
+                hub,
+                producers: producers.iter().map(|&producer| producer.to_owned()).collect(),
+                handler,
+                limits,
+                site: Site::named(&format!("bus.{name}")),
+                steps: watch::Sender::new(0),
+                paused: watch::Sender::new(false),
+                stalled: Mutex::new(BTreeMap::new()),
+            }),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        self.inner.name
+    }
+
+    /// The services it consumes from.
+    pub fn producers(&self) -> &[String] {
+        &self.inner.producers
+    }
+
+    /// Consumes until `shutdown`. Stopping at any moment is safe: a batch commits whole or not at
+    /// all, and what did not commit is read again.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let following = join_all(self.inner.producers.iter().map(|producer| self.follow(producer)));
+        tokio::select! {
+            () = shutdown => {}
+            _ = following => tracing::info!(consumer = self.inner.name, "a consumer's store stopped"),
+        }
+    }
+
+    /// Stops taking messages until [`Consumer::resume`]; a batch under way is finished.
+    pub fn pause(&self) {
+        self.inner.paused.send_replace(true);
+    }
+
+    /// Goes on after [`Consumer::pause`].
+    pub fn resume(&self) {
+        self.inner.paused.send_replace(false);
+    }
+
+    /// Whether it is paused.
+    pub fn is_paused(&self) -> bool {
+        *self.inner.paused.borrow()
+    }
+
+    /// How many messages it has not dealt with yet.
+    pub async fn lag(&self) -> Result<u64, Error> {
+        let progress = self.progress().await?;
+        Ok(progress.iter().map(|shard| shard.head.saturating_sub(shard.position)).sum())
+    }
+
+    /// How far it is, shard by shard, for the producers that have published.
+    pub async fn progress(&self) -> Result<Vec<Progress>, Error> {
+        let mut all = Vec::new();
+        for producer in &self.inner.producers {
+            let Some(source) = self.inner.hub.source(producer) else { continue };
+            for (shard, head) in (0..).zip(source.heads().await?) {
+                all.push(Progress {
+                    producer: producer.clone(),
+                    shard,
+                    position: self.position(producer, shard).await?,
+                    head,
+                    stalled: self.stalls().get(&(producer.clone(), shard)).cloned(),
+                });
+            }
+        }
+        Ok(all)
+    }
+
+    /// Returns once everything its producers have published by now is dealt with (applied or
+    /// parked). It must be running.
+    pub async fn caught_up(&self) -> Result<(), Error> {
+        let mut steps = self.inner.steps.subscribe();
+        for target in self.progress().await? {
+            while self.position(&target.producer, target.shard).await? < target.head {
+                if steps.changed().await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn follow(&self, producer: &str) {
+        let source = self.inner.hub.wait_for(producer).await;
+        let mut attempt = 0;
+        let shards = loop {
+            match source.heads().await {
+                Ok(heads) => break heads.len(),
+                Err(error) => {
+                    attempt += 1;
+                    self.stall(producer, 0, attempt, &error).await;
+                }
+            }
+        };
+        let source = &source;
+        join_all((0..).take(shards).map(|shard| self.follow_shard(producer, source, shard))).await;
+    }
+
+    async fn follow_shard(&self, producer: &str, source: &Arc<dyn Source>, shard: u32) {
+        let mut changed = source.changed();
+        let mut poll = tokio::time::interval(self.inner.limits.poll);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut paused = self.inner.paused.subscribe();
+        let mut cursor = None;
+        let mut attempt = 0;
+        loop {
+            // The sender lives in `self`, so waiting cannot fail.
+            let _ = paused.wait_for(|paused| !paused).await;
+            // Marked as seen before reading: what is committed after the read wakes again.
+            changed.borrow_and_update();
+            match self.step(producer, source, shard, &mut cursor).await {
+                Ok(dealt_with) => {
+                    if attempt > 0 {
+                        attempt = 0;
+                        self.stalls().remove(&(producer.to_owned(), shard));
+                    }
+                    if dealt_with > 0 {
+                        self.inner.steps.send_modify(|steps| *steps += 1);
+                        continue;
+                    }
+                    tokio::select! {
+                        _ = poll.tick() => {}
+                        more = changed.changed() => if more.is_err() {
+                            // The producer has closed; only the poll is left.
+                            poll.tick().await;
+                        }
+                    }
+                }
+                Err(error) if error.is_stopped() => return,
+                Err(error) => {
+                    // Another copy may have moved on, or part of the batch was committed.
+                    cursor = None;
+                    attempt += 1;
+                    self.stall(producer, shard, attempt, &error).await;
+                }
+            }
+        }
+    }
+
+    /// Reads and applies one batch; says how many messages were dealt with.
+    async fn step(
+        &self,
+        producer: &str,
+        source: &Arc<dyn Source>,
+        shard: u32,
+        cursor: &mut Option<u64>,
+    ) -> Result<usize, Error> {
+        let position = match *cursor {
+            Some(position) => position,
+            None => self.position(producer, shard).await?,
+        };
+        let messages = source.read(shard, position, self.inner.limits.batch).await?;
+        for (expected, message) in (position + 1..).zip(&messages) {
+            if message.position != expected {
+                return Err(Error::Hole {
+                    service: producer.to_owned(),
+                    shard,
+                    expected,
+                    found: message.position,
+                });
+            }
+        }
+        let count = messages.len();
+        let mut at = Cursor { shard, position };
+        let delivered = self.deliver(source, messages, &mut at).await;
+        *cursor = Some(at.position);
+        delivered.map(|()| count)
+    }
+
+    pub(crate) async fn position(&self, producer: &str, shard: u32) -> Result<u64, Error> {
+        let (name, producer) = (self.inner.name, producer.to_owned());
+        let position = self
+            .inner
+            .store
+            .read(async move |tx: &mut Tx| cursors::get(tx, name, &producer, shard).await)
+            .await?;
+        Ok(position)
+    }
+
+    async fn stall(&self, producer: &str, shard: u32, attempt: u32, error: &Error) {
+        let Limits { retry_first, retry_most, .. } = self.inner.limits;
+        let pause = backoff::jittered(attempt, retry_first, retry_most);
+        // The first failures are ordinary; one that lasts is for an operator.
+        if attempt >= 5 {
+            tracing::warn!(
+                consumer = self.inner.name, producer, shard, attempt, ?pause, %error,
+                "a consumer stands still"
+            );
+        }
+        self.stalls().insert((producer.to_owned(), shard), error.to_string());
+        tokio::time::sleep(pause).await;
+    }
+
+    fn stalls(&self) -> MutexGuard<'_, BTreeMap<(String, u32), String>> {
+        self.inner.stalled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Consumer {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Consumer").field("name", &self.inner.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,73 @@
+//! What can go wrong between a producer's log and a consumer's store.
+
+/// A fault of the bus. None of them loses a message: the consumer stands where it stood.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The producer's log could not be read.
+    #[error("the log of {service} cannot be read: {source}")]
+    Source {
+        /// The producer.
+        service: String,
+        /// Why.
+        source: log::Error,
+    },
+    /// The consumer's own store failed.
+    #[error(transparent)]
+    Own(#[from] log::Error),
+    /// A message could not be applied for now.
+    #[error("{service}/{stream}/{version} cannot be applied yet: {reason}")]
+    Transient {
+        /// The producer.
+        service: String,
+        /// The stream.
+        stream: String,
+        /// The version.
+        version: u64,
+        /// Why.
+        reason: String,
+    },
+    /// The producer's shard has a hole; nothing is stepped over.
+    #[error("shard {shard} of {service} goes on with position {found} where {expected} must be")]
+    Hole {
+        /// The producer.
+        service: String,
+        /// The shard.
+        shard: u32,
+        /// The position that must follow.
+        expected: u64,
+        /// The position that was read.
+        found: u64,
+    },
+    /// Versions of a stream are missing and the producer does not have them.
+    #[error("{service} does not have version {version} of {stream}")]
+    Missing {
+        /// The producer.
+        service: String,
+        /// The stream.
+        stream: String,
+        /// The first missing version.
+        version: u64,
+    },
+    /// Another copy of this consumer moved the cursor.
+    #[error("another copy of {consumer} has moved its cursor")]
+    Overtaken {
+        /// The consumer.
+        consumer: String,
+    },
+    /// No service publishes under that name.
+    #[error("{0} publishes nothing here")]
+    NoSuchSource(String),
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        Self::Own(error.into())
+    }
+}
+
+impl Error {
+    /// True when the consumer's own store has stopped and trying again is pointless.
+    pub(crate) fn is_stopped(&self) -> bool {
+        matches!(self, Self::Own(log::Error::Store(store::Error::Stopped { .. })))
+    }
+}

@@ -1,0 +1,80 @@
+//! What a consumer does with a message.
+
+use log::LocalBoxFuture;
+use store::Tx;
+
+use crate::Message;
+
+/// The effect of messages. It has effects on `tx` alone and awaits nothing else: what must happen
+/// outside is written down as an intent, or as a saga, and done by its own runner.
+pub trait Handler: Send + Sync + 'static {
+    /// False for events that mean nothing here; they are dealt with by not looking at them.
+    fn wants(&self, name: &str) -> bool {
+        let _ = name;
+        true
+    }
+
+    /// Applies one message. It is called again with the same message after a crash or a failure, but
+    /// never after its effect committed.
+    fn apply<'a>(
+        &'a self,
+        tx: &'a mut Tx,
+        message: &'a Message,
+    ) -> LocalBoxFuture<'a, Result<(), Failure>>;
+}
+
+/// Why a message could not be applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// It may work later: it is tried again in its place, and later messages wait.
+    Transient(String),
+    /// It will not work without someone's help: its stream is parked, others flow.
+    Permanent(String),
+}
+
+impl From<store::Error> for Failure {
+    fn from(error: store::Error) -> Self {
+        let reason = error.to_string();
+        match error {
+            store::Error::Conflict { .. }
+            | store::Error::Busy { .. }
+            | store::Error::Full { .. }
+            | store::Error::Damaged { .. }
+            | store::Error::Locked { .. }
+            | store::Error::InDoubt { .. }
+            | store::Error::Stopped { .. }
+            | store::Error::Open { .. }
+            | store::Error::Migration { .. } => Self::Transient(reason),
+            // Where the engine itself is ill, parking fails too, so nothing is parked in vain.
+            store::Error::Constraint { .. }
+            | store::Error::Corrupt { .. }
+            | store::Error::ReadOnly
+            | store::Error::Panicked { .. }
+            | store::Error::Suspended
+            | store::Error::Mismatch { .. }
+            | store::Error::Engine(_) => Self::Permanent(reason),
+        }
+    }
+}
+
+impl From<log::Error> for Failure {
+    fn from(error: log::Error) -> Self {
+        let reason = error.to_string();
+        match error {
+            log::Error::Store(error) => error.into(),
+            log::Error::Conflict { .. }
+            | log::Error::LotFull { .. }
+            | log::Error::Random(_)
+            | log::Error::Rebuild { .. } => Self::Transient(reason),
+            log::Error::RequestIdReused { .. }
+            | log::Error::Refused { .. }
+            | log::Error::StoredReply { .. }
+            | log::Error::Decode { .. }
+            | log::Error::NotUnderstood { .. }
+            | log::Error::NoSubject { .. }
+            | log::Error::Unreadable { .. }
+            | log::Error::Hole { .. }
+            | log::Error::NoSuchProjection(_) => Self::Permanent(reason),
+        }
+    }
+}
