@@ -8,10 +8,10 @@ use futures_util::future::join_all;
 use log::{backoff, cursors};
 use store::{Site, Store, Tx};
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::delivery::Cursor;
-use crate::{Error, Handler, Hub, Source};
+use crate::{Error, Handler, Hub, Message, Source};
 
 /// The bounds of a consumer.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +20,11 @@ pub struct Limits {
     pub batch: u32,
     /// Messages parked at most; a consumer with a full lot stops rather than drops.
     pub lot: u64,
-    /// How often sources are looked at without being woken.
+    /// How long commits are gathered after a wake-up, so that a busy producer means larger batches
+    /// rather than more of them.
+    pub gather: Duration,
+    /// How often sources are looked at without being woken, and how long the cursor may stay behind
+    /// messages that mean nothing to the handler.
     pub poll: Duration,
     /// The first pause after a failure; it doubles from there.
     pub retry_first: Duration,
@@ -33,6 +37,7 @@ impl Default for Limits {
         Self {
             batch: 256,
             lot: 10_000,
+            gather: Duration::from_millis(2),
             poll: Duration::from_secs(1),
             retry_first: Duration::from_millis(20),
             retry_most: Duration::from_secs(10),
@@ -73,7 +78,20 @@ pub(crate) struct Inner {
     /// Set after each step of any shard, for those who wait for a position.
     steps: watch::Sender<u64>,
     paused: watch::Sender<bool>,
+    /// How far each shard was dealt with, also where the cursor has yet to be written.
+    seen: Mutex<BTreeMap<(String, u32), u64>>,
     stalled: Mutex<BTreeMap<(String, u32), String>>,
+}
+
+/// Where a running consumer is in one shard.
+#[derive(Default)]
+struct Standing {
+    /// The stored cursor, once it was read.
+    cursor: Option<u64>,
+    /// Messages read beyond it that mean nothing to the handler: they wait for company, because a
+    /// commit of their own would be a flush for nothing. Lost in a crash, they are read again.
+    unsaved: Vec<Message>,
+    since: Option<Instant>,
 }
 
 impl Consumer {
@@ -109,6 +127,7 @@ impl Consumer {
                 site: Site::named(&format!("bus.{name}")),
                 steps: watch::Sender::new(0),
                 paused: watch::Sender::new(false),
+                seen: Mutex::new(BTreeMap::new()),
                 stalled: Mutex::new(BTreeMap::new()),
             }),
         }
@@ -164,7 +183,7 @@ impl Consumer {
                 all.push(Progress {
                     producer: producer.clone(),
                     shard,
-                    position: self.position(producer, shard).await?,
+                    position: self.dealt_with(producer, shard).await?,
                     head,
                     stalled: self.stalls().get(&(producer.clone(), shard)).cloned(),
                 });
@@ -178,7 +197,7 @@ impl Consumer {
     pub async fn caught_up(&self) -> Result<(), Error> {
         let mut steps = self.inner.steps.subscribe();
         for target in self.progress().await? {
-            while self.position(&target.producer, target.shard).await? < target.head {
+            while self.dealt_with(&target.producer, target.shard).await? < target.head {
                 if steps.changed().await.is_err() {
                     return Ok(());
                 }
@@ -208,14 +227,14 @@ impl Consumer {
         let mut poll = tokio::time::interval(self.inner.limits.poll);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut paused = self.inner.paused.subscribe();
-        let mut cursor = None;
+        let mut standing = Standing::default();
         let mut attempt = 0;
         loop {
             // The sender lives in `self`, so waiting cannot fail.
             let _ = paused.wait_for(|paused| !paused).await;
             // Marked as seen before reading: what is committed after the read wakes again.
             changed.borrow_and_update();
-            match self.step(producer, source, shard, &mut cursor).await {
+            match self.step(producer, source, shard, &mut standing).await {
                 Ok(dealt_with) => {
                     if attempt > 0 {
                         attempt = 0;
@@ -223,20 +242,23 @@ impl Consumer {
                     }
                     if dealt_with > 0 {
                         self.inner.steps.send_modify(|steps| *steps += 1);
-                        continue;
+                        if dealt_with == self.inner.limits.batch as usize {
+                            continue;
+                        }
                     }
                     tokio::select! {
                         _ = poll.tick() => {}
-                        more = changed.changed() => if more.is_err() {
+                        more = changed.changed() => match more {
+                            Ok(()) => tokio::time::sleep(self.inner.limits.gather).await,
                             // The producer has closed; only the poll is left.
-                            poll.tick().await;
+                            Err(_) => drop(poll.tick().await),
                         }
                     }
                 }
                 Err(error) if error.is_stopped() => return,
                 Err(error) => {
                     // Another copy may have moved on, or part of the batch was committed.
-                    cursor = None;
+                    standing = Standing::default();
                     attempt += 1;
                     self.stall(producer, shard, attempt, &error).await;
                 }
@@ -244,20 +266,23 @@ impl Consumer {
         }
     }
 
-    /// Reads and applies one batch; says how many messages were dealt with.
+    /// Reads and applies one batch; says how many messages were read.
     async fn step(
         &self,
         producer: &str,
         source: &Arc<dyn Source>,
         shard: u32,
-        cursor: &mut Option<u64>,
+        standing: &mut Standing,
     ) -> Result<usize, Error> {
-        let position = match *cursor {
-            Some(position) => position,
+        let Limits { batch, poll, .. } = self.inner.limits;
+        let cursor = match standing.cursor {
+            Some(cursor) => cursor,
             None => self.position(producer, shard).await?,
         };
-        let messages = source.read(shard, position, self.inner.limits.batch).await?;
-        for (expected, message) in (position + 1..).zip(&messages) {
+        standing.cursor = Some(cursor);
+        let after = standing.unsaved.last().map_or(cursor, |message| message.position);
+        let mut messages = source.read(shard, after, batch).await?;
+        for (expected, message) in (after + 1..).zip(&messages) {
             if message.position != expected {
                 return Err(Error::Hole {
                     service: producer.to_owned(),
@@ -267,11 +292,27 @@ impl Consumer {
                 });
             }
         }
-        let count = messages.len();
-        let mut at = Cursor { shard, position };
-        let delivered = self.deliver(source, messages, &mut at).await;
-        *cursor = Some(at.position);
-        delivered.map(|()| count)
+        let read = messages.len();
+        let wanted = messages.iter().any(|message| self.inner.handler.wants(&message.name));
+        standing.unsaved.append(&mut messages);
+        let Some(last) = standing.unsaved.last().map(|message| message.position) else {
+            return Ok(0);
+        };
+        let since = *standing.since.get_or_insert_with(Instant::now);
+        let waits = !wanted && standing.unsaved.len() < batch as usize && since.elapsed() < poll;
+        if waits {
+            // Never applied, so the content need not be held.
+            standing.unsaved.iter_mut().for_each(|message| message.payload = Vec::new());
+        } else {
+            let run = std::mem::take(&mut standing.unsaved);
+            standing.since = None;
+            let mut at = Cursor { shard, position: cursor };
+            let delivered = self.deliver(source, run, &mut at).await;
+            standing.cursor = Some(at.position);
+            delivered?;
+        }
+        self.seen().insert((producer.to_owned(), shard), last);
+        Ok(read)
     }
 
     pub(crate) async fn position(&self, producer: &str, shard: u32) -> Result<u64, Error> {
@@ -282,6 +323,12 @@ impl Consumer {
             .read(async move |tx: &mut Tx| cursors::get(tx, name, &producer, shard).await)
             .await?;
         Ok(position)
+    }
+
+    /// The position dealt with, stored or not; for those who only watch.
+    async fn dealt_with(&self, producer: &str, shard: u32) -> Result<u64, Error> {
+        let seen = self.seen().get(&(producer.to_owned(), shard)).copied().unwrap_or(0);
+        Ok(seen.max(self.position(producer, shard).await?))
     }
 
     async fn stall(&self, producer: &str, shard: u32, attempt: u32, error: &Error) {
@@ -296,6 +343,10 @@ impl Consumer {
         }
         self.stalls().insert((producer.to_owned(), shard), error.to_string());
         tokio::time::sleep(pause).await;
+    }
+
+    fn seen(&self) -> MutexGuard<'_, BTreeMap<(String, u32), u64>> {
+        self.inner.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn stalls(&self) -> MutexGuard<'_, BTreeMap<(String, u32), String>> {

@@ -324,9 +324,11 @@ async fn transaction(
                 break;
             }
             Seen::New => {
-                let effect = if stream.parked {
+                let effect = if !inner.handler.wants(&message.name) {
+                    Ok(())
+                } else if stream.parked {
                     queue_behind(tx, inner, message).await
-                } else if parts.effect && inner.handler.wants(&message.name) {
+                } else if parts.effect {
                     inner.handler.apply(tx, message).await
                 } else {
                     Ok(())
