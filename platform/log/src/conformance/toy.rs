@@ -263,3 +263,59 @@ impl Refusable for Failure {
         }
     }
 }
+
+/// A request of a toy method.
+pub fn request(principal: &str, key: &str, body: &str) -> crate::Request {
+    crate::Request::new(principal, "/stoa.toy.v1.Toy/Move", key, body.as_bytes())
+}
+
+/// Appends in a transaction of its own at whatever version the stream has.
+pub async fn append(
+    log: &Log<Event>,
+    stream: &str,
+    subject: Option<&str>,
+    events: Vec<Event>,
+) -> Result<u64, Error> {
+    let (writer, stream) = (log.clone(), stream.to_owned());
+    let subject = subject.map(str::to_owned);
+    log.store()
+        .write(store::Site::named("toy.append"), async move |tx: &mut Tx| {
+            let meta = meta();
+            writer.append_next(tx, &stream, &meta, subject.as_deref(), events.clone()).await
+        })
+        .await
+}
+
+/// The cause of everything here.
+pub fn meta() -> crate::Meta {
+    crate::Meta {
+        causation: "requests/1".to_owned(),
+        correlation: "correlation-1".to_owned(),
+        traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(),
+    }
+}
+
+/// Every row of the derived tables, in the order of their keys.
+pub async fn rows(store: &Store) -> Vec<store::Row> {
+    store
+        .read(async |tx: &mut Tx| {
+            let mut rows =
+                tx.query("SELECT * FROM toy_accounts ORDER BY name", params![]).await?;
+            let entries = "SELECT * FROM toy_entries ORDER BY account, version";
+            rows.extend(tx.query(entries, params![]).await?);
+            Ok::<_, Error>(rows)
+        })
+        .await
+        .expect("the derived tables can be read")
+}
+
+/// Runs one statement in a transaction of its own.
+pub async fn execute(store: &Store, sql: &'static str) {
+    store
+        .write(store::Site::named("toy.execute"), async move |tx: &mut Tx| {
+            tx.execute(sql, params![]).await
+        })
+        .await
+        .map(drop)
+        .unwrap_or_else(|error: store::Error| panic!("{sql}: {error}"));
+}

@@ -1,0 +1,93 @@
+//! What consumers keep: inbox, cursors, parking lot.
+
+use store::{Site, Store, Tx};
+
+use crate::inbox::{self, Seen};
+use crate::parked::{self, Entry};
+use crate::{Error, cursors};
+
+async fn write<T: Send + 'static>(
+    store: &Store,
+    body: impl AsyncFnMut(&mut Tx) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    store.write(Site::named("toy.consume"), body).await
+}
+
+pub(super) async fn the_inbox_tells_new_from_duplicate_from_gap(store: Store) {
+    let seen = write(&store, async |tx| {
+        let mut seen = Vec::new();
+        for version in [1, 1, 2, 4, 3, 4, 2] {
+            seen.push(inbox::accept(tx, "views", "toy", "accounts/a", version).await?);
+        }
+        seen.push(inbox::accept(tx, "mails", "toy", "accounts/a", 1).await?);
+        Ok(seen)
+    })
+    .await
+    .expect("accept");
+    let (new, duplicate) = (Seen::New, Seen::Duplicate);
+    let gap = Seen::Gap { from: 3 };
+    assert_eq!(seen, [new, duplicate, new, gap, new, new, duplicate, new]);
+}
+
+pub(super) async fn of_two_who_move_one_cursor_only_one_does(store: Store) {
+    let moved = write(&store, async |tx| {
+        Ok([
+            cursors::advance(tx, "views", "toy", 0, 0, 5).await?,
+            cursors::advance(tx, "views", "toy", 0, 0, 3).await?,
+            cursors::advance(tx, "views", "toy", 0, 5, 9).await?,
+            cursors::advance(tx, "views", "toy", 0, 5, 7).await?,
+            cursors::advance(tx, "views", "toy", 1, 0, 1).await?,
+        ])
+    })
+    .await
+    .expect("advance");
+    assert_eq!(moved, [true, false, true, false, true]);
+    let position = write(&store, async |tx| cursors::get(tx, "views", "toy", 0).await).await;
+    assert_eq!(position.expect("get"), 9);
+}
+
+fn entry(stream: &str, version: u64) -> Entry<'_> {
+    let reason = if version == 1 { "broken" } else { "" };
+    Entry { producer: "toy", stream, version, name: "stoa.toy.v1.Moved", reason }
+}
+
+pub(super) async fn the_lot_keeps_order_and_its_bound(store: Store) {
+    write(&store, async |tx| {
+        for (stream, version) in [("accounts/a", 1), ("accounts/b", 1), ("accounts/a", 2)] {
+            parked::park(tx, "views", entry(stream, version), 3).await?;
+        }
+        Ok(())
+    })
+    .await
+    .expect("park");
+    let full = write(&store, async |tx| {
+        parked::park(tx, "views", entry("accounts/a", 3), 3).await
+    })
+    .await;
+    assert!(matches!(full, Err(Error::LotFull { limit: 3, .. })));
+
+    let (listed, rest, first) = write(&store, async |tx| {
+        let listed = parked::list(tx, "views", None, 2).await?;
+        let after = Some(("toy", "accounts/a", 2));
+        let rest = parked::list(tx, "views", after, 10).await?;
+        let first = parked::first(tx, "views", "toy", "accounts/a").await?;
+        Ok((listed, rest, first))
+    })
+    .await
+    .expect("list");
+    let addresses: Vec<_> =
+        listed.iter().chain(&rest).map(|parked| (&*parked.stream, parked.version)).collect();
+    assert_eq!(addresses, [("accounts/a", 1), ("accounts/a", 2), ("accounts/b", 1)]);
+    assert_eq!(first.as_ref(), listed.first());
+
+    let taken = write(&store, async |tx| {
+        let first = parked::take(tx, "views", "toy", "accounts/a", 1).await?;
+        let again = parked::take(tx, "views", "toy", "accounts/a", 1).await?;
+        let still = parked::is_parked(tx, "views", "toy", "accounts/a").await?;
+        parked::take(tx, "views", "toy", "accounts/a", 2).await?;
+        Ok((first, again, still, parked::is_parked(tx, "views", "toy", "accounts/a").await?))
+    })
+    .await
+    .expect("take");
+    assert_eq!(taken, (true, false, true, false));
+}
