@@ -1,15 +1,34 @@
-//! A queued transaction: the body, its outcome once it ran, and the caller who waits.
+//! A queued transaction: the body, its outcome once it ran, the caller who waits, and the queues to the threads.
 
 use std::{
     any::Any,
     panic::AssertUnwindSafe,
     task::{Context, Poll, Waker},
+    thread::JoinHandle,
 };
 
 use futures_util::{FutureExt as _, future::LocalBoxFuture};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{Error, Site, Tx};
+
+/// Bodies that may wait; a caller beyond that waits for a place.
+pub(crate) const QUEUE: usize = 1024;
+
+/// What the threads take from their queues.
+pub(crate) enum Message {
+    Run(Box<dyn Job>),
+    /// Everything queued before is run, nothing after.
+    Close,
+}
+
+/// The queues of an open store and the threads behind them.
+pub(crate) struct Threads {
+    pub(crate) writer: mpsc::Sender<Message>,
+    pub(crate) readers: mpsc::Sender<Message>,
+    /// The writer's is the last.
+    pub(crate) handles: Vec<JoinHandle<()>>,
+}
 
 /// A body of any type, as the engines see it.
 pub(crate) trait Job: Send {

@@ -10,9 +10,12 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     Clock, Config, Engine, Error, Site, Tx,
-    job::{self, Job},
-    sqlite::{self, Message},
+    job::{self, Job, Message, Threads},
+    sqlite,
 };
+
+/// However many are configured.
+pub(crate) const MOST_READERS: usize = 16;
 
 /// A service's store; cheap to clone, and closed when the last clone is dropped.
 #[derive(Clone)]
@@ -23,17 +26,9 @@ pub struct Store {
 struct Inner {
     config: Config,
     signals: Arc<Signals>,
-    engine: Running,
-}
-
-enum Running {
-    Sqlite {
-        writer: mpsc::Sender<Message>,
-        readers: mpsc::Sender<Message>,
-        handles: Mutex<Vec<JoinHandle<()>>>,
-    },
-    #[cfg(feature = "fleet")]
-    Postgres(crate::postgres::Pools),
+    writer: mpsc::Sender<Message>,
+    readers: mpsc::Sender<Message>,
+    handles: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// What the engine tells the outside.
@@ -71,46 +66,32 @@ impl Store {
     /// Opens the store and brings its tables up to date.
     pub async fn open(config: Config) -> Result<Self, Error> {
         let signals = Arc::new(Signals::new());
-        let engine = match &config.engine {
-            Engine::Sqlite { path } => {
-                Self::start_sqlite(&config, Some(path.clone()), &signals).await?
+        let Threads {
+            writer,
+            readers,
+            handles,
+        } = match &config.engine {
+            Engine::Sqlite { .. } | Engine::Temporary { .. } => {
+                let (service, config, signals) =
+                    (config.name, config.clone(), Arc::clone(&signals));
+                let opened =
+                    tokio::task::spawn_blocking(move || sqlite::open(&config, &signals)).await;
+                opened.map_err(|error| Error::Open {
+                    service,
+                    detail: error.to_string(),
+                })??
             }
-            Engine::Temporary { .. } => Self::start_sqlite(&config, None, &signals).await?,
             #[cfg(feature = "fleet")]
-            Engine::Postgres { .. } => {
-                Running::Postgres(crate::postgres::open(&config, &signals).await?)
-            }
+            Engine::Postgres { .. } => crate::postgres::open(&config, &signals).await?,
         };
         Ok(Self {
             inner: Arc::new(Inner {
                 config,
                 signals,
-                engine,
+                writer,
+                readers,
+                handles: Mutex::new(handles),
             }),
-        })
-    }
-
-    async fn start_sqlite(
-        config: &Config,
-        file: Option<PathBuf>,
-        signals: &Arc<Signals>,
-    ) -> Result<Running, Error> {
-        let (service, config, signals) = (config.name, config.clone(), Arc::clone(signals));
-        let threads = tokio::task::spawn_blocking(move || sqlite::open(&config, file, &signals))
-            .await
-            .map_err(|error| Error::Open {
-                service,
-                detail: error.to_string(),
-            })??;
-        let sqlite::Threads {
-            writer,
-            readers,
-            handles,
-        } = threads;
-        Ok(Running::Sqlite {
-            writer,
-            readers,
-            handles: Mutex::new(handles),
         })
     }
 
@@ -146,16 +127,12 @@ impl Store {
         if let Some(stopped) = self.inner.signals.stopped() {
             return Err(stopped);
         }
-        match &self.inner.engine {
-            Running::Sqlite {
-                writer, readers, ..
-            } => {
-                let queue = if write { writer } else { readers };
-                queue.send(Message::Run(job)).await.map_err(|_| self.gone())
-            }
-            #[cfg(feature = "fleet")]
-            Running::Postgres(pools) => pools.queue(job, write).await.map_err(|_| self.gone()),
-        }
+        let queue = if write {
+            &self.inner.writer
+        } else {
+            &self.inner.readers
+        };
+        queue.send(Message::Run(job)).await.map_err(|_| self.gone())
     }
 
     fn gone(&self) -> Error {
@@ -219,65 +196,58 @@ impl Store {
 
     /// Runs what is queued, closes the engine, and returns when its files are free; other clones get `Error::Stopped`.
     pub async fn close(self) {
-        match &self.inner.engine {
-            Running::Sqlite {
-                writer,
-                readers,
-                handles,
-            } => {
-                // A closed queue means that the thread has ended by itself.
-                let _ = writer.send(Message::Close).await;
-                for _ in 0..self.inner.config.readers.clamp(1, 16) {
-                    let _ = readers.send(Message::Close).await;
-                }
-                let handles =
-                    std::mem::take(&mut *handles.lock().unwrap_or_else(PoisonError::into_inner));
-                // A panic of the thread has been reported where it happened.
-                let _ = tokio::task::spawn_blocking(move || {
-                    handles.into_iter().try_for_each(JoinHandle::join)
-                })
-                .await;
-                self.inner.signals.stop(Error::Stopped {
-                    reason: "it was closed".to_owned(),
-                });
-            }
-            #[cfg(feature = "fleet")]
-            Running::Postgres(pools) => {
-                pools.close().await;
-                self.inner.signals.stop(Error::Stopped {
-                    reason: "it was closed".to_owned(),
-                });
-            }
+        // A closed queue means that its thread has ended by itself.
+        for _ in 0..self.inner.config.readers.clamp(1, MOST_READERS) {
+            let _ = self.inner.readers.send(Message::Close).await;
         }
+        let mut handles = std::mem::take(
+            &mut *self
+                .inner
+                .handles
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        let writer = handles.split_off(handles.len().saturating_sub(1));
+        join(handles).await;
+        // The last connection to go copies the write-ahead log into the file; that is the writer's.
+        let _ = self.inner.writer.send(Message::Close).await;
+        join(writer).await;
+        self.inner.signals.stop(Error::Stopped {
+            reason: "it was closed".to_owned(),
+        });
     }
 }
 
 impl Drop for Inner {
     /// Waits for the threads, so that the file can be opened again at once.
     fn drop(&mut self) {
-        match &mut self.engine {
-            Running::Sqlite {
-                writer,
-                readers,
-                handles,
-            } => {
-                // The threads end when their queues have no sender left.
-                *writer = mpsc::channel(1).0;
-                *readers = mpsc::channel(1).0;
-                let handles =
-                    std::mem::take(handles.get_mut().unwrap_or_else(PoisonError::into_inner));
-                let this = std::thread::current().id();
-                for handle in handles {
-                    // A body may hold the last clone: its own thread cannot wait for itself.
-                    if handle.thread().id() != this {
-                        let _ = handle.join();
-                    }
+        let mut handles = std::mem::take(
+            self.handles
+                .get_mut()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        let writer = handles.split_off(handles.len().saturating_sub(1));
+        let this = std::thread::current().id();
+        let join = |handles: Vec<JoinHandle<()>>| {
+            for handle in handles {
+                // A body may hold the last clone: its own thread cannot wait for itself.
+                if handle.thread().id() != this {
+                    let _ = handle.join();
                 }
             }
-            #[cfg(feature = "fleet")]
-            Running::Postgres(_) => {}
-        }
+        };
+        // A thread ends when its queue has no sender left.
+        self.readers = mpsc::channel(1).0;
+        join(handles);
+        self.writer = mpsc::channel(1).0;
+        join(writer);
     }
+}
+
+async fn join(handles: Vec<JoinHandle<()>>) {
+    // A panic of a thread has been reported where it happened.
+    let _ = tokio::task::spawn_blocking(move || handles.into_iter().try_for_each(JoinHandle::join))
+        .await;
 }
 
 impl std::fmt::Debug for Store {

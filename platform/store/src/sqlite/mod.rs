@@ -10,17 +10,5 @@ mod readers;
 mod session;
 mod writer;
 
-pub(crate) use open::{Threads, open};
+pub(crate) use open::open;
 pub(crate) use session::Session;
-
-use crate::job::Job;
-
-/// What the threads take from their queues.
-pub(crate) enum Message {
-    Run(Box<dyn Job>),
-    /// Everything queued before is run, nothing after.
-    Close,
-}
-
-/// Bodies that may wait; a caller beyond that waits for a place.
-pub(crate) const QUEUE: usize = 1024;

@@ -7,26 +7,22 @@ use std::{
         Arc, Mutex, RwLock,
         atomic::{AtomicU64, Ordering},
     },
-    thread::JoinHandle,
 };
 
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::mpsc;
 
-use super::{
-    Message, QUEUE, Session, dialect, lock::Lock, readers::Reader, session::SHARD, writer::Writer,
+use super::{Session, dialect, lock::Lock, readers::Reader, session::SHARD, writer::Writer};
+use crate::{
+    Config, Engine, Error, Migration, MigrationSet, Tx, Value,
+    job::{QUEUE, Threads},
+    migrate,
+    store::{MOST_READERS, Signals},
+    tx,
 };
-use crate::{Config, Error, Migration, MigrationSet, Tx, Value, migrate, store::Signals, tx};
 
 /// The first release whose WAL is free of the reset race of 3.7.0 to 3.51.2.
 const OLDEST: i32 = 3_051_003;
-
-/// The queues of an open store and the threads behind them.
-pub(crate) struct Threads {
-    pub(crate) writer: mpsc::Sender<Message>,
-    pub(crate) readers: mpsc::Sender<Message>,
-    pub(crate) handles: Vec<JoinHandle<()>>,
-}
 
 /// What outlives every thread: the lock, and for a temporary store its files.
 pub(crate) struct Guard {
@@ -38,11 +34,7 @@ pub(crate) struct Guard {
 }
 
 /// Blocking; the caller runs it off the async workers.
-pub(crate) fn open(
-    config: &Config,
-    file: Option<PathBuf>,
-    signals: &Arc<Signals>,
-) -> Result<Threads, Error> {
+pub(crate) fn open(config: &Config, signals: &Arc<Signals>) -> Result<Threads, Error> {
     let service = config.name;
     let refuse = |detail: String| Error::Open { service, detail };
     if rusqlite::version_number() < OLDEST {
@@ -51,10 +43,14 @@ pub(crate) fn open(
             rusqlite::version()
         )));
     }
-    let temporary = file.is_none();
-    let path = match file {
-        Some(path) => path,
-        None => temporary_path(config),
+    let (path, temporary) = match &config.engine {
+        Engine::Sqlite { path } => (path.clone(), false),
+        Engine::Temporary { folder } => (
+            temporary_path(service, folder.clone().unwrap_or_else(std::env::temp_dir)),
+            true,
+        ),
+        #[cfg(feature = "fleet")]
+        Engine::Postgres { .. } => return Err(refuse("PostgreSQL has no file".to_owned())),
     };
     let lock = Lock::take(service, &path)?;
     let files = temporary.then(|| TemporaryFiles(path.clone()));
@@ -82,7 +78,7 @@ pub(crate) fn open(
     };
     let (readers, queue) = mpsc::channel(QUEUE);
     let queue = Arc::new(Mutex::new(queue));
-    for number in 1..=config.readers.clamp(1, 16) {
+    for number in 1..=config.readers.clamp(1, MOST_READERS) {
         let session = connect(service, &path, temporary)?;
         set(&session, "PRAGMA query_only = ON")?;
         let reader = Reader::new(
@@ -297,18 +293,12 @@ fn remove(store: &Path) {
 }
 
 /// `ordering.scratch-4711-3`, unique in this machine as long as the process lives.
-fn temporary_path(config: &Config) -> PathBuf {
+fn temporary_path(service: &str, folder: PathBuf) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    let folder = match &config.engine {
-        crate::Engine::Temporary {
-            folder: Some(folder),
-        } => folder.clone(),
-        _ => std::env::temp_dir(),
-    };
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     folder.join(format!(
         "{}{}-{number}",
-        scratch_prefix(config.name),
+        scratch_prefix(service),
         std::process::id()
     ))
 }

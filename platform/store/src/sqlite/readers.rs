@@ -11,14 +11,13 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
-    Message,
     open::{Guard, transaction},
     session::Session,
     writer::session,
 };
 use crate::{
     Clock, Config, Error, Tx,
-    job::{Job, run_now},
+    job::{Job, Message, run_now},
     store::Signals,
 };
 

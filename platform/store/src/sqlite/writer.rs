@@ -17,14 +17,13 @@ use rusqlite::hooks::Wal;
 use tokio::sync::mpsc;
 
 use super::{
-    Message,
     open::{Guard, transaction},
     session::{SHARD, Session, is_io},
 };
 use crate::{
     Clock, Config, Error, Tx,
     crash::{self, Kind},
-    job::{Job, run_now},
+    job::{Job, Message, run_now},
     store::Signals,
     tx,
 };
