@@ -7,7 +7,10 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod codec;
+pub mod convert;
 pub mod json;
+#[cfg(test)]
+mod oracle;
 pub mod wkt;
 
 pub use stoa::*;
@@ -28,10 +31,18 @@ macro_rules! package {
 #[rustfmt::skip]
 mod stoa {
     pub mod address { pub mod v1 { package!("stoa.address.v1.rs"); } }
+    pub mod cart { pub mod v1 { package!("stoa.cart.v1.rs"); } }
     pub mod catalog { pub mod v1 { package!("stoa.catalog.v1.rs"); } }
     pub mod contract { pub mod v1 { package!("stoa.contract.v1.rs"); } }
     pub mod identity { pub mod v1 { package!("stoa.identity.v1.rs"); } }
     pub mod inventory { pub mod v1 { package!("stoa.inventory.v1.rs"); } }
+    pub mod notification { pub mod v1 { package!("stoa.notification.v1.rs"); } }
+    pub mod operations { pub mod v1 { package!("stoa.operations.v1.rs"); } }
+    pub mod ordering { pub mod v1 { package!("stoa.ordering.v1.rs"); } }
+    pub mod orderview { pub mod v1 { package!("stoa.orderview.v1.rs"); } }
+    pub mod payment { pub mod v1 { package!("stoa.payment.v1.rs"); } }
+    pub mod shipping { pub mod v1 { package!("stoa.shipping.v1.rs"); } }
+    pub mod storefront { pub mod v1 { package!("stoa.storefront.v1.rs"); } }
 }
 
 /// Definitions that are not ours: HTTP bodies, error details, money.

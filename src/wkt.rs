@@ -1,6 +1,12 @@
-//! Two well-known types whose JSON depends on more than their fields: `Any` on the message inside, `FieldMask` on case.
+//! The well-known types of protobuf. Those whose JSON pbjson does not write as ProtoJSON says are our own: `Any`, whose JSON
+//! depends on the message inside, `FieldMask`, on case, `Timestamp` and `Duration`, on exact forms.
+
+mod time;
 
 use std::fmt;
+
+pub use pbjson_types::{Empty, ListValue, NullValue, Struct, Value as JsonValue};
+pub use time::{Duration, OutOfRange, Timestamp};
 
 use prost::{DecodeError, Message, Name};
 use serde::de::{Error as _, MapAccess, Visitor};

@@ -6,7 +6,7 @@ use prost_reflect::{EnumDescriptor, MessageDescriptor};
 use crate::tree::Tree;
 
 /// Well-known types that have a JSON form of their own in the contracts crate.
-pub(crate) const OWN_WELL_KNOWN: [&str; 2] = ["Any", "FieldMask"];
+pub(crate) const OWN_WELL_KNOWN: [&str; 4] = ["Any", "Duration", "FieldMask", "Timestamp"];
 
 const KEYWORDS: [&str; 48] = [
     "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "do", "dyn", "else", "enum", "false", "final", "fn", "for",
