@@ -121,7 +121,10 @@ impl Consumer {
                 name,
                 store,
                 hub,
-                producers: producers.iter().map(|&producer| producer.to_owned()).collect(),
+                producers: producers
+                    .iter()
+                    .map(|&producer| producer.to_owned())
+                    .collect(),
                 handler,
                 limits,
                 site: Site::named(&format!("bus.{name}")),
@@ -146,7 +149,12 @@ impl Consumer {
     /// Consumes until `shutdown`. Stopping at any moment is safe: a batch commits whole or not at
     /// all, and what did not commit is read again.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let following = join_all(self.inner.producers.iter().map(|producer| self.follow(producer)));
+        let following = join_all(
+            self.inner
+                .producers
+                .iter()
+                .map(|producer| self.follow(producer)),
+        );
         tokio::select! {
             () = shutdown => {}
             _ = following => tracing::info!(consumer = self.inner.name, "a consumer's store stopped"),
@@ -171,14 +179,19 @@ impl Consumer {
     /// How many messages it has not dealt with yet.
     pub async fn lag(&self) -> Result<u64, Error> {
         let progress = self.progress().await?;
-        Ok(progress.iter().map(|shard| shard.head.saturating_sub(shard.position)).sum())
+        Ok(progress
+            .iter()
+            .map(|shard| shard.head.saturating_sub(shard.position))
+            .sum())
     }
 
     /// How far it is, shard by shard, for the producers that have published.
     pub async fn progress(&self) -> Result<Vec<Progress>, Error> {
         let mut all = Vec::new();
         for producer in &self.inner.producers {
-            let Some(source) = self.inner.hub.source(producer) else { continue };
+            let Some(source) = self.inner.hub.source(producer) else {
+                continue;
+            };
             for (shard, head) in (0..).zip(source.heads().await?) {
                 all.push(Progress {
                     producer: producer.clone(),
@@ -219,7 +232,12 @@ impl Consumer {
             }
         };
         let source = &source;
-        join_all((0..).take(shards).map(|shard| self.follow_shard(producer, source, shard))).await;
+        join_all(
+            (0..)
+                .take(shards)
+                .map(|shard| self.follow_shard(producer, source, shard)),
+        )
+        .await;
     }
 
     async fn follow_shard(&self, producer: &str, source: &Arc<dyn Source>, shard: u32) {
@@ -280,7 +298,10 @@ impl Consumer {
             None => self.position(producer, shard).await?,
         };
         standing.cursor = Some(cursor);
-        let after = standing.unsaved.last().map_or(cursor, |message| message.position);
+        let after = standing
+            .unsaved
+            .last()
+            .map_or(cursor, |message| message.position);
         let mut messages = source.read(shard, after, batch).await?;
         for (expected, message) in (after + 1..).zip(&messages) {
             if message.position != expected {
@@ -293,7 +314,9 @@ impl Consumer {
             }
         }
         let read = messages.len();
-        let wanted = messages.iter().any(|message| self.inner.handler.wants(&message.name));
+        let wanted = messages
+            .iter()
+            .any(|message| self.inner.handler.wants(&message.name));
         standing.unsaved.append(&mut messages);
         let Some(last) = standing.unsaved.last().map(|message| message.position) else {
             return Ok(0);
@@ -302,11 +325,17 @@ impl Consumer {
         let waits = !wanted && standing.unsaved.len() < batch as usize && since.elapsed() < poll;
         if waits {
             // Never applied, so the content need not be held.
-            standing.unsaved.iter_mut().for_each(|message| message.payload = Vec::new());
+            standing
+                .unsaved
+                .iter_mut()
+                .for_each(|message| message.payload = Vec::new());
         } else {
             let run = std::mem::take(&mut standing.unsaved);
             standing.since = None;
-            let mut at = Cursor { shard, position: cursor };
+            let mut at = Cursor {
+                shard,
+                position: cursor,
+            };
             let delivered = self.deliver(source, run, &mut at).await;
             standing.cursor = Some(at.position);
             delivered?;
@@ -327,12 +356,20 @@ impl Consumer {
 
     /// The position dealt with, stored or not; for those who only watch.
     async fn dealt_with(&self, producer: &str, shard: u32) -> Result<u64, Error> {
-        let seen = self.seen().get(&(producer.to_owned(), shard)).copied().unwrap_or(0);
+        let seen = self
+            .seen()
+            .get(&(producer.to_owned(), shard))
+            .copied()
+            .unwrap_or(0);
         Ok(seen.max(self.position(producer, shard).await?))
     }
 
     async fn stall(&self, producer: &str, shard: u32, attempt: u32, error: &Error) {
-        let Limits { retry_first, retry_most, .. } = self.inner.limits;
+        let Limits {
+            retry_first,
+            retry_most,
+            ..
+        } = self.inner.limits;
         let pause = backoff::jittered(attempt, retry_first, retry_most);
         // The first failures are ordinary; one that lasts is for an operator.
         if attempt >= 5 {
@@ -341,21 +378,30 @@ impl Consumer {
                 "a consumer stands still"
             );
         }
-        self.stalls().insert((producer.to_owned(), shard), error.to_string());
+        self.stalls()
+            .insert((producer.to_owned(), shard), error.to_string());
         tokio::time::sleep(pause).await;
     }
 
     fn seen(&self) -> MutexGuard<'_, BTreeMap<(String, u32), u64>> {
-        self.inner.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn stalls(&self) -> MutexGuard<'_, BTreeMap<(String, u32), String>> {
-        self.inner.stalled.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .stalled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl std::fmt::Debug for Consumer {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Consumer").field("name", &self.inner.name).finish_non_exhaustive()
+        out.debug_struct("Consumer")
+            .field("name", &self.inner.name)
+            .finish_non_exhaustive()
     }
 }

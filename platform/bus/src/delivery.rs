@@ -38,13 +38,19 @@ enum Why {
 
 impl From<store::Error> for Stopped {
     fn from(error: store::Error) -> Self {
-        Self { at: None, why: Why::Failure(error.into()) }
+        Self {
+            at: None,
+            why: Why::Failure(error.into()),
+        }
     }
 }
 
 impl From<log::Error> for Stopped {
     fn from(error: log::Error) -> Self {
-        Self { at: None, why: Why::Failure(error.into()) }
+        Self {
+            at: None,
+            why: Why::Failure(error.into()),
+        }
     }
 }
 
@@ -131,7 +137,9 @@ impl Consumer {
         stopped: Stopped,
         cursor: Cursor,
     ) -> Result<(), Error> {
-        let Some(message) = run.get(at) else { return Ok(()) };
+        let Some(message) = run.get(at) else {
+            return Ok(());
+        };
         let transient = |reason| Error::Transient {
             service: message.service.clone(),
             stream: message.stream.clone(),
@@ -139,7 +147,9 @@ impl Consumer {
             reason,
         };
         match stopped.why {
-            Why::Overtaken => Err(Error::Overtaken { consumer: self.inner.name.to_owned() }),
+            Why::Overtaken => Err(Error::Overtaken {
+                consumer: self.inner.name.to_owned(),
+            }),
             Why::Failure(Failure::Transient(reason)) => Err(transient(reason)),
             Why::Failure(Failure::Permanent(reason)) => {
                 tracing::error!(
@@ -161,7 +171,13 @@ impl Consumer {
             .inner
             .store
             .write(self.inner.site, async move |tx: &mut Tx| {
-                let Message { service, stream, version, name, .. } = &message;
+                let Message {
+                    service,
+                    stream,
+                    version,
+                    name,
+                    ..
+                } = &message;
                 if inbox::accept(tx, inner.name, service, stream, *version).await? == Seen::New {
                     let entry = parked::Entry {
                         producer: service,
@@ -182,7 +198,9 @@ impl Consumer {
             .await;
         match parked {
             Ok(true) => Ok(()),
-            Ok(false) => Err(Error::Overtaken { consumer: self.inner.name.to_owned() }),
+            Ok(false) => Err(Error::Overtaken {
+                consumer: self.inner.name.to_owned(),
+            }),
             Err(error) => Err(error.into()),
         }
     }
@@ -195,7 +213,9 @@ impl Consumer {
         at: usize,
         from: u64,
     ) -> Result<(), Error> {
-        let Some(message) = run.get(at) else { return Ok(()) };
+        let Some(message) = run.get(at) else {
+            return Ok(());
+        };
         tracing::warn!(
             consumer = self.inner.name,
             producer = message.service,
@@ -218,7 +238,10 @@ impl Consumer {
             }
             for fetched in page {
                 next = fetched.version + 1;
-                let behind = Cursor { shard: fetched.shard, position: u64::MAX };
+                let behind = Cursor {
+                    shard: fetched.shard,
+                    position: u64::MAX,
+                };
                 let alone: Run = vec![fetched].into();
                 if let Err(stopped) = self.apply(&alone, 0..1, None).await {
                     self.settle(&alone, 0, stopped, behind).await?;
@@ -250,13 +273,30 @@ impl Consumer {
         range: std::ops::Range<usize>,
         cursor: Option<Cursor>,
     ) -> Result<Done, Stopped> {
-        let done = self.transact(run, range.clone(), cursor, Parts { effect: false, ..Parts::ALL });
+        let done = self.transact(
+            run,
+            range.clone(),
+            cursor,
+            Parts {
+                effect: false,
+                ..Parts::ALL
+            },
+        );
         let done = done.await?;
         let end = match done {
             Done::All => range.end,
             Done::UpToGap { at, .. } => at,
         };
-        self.transact(run, range.start..end, None, Parts { effect: true, inbox: false }).await?;
+        self.transact(
+            run,
+            range.start..end,
+            None,
+            Parts {
+                effect: true,
+                inbox: false,
+            },
+        )
+        .await?;
         Ok(done)
     }
 
@@ -285,7 +325,10 @@ struct Parts {
 }
 
 impl Parts {
-    const ALL: Self = Self { effect: true, inbox: true };
+    const ALL: Self = Self {
+        effect: true,
+        inbox: true,
+    };
 }
 
 /// What is known of a stream within one transaction.
@@ -333,7 +376,10 @@ async fn transaction(
                 } else {
                     Ok(())
                 };
-                effect.map_err(|failure| Stopped { at: Some(at), why: Why::Failure(failure) })?;
+                effect.map_err(|failure| Stopped {
+                    at: Some(at),
+                    why: Why::Failure(failure),
+                })?;
                 stream.last = message.version;
                 stream.moved = true;
             }
@@ -348,7 +394,10 @@ async fn transaction(
     if let (Some(cursor), Some(new)) = (cursor, position)
         && !cursors::advance(tx, inner.name, producer, cursor.shard, cursor.position, new).await?
     {
-        return Err(Stopped { at: None, why: Why::Overtaken });
+        return Err(Stopped {
+            at: None,
+            why: Why::Overtaken,
+        });
     }
     Ok(done)
 }
@@ -360,14 +409,23 @@ async fn look_up(
     lot_in_use: bool,
     parts: Parts,
 ) -> Result<Stream, log::Error> {
-    let Message { service, stream, version, .. } = message;
+    let Message {
+        service,
+        stream,
+        version,
+        ..
+    } = message;
     let last = if parts.inbox {
         inbox::last(tx, inner.name, service, stream).await?
     } else {
         version - 1
     };
     let parked = lot_in_use && parked::is_parked(tx, inner.name, service, stream).await?;
-    Ok(Stream { last, parked, moved: false })
+    Ok(Stream {
+        last,
+        parked,
+        moved: false,
+    })
 }
 
 async fn queue_behind(tx: &mut Tx, inner: &Inner, message: &Message) -> Result<(), Failure> {

@@ -65,7 +65,9 @@ impl Consumer {
         let mut after = None;
         loop {
             // Past the last possible version of the stream driven before, so each comes up once.
-            let Some(letter) = self.dead_letters(after, 1).await?.pop() else { return Ok(total) };
+            let Some(letter) = self.dead_letters(after, 1).await?.pop() else {
+                return Ok(total);
+            };
             let redriven = self.redrive(&letter.producer, &letter.stream).await?;
             total.applied += redriven.applied;
             total.stopped = redriven.stopped.or(total.stopped);
@@ -93,7 +95,13 @@ impl Consumer {
         self.inner
             .store
             .write(self.inner.site, async move |tx: &mut Tx| {
-                let Message { service, stream, version, name, .. } = &message;
+                let Message {
+                    service,
+                    stream,
+                    version,
+                    name,
+                    ..
+                } = &message;
                 let taken = parked::take(tx, inner.name, service, stream, *version)
                     .await
                     .map_err(Failure::from)?;
@@ -134,10 +142,15 @@ impl From<store::Error> for NotDriven {
 }
 
 async fn fetch(source: &Arc<dyn Source>, letter: &DeadLetter) -> Result<Message, Error> {
-    let found = source.read_stream(&letter.stream, letter.version, 1).await?.pop();
-    found.filter(|message| message.version == letter.version).ok_or_else(|| Error::Missing {
-        service: letter.producer.clone(),
-        stream: letter.stream.clone(),
-        version: letter.version,
-    })
+    let found = source
+        .read_stream(&letter.stream, letter.version, 1)
+        .await?
+        .pop();
+    found
+        .filter(|message| message.version == letter.version)
+        .ok_or_else(|| Error::Missing {
+            service: letter.producer.clone(),
+            stream: letter.stream.clone(),
+            version: letter.version,
+        })
 }

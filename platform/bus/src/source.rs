@@ -52,7 +52,10 @@ struct Direct<E> {
 
 impl<E: EventSet> Direct<E> {
     fn failed(source: log::Error) -> Error {
-        Error::Source { service: E::SERVICE.to_owned(), source }
+        Error::Source {
+            service: E::SERVICE.to_owned(),
+            source,
+        }
     }
 }
 
@@ -83,7 +86,10 @@ impl<E: EventSet> Source for Direct<E> {
                 .store()
                 .read(async move |tx: &mut Tx| {
                     let events = log.tail_recorded(tx, shard, after, limit).await?;
-                    Ok(events.into_iter().map(|e| Message::from_recorded(E::SERVICE, e)).collect())
+                    Ok(events
+                        .into_iter()
+                        .map(|e| Message::from_recorded(E::SERVICE, e))
+                        .collect())
                 })
                 .await
                 .map_err(Self::failed)
@@ -102,7 +108,10 @@ impl<E: EventSet> Source for Direct<E> {
                 .store()
                 .read(async move |tx: &mut Tx| {
                     let events = log.read_recorded(tx, &stream, from, limit).await?;
-                    Ok(events.into_iter().map(|e| Message::from_recorded(E::SERVICE, e)).collect())
+                    Ok(events
+                        .into_iter()
+                        .map(|e| Message::from_recorded(E::SERVICE, e))
+                        .collect())
                 })
                 .await
                 .map_err(Self::failed)

@@ -48,19 +48,17 @@ pub async fn accept(
 }
 
 /// The last version of `stream` dealt with; 0 before the first.
-pub async fn last(
-    tx: &mut Tx,
-    consumer: &str,
-    producer: &str,
-    stream: &str,
-) -> Result<u64, Error> {
+pub async fn last(tx: &mut Tx, consumer: &str, producer: &str, stream: &str) -> Result<u64, Error> {
     let row = tx
         .query_opt(
             "SELECT version FROM inbox WHERE consumer = $1 AND producer = $2 AND stream = $3",
             params![consumer, producer, stream],
         )
         .await?;
-    Ok(row.map(|row| row.get::<u64>("version")).transpose()?.unwrap_or(0))
+    Ok(row
+        .map(|row| row.get::<u64>("version"))
+        .transpose()?
+        .unwrap_or(0))
 }
 
 /// Marks everything up to `version` as dealt with. For those who judge a batch in memory and write

@@ -27,7 +27,9 @@ struct Inner<E> {
 
 impl<E> Clone for Log<E> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone() }
+        Self {
+            inner: self.inner.clone(),
+        }
     }
 }
 
@@ -41,7 +43,9 @@ impl<E: EventSet> Log<E> {
     /// A log over `store`, whose migrations must begin with [`crate::MIGRATIONS`]; `projections` are
     /// applied to every event in this order.
     pub fn new(store: Store, projections: Vec<Arc<dyn Projection<E>>>) -> Self {
-        Self { inner: Arc::new(Inner { store, projections }) }
+        Self {
+            inner: Arc::new(Inner { store, projections }),
+        }
     }
 
     /// The store below.
@@ -75,7 +79,11 @@ impl<E: EventSet> Log<E> {
     ) -> Result<u64, Error> {
         let actual = version(tx, stream).await?;
         if actual != expected {
-            return Err(Error::Conflict { stream: stream.to_owned(), expected, actual });
+            return Err(Error::Conflict {
+                stream: stream.to_owned(),
+                expected,
+                actual,
+            });
         }
         let mut at = At {
             stream: stream.to_owned(),
@@ -118,7 +126,8 @@ impl<E: EventSet> Log<E> {
         events: Vec<E>,
     ) -> Result<u64, Error> {
         let expected = version(tx, stream).await?;
-        self.append(tx, stream, expected, meta, subject, events).await
+        self.append(tx, stream, expected, meta, subject, events)
+            .await
     }
 
     /// The version of a stream, with what this transaction has appended; 0 when it does not exist.
@@ -142,8 +151,12 @@ impl<E: EventSet> Log<E> {
             }
         }
         let now = tx.now();
-        let pending: Vec<NewEvent> =
-            tx.appended().iter().filter(|event| event.stream == stream).cloned().collect();
+        let pending: Vec<NewEvent> = tx
+            .appended()
+            .iter()
+            .filter(|event| event.stream == stream)
+            .cloned()
+            .collect();
         for event in pending {
             entries.push(opened(tx, &mut keys, pending_as_recorded(event, now)).await?);
         }
@@ -221,7 +234,11 @@ pub(crate) const PAGE: u32 = 1024;
 
 /// See [`Log::version`].
 pub(crate) async fn version(tx: &mut Tx, stream: &str) -> Result<u64, Error> {
-    let pending = tx.appended().iter().rev().find(|event| event.stream == stream);
+    let pending = tx
+        .appended()
+        .iter()
+        .rev()
+        .find(|event| event.stream == stream);
     match pending.map(|event| event.version) {
         Some(version) => Ok(version),
         None => Ok(tx.version(stream).await?),
@@ -276,10 +293,7 @@ fn pending_as_recorded(event: NewEvent, now: jiff::Timestamp) -> Recorded {
     }
 }
 
-async fn all_opened<E: EventSet>(
-    tx: &mut Tx,
-    page: Vec<Recorded>,
-) -> Result<Vec<Entry<E>>, Error> {
+async fn all_opened<E: EventSet>(tx: &mut Tx, page: Vec<Recorded>) -> Result<Vec<Entry<E>>, Error> {
     let mut keys = Keys::default();
     let mut entries = Vec::with_capacity(page.len());
     for recorded in page {
@@ -318,11 +332,7 @@ async fn all_open_recorded<E: EventSet>(
 }
 
 /// Seals the personal fields of an event about to be stored.
-async fn seal<E: EventSet>(
-    tx: &mut Tx,
-    subject: Option<&str>,
-    event: &mut E,
-) -> Result<(), Error> {
+async fn seal<E: EventSet>(tx: &mut Tx, subject: Option<&str>, event: &mut E) -> Result<(), Error> {
     let mut personal = false;
     event.visit_personal(&mut |text| personal |= !text.is_empty());
     if !personal {

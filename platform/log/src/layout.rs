@@ -48,11 +48,7 @@ impl Layout {
     }
 
     /// `columns` with their place in the primary key, from 1, or 0.
-    fn from_columns(
-        table: &'static str,
-        columns: Vec<(String, i64)>,
-        keyed_only: bool,
-    ) -> Self {
+    fn from_columns(table: &'static str, columns: Vec<(String, i64)>, keyed_only: bool) -> Self {
         // The row id is copied, because a full-text table beside this one may refer to it, and is
         // the key of a table that declares none (full-text tables). It is compared only there.
         let with_row_id = usize::from(!keyed_only);
@@ -74,8 +70,11 @@ impl Layout {
         names.extend(columns.into_iter().map(|(name, _)| name));
         let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
         let marks: Vec<String> = (1..=names.len()).map(|n| format!("${n}")).collect();
-        let order: Vec<&str> =
-            key.iter().filter_map(|at| quoted.get(*at)).map(String::as_str).collect();
+        let order: Vec<&str> = key
+            .iter()
+            .filter_map(|at| quoted.get(*at))
+            .map(String::as_str)
+            .collect();
         Self {
             table,
             select: format!(

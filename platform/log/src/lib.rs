@@ -39,5 +39,9 @@ pub use rebuild::{Difference, MAX_DIFFERENCES, Rebuilt, What};
 /// The tables of the log; the first migrations of every service.
 pub const MIGRATIONS: store::MigrationSet = store::MigrationSet::new(
     "log",
-    &[store::Migration::new(1, "log", include_str!("../migrations/0001_log.sql"))],
+    &[store::Migration::new(
+        1,
+        "log",
+        include_str!("../migrations/0001_log.sql"),
+    )],
 );

@@ -82,7 +82,10 @@ impl Refusable for Error {
     }
 
     fn replayed(refusal: Refusal) -> Self {
-        Self::Refused { code: refusal.code, message: refusal.message }
+        Self::Refused {
+            code: refusal.code,
+            message: refusal.message,
+        }
     }
 
     fn is_conflict(&self) -> bool {
@@ -166,9 +169,12 @@ where
     let (state, code, message, bytes) = match &answer {
         Ok(reply) => ("DONE", 0, String::new(), reply.encode_to_vec()),
         Err(error) => match error.refusal() {
-            Some(refusal) => {
-                ("REFUSED", i64::from(refusal.code), refusal.message, refusal.details)
-            }
+            Some(refusal) => (
+                "REFUSED",
+                i64::from(refusal.code),
+                refusal.message,
+                refusal.details,
+            ),
             None => return answer.map(Ok),
         },
     };
@@ -202,7 +208,11 @@ where
         .query_opt(
             "SELECT fingerprint, state, code, message, body FROM requests
              WHERE principal = $1 AND method = $2 AND key = $3",
-            params![request.principal.as_str(), request.method, request.key.as_str()],
+            params![
+                request.principal.as_str(),
+                request.method,
+                request.key.as_str()
+            ],
         )
         .await?
         .ok_or_else(reused)?;
@@ -212,7 +222,11 @@ where
     let body: Vec<u8> = row.get("body")?;
     if row.get::<String>("state")? == "REFUSED" {
         let code = i32::try_from(row.get::<i64>("code")?).unwrap_or(2);
-        let refusal = Refusal { code, message: row.get("message")?, details: body };
+        let refusal = Refusal {
+            code,
+            message: row.get("message")?,
+            details: body,
+        };
         return Ok(Err(X::replayed(refusal)));
     }
     let reply = Reply::decode(body.as_slice()).map_err(|error| Error::StoredReply {

@@ -62,14 +62,12 @@ pub struct Entry<'a> {
 }
 
 /// Parks a message, or fails with [`Error::LotFull`] when `limit` are parked already.
-pub async fn park(
-    tx: &mut Tx,
-    consumer: &str,
-    entry: Entry<'_>,
-    limit: u64,
-) -> Result<(), Error> {
+pub async fn park(tx: &mut Tx, consumer: &str, entry: Entry<'_>, limit: u64) -> Result<(), Error> {
     if count(tx, consumer).await? >= limit {
-        return Err(Error::LotFull { consumer: consumer.to_owned(), limit });
+        return Err(Error::LotFull {
+            consumer: consumer.to_owned(),
+            limit,
+        });
     }
     let now = tx.now();
     let attempts = i64::from(!entry.reason.is_empty());
@@ -96,7 +94,10 @@ pub async fn park(
 /// How many messages the consumer has parked.
 pub async fn count(tx: &mut Tx, consumer: &str) -> Result<u64, Error> {
     let row = tx
-        .query_opt("SELECT count(*) AS n FROM parked WHERE consumer = $1", params![consumer])
+        .query_opt(
+            "SELECT count(*) AS n FROM parked WHERE consumer = $1",
+            params![consumer],
+        )
         .await?;
     Ok(row.map(|row| row.get::<u64>("n")).transpose()?.unwrap_or(0))
 }

@@ -78,13 +78,17 @@ impl<E: EventSet> Log<E> {
             let mut incoming = incoming.take().ok_or_else(|| interrupted(swapped.name()))?;
             swap_in(tx, &swapped, &writing, &mut incoming, &cursors).await
         });
-        let feed = scratch
-            .read(async move |tx: &mut Tx| send_tables(tx, &layouts, &send, projection.name()).await);
+        let feed = scratch.read(async move |tx: &mut Tx| {
+            send_tables(tx, &layouts, &send, projection.name()).await
+        });
         let (swap, feed) = tokio::join!(swap, feed);
         let (rows, late) = swap?;
         feed?;
         scratch.close().await;
-        Ok(Rebuilt { events: events + late, rows })
+        Ok(Rebuilt {
+            events: events + late,
+            rows,
+        })
     }
 
     /// The rows of the projection `name` that are not what the log says; empty when all are.
@@ -108,7 +112,9 @@ impl<E: EventSet> Log<E> {
                     let page = page::<E>(tx, shard, after).await?;
                     let Some(last) = page.last() else { break };
                     after = last.position;
-                    send_events.blocking_send(page).map_err(|_| interrupted(who))?;
+                    send_events
+                        .blocking_send(page)
+                        .map_err(|_| interrupted(who))?;
                 }
             }
             drop(send_events);
@@ -119,7 +125,9 @@ impl<E: EventSet> Log<E> {
                 apply(&scratch, &projection, page).await?;
             }
             let layouts = layouts.clone();
-            scratch.read(async move |tx: &mut Tx| send_tables(tx, &layouts, &send, who).await).await
+            scratch
+                .read(async move |tx: &mut Tx| send_tables(tx, &layouts, &send, who).await)
+                .await
         };
         let (differences, feed) = tokio::join!(compare, feed);
         let differences = differences?;
@@ -131,8 +139,13 @@ impl<E: EventSet> Log<E> {
     }
 
     fn projection(&self, name: &str) -> Result<Arc<dyn Projection<E>>, Error> {
-        let found = self.projections().iter().find(|projection| projection.name() == name);
-        found.cloned().ok_or_else(|| Error::NoSuchProjection(name.to_owned()))
+        let found = self
+            .projections()
+            .iter()
+            .find(|projection| projection.name() == name);
+        found
+            .cloned()
+            .ok_or_else(|| Error::NoSuchProjection(name.to_owned()))
     }
 }
 
@@ -143,7 +156,9 @@ async fn fold<E: EventSet>(
     scratch: &Store,
     projection: &Arc<dyn Projection<E>>,
 ) -> Result<(Vec<u64>, u64), Error> {
-    let shards = live.read(async |tx: &mut Tx| Ok::<_, Error>(tx.heads().await?.len())).await?;
+    let shards = live
+        .read(async |tx: &mut Tx| Ok::<_, Error>(tx.heads().await?.len()))
+        .await?;
     let mut cursors = vec![0; shards];
     for (shard, cursor) in (0..).zip(&mut cursors) {
         let mut entries = read_page::<E>(live, shard, *cursor).await?;
@@ -152,7 +167,11 @@ async fn fold<E: EventSet>(
             // A page that is not full was the end; what comes later belongs to the swap.
             let full = entries.len() == PAGE as usize;
             let next = async {
-                if full { read_page(live, shard, *cursor).await } else { Ok(Vec::new()) }
+                if full {
+                    read_page(live, shard, *cursor).await
+                } else {
+                    Ok(Vec::new())
+                }
             };
             let (next, applied) = tokio::join!(next, apply(scratch, projection, entries));
             applied?;
@@ -168,11 +187,16 @@ async fn read_page<E: EventSet>(
     shard: u32,
     after: u64,
 ) -> Result<Vec<Entry<E>>, Error> {
-    live.read(async move |tx: &mut Tx| page(tx, shard, after).await).await
+    live.read(async move |tx: &mut Tx| page(tx, shard, after).await)
+        .await
 }
 
 async fn page<E: EventSet>(tx: &mut Tx, shard: u32, after: u64) -> Result<Vec<Entry<E>>, Error> {
-    tx.tail(shard, after, PAGE).await?.into_iter().map(sealed).collect()
+    tx.tail(shard, after, PAGE)
+        .await?
+        .into_iter()
+        .map(sealed)
+        .collect()
 }
 
 async fn apply<E: EventSet>(
@@ -253,7 +277,10 @@ async fn send_tables(
     send: &mpsc::Sender<Chunk>,
     projection: &'static str,
 ) -> Result<(), Error> {
-    let send = |chunk| send.blocking_send(chunk).map_err(|_| interrupted(projection));
+    let send = |chunk| {
+        send.blocking_send(chunk)
+            .map_err(|_| interrupted(projection))
+    };
     for layout in layouts {
         let mut rows = Vec::with_capacity(CHUNK);
         let mut sent = Ok(());
@@ -281,7 +308,10 @@ struct Incoming {
 
 impl Incoming {
     fn new(chunks: mpsc::Receiver<Chunk>) -> Self {
-        Self { chunks, rows: Vec::new().into_iter() }
+        Self {
+            chunks,
+            rows: Vec::new().into_iter(),
+        }
     }
 
     /// The next row of the present table; nothing at its end, and then the next table begins.
@@ -365,7 +395,11 @@ fn compare_row(
 impl Layout {
     fn difference(&self, row: &Row, what: What) -> Difference {
         let key = self.key_of(row).map(shown).collect::<Vec<_>>().join("/");
-        Difference { table: self.table, key, what }
+        Difference {
+            table: self.table,
+            key,
+            what,
+        }
     }
 }
 
@@ -382,5 +416,8 @@ fn shown(value: &Value) -> String {
 }
 
 fn interrupted(projection: &'static str) -> Error {
-    Error::Rebuild { projection, detail: "the other side went away".to_owned() }
+    Error::Rebuild {
+        projection,
+        detail: "the other side went away".to_owned(),
+    }
 }

@@ -55,7 +55,11 @@ pub async fn schedule(
 
 /// Removes a timer; nothing happens when it is not set.
 pub async fn cancel(tx: &mut Tx, kind: &str, key: &str) -> Result<(), Error> {
-    tx.execute("DELETE FROM timers WHERE kind = $1 AND key = $2", params![kind, key]).await?;
+    tx.execute(
+        "DELETE FROM timers WHERE kind = $1 AND key = $2",
+        params![kind, key],
+    )
+    .await?;
     Ok(())
 }
 
@@ -114,7 +118,11 @@ const RETRY_MOST: Duration = Duration::from_secs(60);
 impl Runner {
     /// A runner; `site` names its commits as crash points. A timer whose kind nobody handles stays.
     pub fn new(store: Store, site: &'static Site, handlers: Vec<Box<dyn Handler>>) -> Self {
-        Self { store, site, handlers: handlers.into() }
+        Self {
+            store,
+            site,
+            handlers: handlers.into(),
+        }
     }
 
     /// Fires timers until `shutdown`. Woken by commits (a timer may have been set) and by the time
@@ -182,7 +190,11 @@ impl Runner {
     }
 
     async fn fire(&self, timer: Timer) -> Result<bool, Error> {
-        if !self.handlers.iter().any(|handler| handler.kind() == timer.kind) {
+        if !self
+            .handlers
+            .iter()
+            .any(|handler| handler.kind() == timer.kind)
+        {
             return Ok(false);
         }
         let (handlers, fired) = (self.handlers.clone(), timer.clone());
@@ -223,7 +235,9 @@ impl Runner {
     }
 
     async fn postpone(&self, timer: Timer, error: Error) -> Result<(), Error> {
-        let attempt = u32::try_from(timer.attempts).unwrap_or(u32::MAX).saturating_add(1);
+        let attempt = u32::try_from(timer.attempts)
+            .unwrap_or(u32::MAX)
+            .saturating_add(1);
         let pause = backoff::jittered(attempt, RETRY_FIRST, RETRY_MOST);
         tracing::warn!(
             kind = timer.kind, key = timer.key, attempt, ?pause, %error,

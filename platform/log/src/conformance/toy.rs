@@ -36,7 +36,9 @@ pub enum Event {
 
 /// An account opened by `owner`.
 pub fn opened(owner: &str) -> Event {
-    Event::Opened(Opened { owner: owner.to_owned() })
+    Event::Opened(Opened {
+        owner: owner.to_owned(),
+    })
 }
 
 /// Money moved.
@@ -76,9 +78,16 @@ impl EventSet for Event {
             }
         };
         match name {
-            OPENED => Opened::decode(bytes).map(Self::Opened).map_err(malformed(OPENED)),
-            MOVED => Moved::decode(bytes).map(Self::Moved).map_err(malformed(MOVED)),
-            other => Err(DecodeEventError::UnknownName { service: "toy", name: other.to_owned() }),
+            OPENED => Opened::decode(bytes)
+                .map(Self::Opened)
+                .map_err(malformed(OPENED)),
+            MOVED => Moved::decode(bytes)
+                .map(Self::Moved)
+                .map_err(malformed(MOVED)),
+            other => Err(DecodeEventError::UnknownName {
+                service: "toy",
+                name: other.to_owned(),
+            }),
         }
     }
 
@@ -197,7 +206,10 @@ impl Aggregate for Account {
     fn evolve(self, event: &Event) -> Self {
         match event {
             Event::Opened(_) => Self { open: true, ..self },
-            Event::Moved(moved) => Self { balance: self.balance + moved.amount, ..self },
+            Event::Moved(moved) => Self {
+                balance: self.balance + moved.amount,
+                ..self
+            },
         }
     }
 
@@ -279,10 +291,15 @@ pub async fn append(
     let (writer, stream) = (log.clone(), stream.to_owned());
     let subject = subject.map(str::to_owned);
     log.store()
-        .write(store::Site::named("toy.append"), async move |tx: &mut Tx| {
-            let meta = meta();
-            writer.append_next(tx, &stream, &meta, subject.as_deref(), events.clone()).await
-        })
+        .write(
+            store::Site::named("toy.append"),
+            async move |tx: &mut Tx| {
+                let meta = meta();
+                writer
+                    .append_next(tx, &stream, &meta, subject.as_deref(), events.clone())
+                    .await
+            },
+        )
         .await
 }
 
@@ -299,8 +316,9 @@ pub fn meta() -> crate::Meta {
 pub async fn rows(store: &Store) -> Vec<store::Row> {
     store
         .read(async |tx: &mut Tx| {
-            let mut rows =
-                tx.query("SELECT * FROM toy_accounts ORDER BY name", params![]).await?;
+            let mut rows = tx
+                .query("SELECT * FROM toy_accounts ORDER BY name", params![])
+                .await?;
             let entries = "SELECT * FROM toy_entries ORDER BY account, version";
             rows.extend(tx.query(entries, params![]).await?);
             Ok::<_, Error>(rows)
@@ -312,9 +330,10 @@ pub async fn rows(store: &Store) -> Vec<store::Row> {
 /// Runs one statement in a transaction of its own.
 pub async fn execute(store: &Store, sql: &'static str) {
     store
-        .write(store::Site::named("toy.execute"), async move |tx: &mut Tx| {
-            tx.execute(sql, params![]).await
-        })
+        .write(
+            store::Site::named("toy.execute"),
+            async move |tx: &mut Tx| tx.execute(sql, params![]).await,
+        )
         .await
         .map(drop)
         .unwrap_or_else(|error: store::Error| panic!("{sql}: {error}"));
