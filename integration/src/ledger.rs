@@ -91,6 +91,19 @@ impl Provider {
         ))
     }
 
+    /// Sends its webhooks to a shop, signed with the key both know by default.
+    pub async fn send_webhooks_to(&self, shop: SocketAddr) -> Result<()> {
+        let endpoint = json!({
+            "url": format!("http://{shop}/v1/webhooks/sandbox"),
+            "secret": "sandbox-webhook-secret",
+        });
+        Client::new(self.address)
+            .send(http::Method::PUT, "/webhook_endpoint", Some(&endpoint))
+            .await?
+            .ok()?;
+        Ok(())
+    }
+
     /// Finishes a challenge as the customer would.
     pub async fn complete(&self, challenge: &str, approve: bool) -> Result<Value> {
         let outcome = if approve { "approve" } else { "decline" };

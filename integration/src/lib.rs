@@ -4,6 +4,7 @@
 //! a connection and a token; the payment provider's ledger is read over HTTP, from a process that
 //! survives when the server is killed, so that "charged twice" is judged from outside.
 
+pub mod acts;
 pub mod await_until;
 pub mod command_line;
 mod file_set;

@@ -29,6 +29,15 @@ const START: Duration = Duration::from_secs(30);
 /// Lines of output that are kept.
 const LINES: usize = 400;
 
+/// Windows of the payment's doubt, of holds and of retries, in seconds instead of minutes.
+pub const SHORT_WINDOWS: [&str; 0] = [];
+
+/// Access tokens that live for a second.
+pub const SHORT_TOKENS: [&str; 0] = [];
+
+/// Quotes that hold for a second.
+pub const SHORT_QUOTES: [&str; 0] = [];
+
 /// How a server is started.
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
@@ -98,12 +107,16 @@ impl Setup {
     }
 }
 
-/// Windows of the payment's doubt, of holds and of retries, in seconds instead of minutes.
-const SHORT_WINDOWS: [&str; 0] = [];
-
 impl Stoa {
     /// Starts a server on a new folder and waits until it is ready.
     pub async fn start(setup: Setup) -> Result<Self> {
+        let mut stoa = Self::reserve(setup).await?;
+        stoa.restart().await?;
+        Ok(stoa)
+    }
+
+    /// Takes a folder and a free port; nothing is started yet.
+    pub async fn reserve(setup: Setup) -> Result<Self> {
         let (data, own_data) = match &setup.data {
             Some(path) => (path.clone(), None),
             None => {
@@ -111,7 +124,7 @@ impl Stoa {
                 (own.path().to_owned(), Some(own))
             }
         };
-        let mut stoa = Self {
+        Ok(Self {
             setup,
             data,
             _own_data: own_data,
@@ -119,9 +132,7 @@ impl Stoa {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             start_time: Duration::ZERO,
             output: Output::default(),
-        };
-        stoa.restart().await?;
-        Ok(stoa)
+        })
     }
 
     /// Starts the killed server again at its address and waits until it is ready.

@@ -22,7 +22,7 @@ async fn somebody_elses_client_places_an_order_by_reflection_alone() -> Result<(
         "inventory.v1.InventoryService",
         "cart.v1.CartService",
         "ordering.v1.OrderingService",
-        "orderview.v1.OrderViewService",
+        "orderview.v1.OrderviewService",
         "payment.v1.PaymentService",
         "shipping.v1.ShippingService",
         "notification.v1.NotificationService",
