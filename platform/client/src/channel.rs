@@ -233,7 +233,10 @@ impl Inner {
             tower::Service::call(&mut channel, request).await
         };
         match tokio::time::timeout_at(call.deadline, answer).await {
-            Ok(answer) => answer.map_err(|error| Status::from_error(Box::new(error))),
+            Ok(Ok(response)) => Ok(response),
+            // The connection's own timer, set by `grpc-timeout`, may fire first and calls it a cancellation.
+            Ok(Err(_)) if Instant::now() + MARGIN >= call.deadline => Err(self.late(call.method)),
+            Ok(Err(error)) => Err(Status::from_error(Box::new(error))),
             Err(_) => Err(self.late(call.method)),
         }
     }

@@ -31,8 +31,10 @@ pub struct Limits {
     pub streams: u32,
     /// Bytes of headers of one request.
     pub header_bytes: u32,
-    /// How long a connection may take to its first request, and HTTP/1.1 to each further header.
-    pub header_timeout: Duration,
+    /// How long a connection may take to its first request.
+    pub first_request: Duration,
+    /// How long an HTTP/1.1 connection may take to each further one, idle or half-way through its headers.
+    pub next_request: Duration,
     /// How long requests may go on after shutdown.
     pub drain: Duration,
 }
@@ -43,7 +45,8 @@ impl Default for Limits {
             connections: 16 * 1024,
             streams: 100,
             header_bytes: 16 * 1024,
-            header_timeout: Duration::from_secs(15),
+            first_request: Duration::from_secs(30),
+            next_request: Duration::from_secs(75),
             drain: Duration::from_secs(10),
         }
     }
@@ -129,7 +132,7 @@ pub async fn run<S, B>(
             stream,
             builder.clone(),
             connection,
-            limits.header_timeout,
+            limits.first_request,
             shutdown.clone(),
         );
         let (cut, open) = (cut.clone(), gauge.connection());
@@ -196,7 +199,7 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
+        .header_read_timeout(limits.next_request)
         .max_buf_size((limits.header_bytes as usize).max(8 * 1024));
     builder
         .http2()
