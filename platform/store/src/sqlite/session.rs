@@ -41,11 +41,7 @@ impl Session {
         each: &mut dyn FnMut(Row) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let mut statement = self.bound(sql, params)?;
-        let columns: Arc<[Box<str>]> = statement
-            .column_names()
-            .into_iter()
-            .map(Box::from)
-            .collect();
+        let columns: Arc<[Box<str>]> = statement.column_names().map(Box::from).collect();
         let width = columns.len();
         let mut rows = statement.raw_query();
         while let Some(row) = rows.next().map_err(|error| self.error(error))? {

@@ -1,0 +1,111 @@
+//! What every engine must do, as a function over a store: run it against each engine with a real server behind it.
+//!
+//! A failure is a panic that says what was expected, like in any test.
+
+mod data;
+mod transactions;
+
+use crate::{Config, Error, Migration, MigrationSet, NewEvent, Store, Tx, params};
+
+/// The tables of this suite.
+pub const TABLES: MigrationSet = MigrationSet::new(
+    "conformance",
+    &[Migration::new(
+        1,
+        "tables with one of each",
+        "CREATE TABLE owners (id TEXT NOT NULL PRIMARY KEY);
+         CREATE TABLE counters (
+             id TEXT NOT NULL PRIMARY KEY,
+             count BIGINT NOT NULL CHECK (count >= 0),
+             owner TEXT REFERENCES owners (id),
+             flag BOOLEAN NOT NULL DEFAULT false,
+             data BYTEA,
+             change_time BIGINT
+         );
+         CREATE TABLE copies (id TEXT NOT NULL, part BIGINT NOT NULL, flag BOOLEAN NOT NULL, data BYTEA, PRIMARY KEY (id, part))",
+    )],
+);
+
+/// Runs the whole suite; `fresh` names an empty place for a store at each call, without tables of its own.
+pub async fn run(fresh: impl AsyncFn() -> Config) {
+    let open = async || {
+        Store::open(fresh().await.migrations([TABLES]))
+            .await
+            .expect("an empty store opens")
+    };
+    data::what_is_written_is_read_back(open().await).await;
+    data::events_are_read_back_as_they_were_appended(open().await).await;
+    transactions::a_failed_body_leaves_neither_rows_nor_events_nor_a_hole(open().await).await;
+    transactions::a_version_that_is_taken_or_not_next_is_a_conflict(open().await).await;
+    transactions::a_failed_savepoint_undoes_its_rows_and_events_alone(open().await).await;
+    transactions::a_swallowed_error_cannot_commit(open().await).await;
+    transactions::a_panic_in_a_body_undoes_it_and_is_reported(open().await).await;
+    data::constraints_are_told_apart_by_kind(open().await).await;
+    data::a_read_cannot_write(open().await).await;
+    transactions::sixty_four_concurrent_writers_lose_no_update(open().await).await;
+    transactions::a_reader_sees_one_moment(open().await).await;
+    transactions::a_caller_that_vanishes_does_not_cut_its_body(open().await).await;
+    data::a_table_is_rebuilt_in_a_scratch_store_and_replaced(open().await).await;
+    data::everything_is_there_after_reopening(fresh().await).await;
+    data::a_store_that_does_not_fit_the_binary_is_refused(fresh().await).await;
+    data::a_closed_store_answers_that_it_is_stopped(open().await).await;
+}
+
+type Outcome<T = ()> = Result<T, Error>;
+
+fn event(stream: &str, version: u64) -> NewEvent {
+    NewEvent {
+        stream: stream.to_owned(),
+        version,
+        name: "stoa.conformance.v1.Counted",
+        schema: 1,
+        payload: version.to_le_bytes().to_vec(),
+        subject: None,
+        causation: "cause".to_owned(),
+        correlation: "story".to_owned(),
+        traceparent: String::new(),
+    }
+}
+
+async fn add(tx: &mut Tx, id: &str, count: i64) -> Outcome<u64> {
+    tx.execute(
+        "INSERT INTO counters (id, count) VALUES ($1, $2)",
+        params![id, count],
+    )
+    .await
+}
+
+async fn count(store: &Store, id: &'static str) -> Option<i64> {
+    let read = store.read(async move |tx| {
+        let row = tx
+            .query_opt("SELECT count FROM counters WHERE id = $1", params![id])
+            .await?;
+        row.map(|row| row.get::<i64>("count")).transpose()
+    });
+    read.await.expect("a counter is read")
+}
+
+/// All events by way of the shards' tails, which also checks that positions are dense and checksums fit.
+async fn everything(store: &Store) -> Vec<(String, u64)> {
+    let read = store.read(async |tx| {
+        let mut all = Vec::new();
+        for (shard, head) in (0..).zip(tx.heads().await?) {
+            let mut after = 0;
+            while after < head {
+                let page = tx.tail(shard, after, 7).await?;
+                assert!(
+                    !page.is_empty(),
+                    "shard {shard} says {head} events and ends at {after}"
+                );
+                after += page.len() as u64;
+                all.extend(page.into_iter().map(|event| (event.stream, event.version)));
+            }
+            assert!(
+                tx.tail(shard, head, 7).await?.is_empty(),
+                "shard {shard} has events beyond its head"
+            );
+        }
+        Ok::<_, Error>(all)
+    });
+    read.await.expect("the log is read")
+}
