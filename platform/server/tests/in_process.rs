@@ -338,3 +338,44 @@ async fn page_tokens_request_ids_and_ownership_belong_to_one_principal() {
         .unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
 }
+
+/// Keeps the message of every audit record.
+#[derive(Clone, Default)]
+struct Audit(Arc<std::sync::Mutex<Vec<String>>>);
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Audit {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        struct Message(String);
+        impl tracing::field::Visit for Message {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                if field.name() == "message" {
+                    self.0 = format!("{value:?}");
+                }
+            }
+        }
+        if event.metadata().target() == "audit" {
+            let mut message = Message(String::new());
+            event.record(&mut message);
+            self.0.lock().unwrap().push(message.0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_denied_call_and_a_privileged_one_leave_one_audit_record_each() {
+    use tracing_subscriber::layer::SubscriberExt as _;
+    let audit = Audit::default();
+    let _installed =
+        tracing::subscriber::set_default(tracing_subscriber::registry().with(audit.clone()));
+    let context = Context::temporary(echo::TABLE);
+    context.mount(component(who()));
+    let gateway = context.clients.as_caller("gateway").channel("echo");
+    let customer = outgoing(person("users/1", Role::Customer));
+    let operator = outgoing(person("users/2", Role::Operator));
+
+    ask(&gateway, "Customer", &customer).await.unwrap();
+    ask(&gateway, "Operator", &customer).await.unwrap_err();
+    ask(&gateway, "Operator", &operator).await.unwrap();
+
+    assert_eq!(*audit.0.lock().unwrap(), ["denied", "privileged call"]);
+}

@@ -218,11 +218,11 @@ async fn a_malformed_timeout_is_refused() {
 
 #[tokio::test]
 async fn the_callee_itself_ends_a_call_at_its_deadline() {
-    let (dropped, mut seen) = mpsc::unbounded_channel();
-    struct Dropped(mpsc::UnboundedSender<()>);
+    let (dropped, mut seen) = mpsc::channel(8);
+    struct Dropped(mpsc::Sender<()>);
     impl Drop for Dropped {
         fn drop(&mut self) {
-            let _ = self.0.send(());
+            let _ = self.0.try_send(());
         }
     }
     let server = running(component(handler(move |_, _| {
@@ -246,7 +246,7 @@ async fn the_callee_itself_ends_a_call_at_its_deadline() {
 async fn a_write_over_the_network_ends_though_its_client_vanishes() {
     let begun = Arc::new(Notify::new());
     let go_on = Arc::new(Notify::new());
-    let (done, mut ended) = mpsc::unbounded_channel();
+    let (done, mut ended) = mpsc::channel(8);
     let server = running(component({
         let (begun, go_on) = (begun.clone(), go_on.clone());
         handler(move |call, _| {
@@ -255,7 +255,7 @@ async fn a_write_over_the_network_ends_though_its_client_vanishes() {
                 call.detached(async move {
                     begun.notify_one();
                     go_on.notified().await;
-                    done.send("committed").unwrap();
+                    done.try_send("committed").unwrap();
                     Ok("committed".to_owned())
                 })
                 .await
