@@ -24,6 +24,7 @@ fn from_wire<M: Message + Default + Serialize>(bytes: &[u8]) -> Result<Vec<u8>, 
     serde_json::to_vec(&message).map_err(|error| error.to_string())
 }
 
+/// By way of text: a second reader of every message, for values, would cost every build more than it saves any request.
 fn from_value<M: Message + DeserializeOwned>(value: serde_json::Value) -> Result<Vec<u8>, String> {
-    serde_json::from_value::<M>(value).map(|message| message.encode_to_vec()).map_err(|error| error.to_string())
+    to_wire::<M>(value.to_string().as_bytes())
 }

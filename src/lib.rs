@@ -7,8 +7,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod codec;
-pub mod convert;
+
 pub mod json;
+mod money;
 #[cfg(test)]
 mod oracle;
 pub mod wkt;

@@ -366,7 +366,7 @@ pub(crate) async fn take_over(tx: &mut Tx, owner: &str) -> Result<u64, Error> {
 }
 
 /// An operator's or an event's nudge: an open, waiting saga becomes due now; a stuck one goes on from its step.
-pub(crate) async fn nudge(tx: &mut Tx, id: &str) -> Result<bool, Error> {
+pub async fn nudge(tx: &mut Tx, id: &str) -> Result<bool, Error> {
     let now = tx.now();
     let changed = tx
         .execute(
