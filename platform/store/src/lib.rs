@@ -13,6 +13,7 @@
 pub mod conformance;
 pub mod crash;
 
+mod audit;
 mod clock;
 mod config;
 mod error;
@@ -28,6 +29,7 @@ mod value;
 #[cfg(feature = "fleet")]
 mod postgres;
 
+pub use audit::Audit;
 pub use clock::Clock;
 pub use config::{Config, Engine};
 pub use crash::Site;

@@ -249,14 +249,14 @@ impl std::fmt::Debug for Tx {
 const EVENTS_OF_STREAM: &str = "SELECT shard, position, stream, version, name, schema_version, occur_time, causation_id, \
      correlation_id, traceparent, subject, payload, checksum FROM events \
      WHERE stream = $1 AND version >= $2 ORDER BY version LIMIT $3";
-const EVENTS_OF_SHARD: &str = "SELECT shard, position, stream, version, name, schema_version, occur_time, causation_id, \
+pub(crate) const EVENTS_OF_SHARD: &str = "SELECT shard, position, stream, version, name, schema_version, occur_time, causation_id, \
      correlation_id, traceparent, subject, payload, checksum FROM events \
      WHERE shard = $1 AND position > $2 ORDER BY position LIMIT $3";
 const VERSION: &str = "SELECT version FROM events WHERE stream = $1 ORDER BY version DESC LIMIT 1";
 const HEADS: &str = "SELECT head FROM shards ORDER BY shard";
 
 /// The event of a row of the two queries above; every column is taken, none is copied.
-fn recorded(service: &'static str, row: Row) -> Result<Recorded, Error> {
+pub(crate) fn recorded(service: &'static str, row: Row) -> Result<Recorded, Error> {
     let mut cells = Cells {
         values: row.values.into_iter(),
         sound: true,

@@ -280,6 +280,13 @@ async fn a_flipped_byte_is_found_named_and_never_served() {
                 other => panic!("{other:?}"),
             }
         }
+        let audit = store.audit().await.unwrap();
+        assert_eq!(
+            (audit.events, audit.problems.len()),
+            (2, 1),
+            "{:?}",
+            audit.problems
+        );
         assert_eq!(
             store
                 .read(async |tx| tx.tail(0, 2, 10).await)
@@ -325,6 +332,13 @@ async fn a_removed_event_is_a_hole_that_is_found() {
             .await,
         Err(Error::Corrupt { version: 3, .. })
     ));
+    let audit = store.audit().await.unwrap();
+    assert_eq!(
+        (audit.events, audit.problems.len()),
+        (2, 2),
+        "{:?}",
+        audit.problems
+    );
     store
         .write(site!("sqlite_test.remove_last"), async |tx| {
             tx.execute("DELETE FROM events WHERE position = 3", &[])

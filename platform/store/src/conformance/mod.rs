@@ -5,7 +5,7 @@
 mod data;
 mod transactions;
 
-use crate::{Config, Error, Migration, MigrationSet, NewEvent, Store, Tx, params};
+use crate::{Audit, Config, Error, Migration, MigrationSet, NewEvent, Store, Tx, params};
 
 /// The tables of this suite.
 pub const TABLES: MigrationSet = MigrationSet::new(
@@ -107,5 +107,14 @@ async fn everything(store: &Store) -> Vec<(String, u64)> {
         }
         Ok::<_, Error>(all)
     });
-    read.await.expect("the log is read")
+    let all = read.await.expect("the log is read");
+    let audit = store.audit().await.expect("the store is audited");
+    assert_eq!(
+        audit,
+        Audit {
+            events: all.len() as u64,
+            problems: Vec::new()
+        }
+    );
+    all
 }
