@@ -37,11 +37,13 @@ pub enum Act {
     Provider,
     /// What the operators of the services do.
     Operations,
+    /// The first start on an empty folder: the sample catalogue, the operator.
+    FirstStart,
 }
 
 impl Act {
-    /// All of them.
-    pub const ALL: [Act; 7] = [
+    /// All of them; where several reach a point, the first one is played.
+    pub const ALL: [Act; 8] = [
         Act::People,
         Act::Goods,
         Act::Cart,
@@ -49,6 +51,7 @@ impl Act {
         Act::Refusals,
         Act::Provider,
         Act::Operations,
+        Act::FirstStart,
     ];
 
     /// Plays the act against a server, over connections like the one given.
@@ -61,6 +64,7 @@ impl Act {
             Act::Refusals => refusals(stage).await,
             Act::Provider => provider(stage).await,
             Act::Operations => operations(stage).await,
+            Act::FirstStart => first_start(stage).await,
         };
         played.with_context(|| format!("{self:?}"))
     }
@@ -489,6 +493,23 @@ async fn operations(stage: &Stage<'_>) -> Result<()> {
         "requestId": request_id(),
     });
     operator.http.post("/v1/notifications:send", &mail).await?;
+    Ok(())
+}
+
+async fn first_start(stage: &Stage<'_>) -> Result<()> {
+    let list = stage
+        .client()
+        .get("/v1/products?pageSize=100")
+        .await?
+        .ok()?;
+    let products = list["products"].as_array().context("no products")?;
+    ensure!(products.len() >= 40, "only {} products", products.len());
+    let sku = text(&products[0]["variants"][0], "sku")?;
+    let stock = stage.operator().await?.availability(&[&sku]).await?;
+    ensure!(
+        stock["availabilities"][0]["available"].is_string(),
+        "no stock: {stock}"
+    );
     Ok(())
 }
 

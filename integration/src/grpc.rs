@@ -13,7 +13,7 @@ use prost_reflect::{
 use serde_json::Value;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
@@ -97,6 +97,30 @@ impl Client {
             }
             Err(status) => Err(status),
         })
+    }
+
+    /// Calls a method of any kind with one message, reads at most one answer, and tells the code.
+    pub async fn probe(&self, method: &MethodDescriptor, body: &Value) -> Result<Code> {
+        let message = DynamicMessage::deserialize(method.input(), body)
+            .with_context(|| format!("no {}: {body}", method.input().full_name()))?;
+        let mut grpc = tonic::client::Grpc::new(self.channel.clone());
+        grpc.ready().await?;
+        let path = format!("/{}/{}", method.parent_service().full_name(), method.name()).parse()?;
+        let mut request = Request::new(futures_util::stream::iter([message]));
+        if let Some(token) = &self.token {
+            let value = format!("Bearer {token}").parse()?;
+            request.metadata_mut().insert("authorization", value);
+        }
+        let codec = Dynamic {
+            answer: method.output(),
+        };
+        // On the wire every kind of call looks the same, so one way to call serves all.
+        let answered = async {
+            let answers = grpc.streaming(request, path, codec).await;
+            answers?.into_inner().message().await
+        };
+        let outcome = tokio::time::timeout(Duration::from_secs(20), answered).await?;
+        Ok(outcome.map_or_else(|status| status.code(), |_| Code::Ok))
     }
 
     /// One unary call with a message made beforehand.

@@ -256,18 +256,19 @@ impl Stoa {
         Client::new(self.address)
     }
 
-    /// Starts the next process with other flags.
-    pub fn set_flags<I, S>(&mut self, flags: I)
-    where
-        I: IntoIterator<Item = S>,
-        S: Into<String>,
-    {
-        self.setup.flags = flags.into_iter().map(Into::into).collect();
+    /// The next process is started this way, at the same address and on the same folder.
+    pub fn change(&mut self, setup: Setup) {
+        self.setup = setup;
     }
 
-    /// The flags of the next start.
-    pub fn flags(&self) -> &[String] {
-        &self.setup.flags
+    /// How the next process is started.
+    pub fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// True if the server was told to die at some point.
+    pub fn is_armed(&self) -> bool {
+        self.setup.flags.iter().any(|flag| flag == "--crash-point")
     }
 
     /// Lets `stoa audit` judge the books.

@@ -466,14 +466,12 @@ async fn a_quote_that_no_longer_fits_the_cart_is_answered_with_the_new_one() -> 
 async fn an_expired_quote_is_answered_with_the_new_one() -> Result<()> {
     let mut scene = Scene::set().await?;
     scene.stoa.kill().await?;
-    let flags: Vec<String> = scene
+    let short = scene
         .stoa
-        .flags()
-        .iter()
-        .cloned()
-        .chain(integration::server::SHORT_QUOTES.map(str::to_owned))
-        .collect();
-    scene.stoa.set_flags(flags);
+        .setup()
+        .clone()
+        .flags(integration::server::SHORT_QUOTES);
+    scene.stoa.change(short);
     scene.stoa.restart().await?;
     let old = scene.shopper.price(&scene.cart).await?;
     // The quote says until when it holds; the machine's clock is the server's.

@@ -37,7 +37,7 @@ const PLANTED: [(&str, Act); 3] = [
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_at_any_commit_or_call_loses_and_doubles_nothing() -> Result<()> {
-    let prepared = prepare(None).await?;
+    let prepared = prepare().await?;
     let reached = record(prepared.path(), None).await?;
     let registered = registered().await?;
     let never: Vec<&Point> = registered
@@ -70,7 +70,7 @@ async fn each_planted_bug_is_caught() -> Result<()> {
             binary: binary.clone(),
             bug,
         };
-        let prepared = prepare(None).await?;
+        let prepared = prepare().await?;
         let mut reached = record(prepared.path(), Some(&plant)).await?;
         reached.retain(|_, acts| acts.contains(&format!("{act:?}")));
         let failures = die_everywhere(prepared.path(), reached, Some(&plant)).await?;
@@ -103,10 +103,9 @@ impl Plant {
 }
 
 /// A data folder with the sample catalogue, stopped: every server starts from a copy.
-async fn prepare(plant: Option<&Plant>) -> Result<TempDir> {
+async fn prepare() -> Result<TempDir> {
     let folder = tempfile::Builder::new().prefix("crash-base-").tempdir()?;
-    let setup = Plant::apply(plant, Setup::new().data(folder.path().join("data")));
-    let mut stoa = Stoa::start(setup).await?;
+    let mut stoa = Stoa::start(Setup::new().data(folder.path().join("data"))).await?;
     let status = stoa.stop().await?;
     ensure!(status.success(), "the prepared server ended with {status}");
     Ok(folder)
@@ -132,7 +131,8 @@ async fn record(
 ) -> Result<BTreeMap<Point, BTreeSet<String>>> {
     let mut reached: BTreeMap<Point, BTreeSet<String>> = BTreeMap::new();
     for act in Act::ALL {
-        let (folder, file) = copy(prepared)?;
+        let folder = folder_for(act, prepared)?;
+        let file = folder.path().join("recorded");
         let provider = Provider::start().await?;
         let setup = Setup::new()
             .provider(&provider.url())
@@ -190,31 +190,26 @@ async fn die_everywhere(
 
 /// One server, one point, one death in the middle of the act, and everything is as it should be.
 async fn die(prepared: &Path, point: &Point, act: Act, plant: Option<&Plant>) -> Result<()> {
-    let (folder, _) = copy(prepared)?;
+    let folder = folder_for(act, prepared)?;
     let provider = Provider::start().await?;
-    let armed = Setup::new()
+    let calm = Setup::new()
         .provider(&provider.url())
-        .data(folder.path().join("data"))
-        .flags(["--crash-point".to_owned(), format!("{point}:1")]);
-    let armed = Plant::apply(plant, armed);
-    let mut stoa = Stoa::reserve(armed).await?;
-    let without: Vec<String> = stoa
-        .flags()
-        .iter()
-        .take_while(|flag| *flag != "--crash-point")
-        .cloned()
-        .collect();
-    let without: Vec<String> = without
-        .into_iter()
-        .chain(
-            stoa.flags()
-                .iter()
-                .skip_while(|flag| *flag != "--crash-point")
-                .skip(2)
-                .cloned(),
-        )
-        .collect();
-    stoa.launch().await?;
+        .data(folder.path().join("data"));
+    let calm = Plant::apply(plant, calm);
+    let mut stoa = Stoa::reserve(calm.clone()).await?;
+    stoa.change(
+        calm.clone()
+            .flags(["--crash-point".to_owned(), format!("{point}:1")]),
+    );
+    if let Err(error) = stoa.launch().await {
+        // A first start may die before it listens; any other start must get that far.
+        ensure!(
+            act == Act::FirstStart,
+            "the server never listened: {error:#}"
+        );
+        stoa.change(calm.clone());
+        stoa.restart().await?;
+    }
     provider.send_webhooks_to(stoa.address()).await?;
     let client = stoa.client();
     let stage = Stage {
@@ -224,20 +219,29 @@ async fn die(prepared: &Path, point: &Point, act: Act, plant: Option<&Plant>) ->
 
     let play = act.play(&stage);
     tokio::pin!(play);
-    // The actors insist while the server dies and comes back; who finishes first tells what happened.
-    tokio::select! {
+    // The actors insist while the server dies and comes back; who is first tells what happened.
+    let ended = tokio::select! {
         played = &mut play => {
             played?;
-            // Background work may reach the point a moment after the last act.
-            stoa.wait_end(SETTLED).await.context("the point was never reached")?;
-            stoa.set_flags(without);
-            stoa.restart().await?;
+            None
         }
-        ended = stoa.wait_end(Duration::from_secs(120)) => {
-            let status = ended?;
-            ensure!(!status.success(), "the server ended by itself: {status}");
-            stoa.set_flags(without);
-            stoa.restart().await?;
+        ended = stoa.wait_end(Duration::from_secs(120)) => Some(ended?),
+    };
+    let died_early = act == Act::FirstStart && ended.is_none() && !stoa.is_armed();
+    if !died_early {
+        let played = ended.is_none();
+        // Background work may reach the point a moment after the act is over.
+        let status = match ended {
+            Some(status) => status,
+            None => stoa
+                .wait_end(SETTLED)
+                .await
+                .context("the point was never reached")?,
+        };
+        ensure!(!status.success(), "the server ended by itself: {status}");
+        stoa.change(calm);
+        stoa.restart().await?;
+        if !played {
             play.await?;
         }
     }
@@ -257,12 +261,13 @@ async fn settled(stoa: &Stoa) -> Result<()> {
     Ok(())
 }
 
-/// A copy of the prepared folder in a folder of its own, and a place for notes.
-fn copy(prepared: &Path) -> Result<(TempDir, PathBuf)> {
+/// A folder for one server: a copy of the prepared one, or an empty one for a first start.
+fn folder_for(act: Act, prepared: &Path) -> Result<TempDir> {
     let folder = tempfile::Builder::new().prefix("crash-").tempdir()?;
-    copy_folder(prepared, folder.path())?;
-    let notes = folder.path().join("recorded");
-    Ok((folder, notes))
+    if act != Act::FirstStart {
+        copy_folder(prepared, folder.path())?;
+    }
+    Ok(folder)
 }
 
 fn copy_folder(from: &Path, to: &Path) -> Result<()> {
