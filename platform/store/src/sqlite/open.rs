@@ -64,7 +64,7 @@ pub(crate) fn open(config: &Config, signals: &Arc<Signals>) -> Result<Threads, E
         running: RwLock::new(()),
     });
 
-    let session = connect(service, &path, temporary)?;
+    let session = connect(service, &path, temporary, true)?;
     migrate(config, &session)?;
     let head = head(&session)?;
     signals.head.send_replace(head);
@@ -79,7 +79,7 @@ pub(crate) fn open(config: &Config, signals: &Arc<Signals>) -> Result<Threads, E
     let (readers, queue) = mpsc::channel(QUEUE);
     let queue = Arc::new(Mutex::new(queue));
     for number in 1..=config.readers.clamp(1, MOST_READERS) {
-        let session = connect(service, &path, temporary)?;
+        let session = connect(service, &path, temporary, false)?;
         set(&session, "PRAGMA query_only = ON")?;
         let reader = Reader::new(
             config,
@@ -107,7 +107,12 @@ pub(crate) fn open(config: &Config, signals: &Arc<Signals>) -> Result<Threads, E
 }
 
 /// A connection with every setting the durability of the store rests on, each read back.
-fn connect(service: &'static str, path: &Path, temporary: bool) -> Result<Session, Error> {
+fn connect(
+    service: &'static str,
+    path: &Path,
+    temporary: bool,
+    writer: bool,
+) -> Result<Session, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -149,7 +154,15 @@ fn connect(service: &'static str, path: &Path, temporary: bool) -> Result<Sessio
     set(&session, "PRAGMA busy_timeout = 5000")?;
     // The writer thread checkpoints itself, because SQLite's own checkpoint swallows its errors.
     set(&session, "PRAGMA wal_autocheckpoint = 0")?;
-    set(&session, "PRAGMA cache_size = -4096")?;
+    // In KiB. The system's own cache stands behind it, and a process holds nine stores of several connections.
+    set(
+        &session,
+        if writer {
+            "PRAGMA cache_size = -4096"
+        } else {
+            "PRAGMA cache_size = -1024"
+        },
+    )?;
     // A page read back wrong is an error at once, not a wrong row later.
     set(&session, "PRAGMA cell_size_check = ON")?;
     Ok(session)

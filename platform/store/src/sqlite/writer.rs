@@ -21,7 +21,7 @@ use super::{
     session::{SHARD, Session, is_io},
 };
 use crate::{
-    Clock, Config, Error, Tx,
+    Clock, Config, Error, Site, Tx,
     crash::{self, Kind},
     job::{Job, Message, run_now},
     store::Signals,
@@ -242,12 +242,17 @@ impl Writer {
                 }));
             }
         }
+        let sites = self.sites();
         if cfg!(feature = "planted-early-answer") {
-            self.answer_early();
+            self.answer();
         }
-        self.pass(Kind::CommitBefore);
+        sites
+            .iter()
+            .for_each(|site| crash::hit(Kind::CommitBefore, site.name()));
         self.control("COMMIT").map_err(Lost::Commit)?;
-        self.pass(Kind::CommitAfter);
+        sites
+            .iter()
+            .for_each(|site| crash::hit(Kind::CommitAfter, site.name()));
         if self.head != before {
             self.signals.head.send_replace(self.head);
         }
@@ -255,36 +260,22 @@ impl Writer {
         Ok(())
     }
 
-    fn pass(&self, kind: Kind) {
+    /// Whose work the batch holds, if anybody wants to know.
+    fn sites(&self) -> Vec<&'static Site> {
         if crash::active() {
-            for site in self
-                .batch
+            self.batch
                 .iter()
                 .filter(|entry| entry.kept)
                 .filter_map(|entry| entry.job.site())
-            {
-                crash::hit(kind, site.name());
-            }
+                .collect()
+        } else {
+            Vec::new()
         }
     }
 
     fn answer(&mut self) {
         for entry in self.batch.drain(..) {
             entry.job.answer();
-        }
-    }
-
-    /// The planted bug: it tells the callers before anything is durable.
-    fn answer_early(&mut self) {
-        let sites: Vec<_> = self
-            .batch
-            .iter()
-            .filter(|entry| entry.kept)
-            .filter_map(|entry| entry.job.site())
-            .collect();
-        self.answer();
-        for site in sites {
-            crash::hit(Kind::CommitBefore, site.name());
         }
     }
 
