@@ -1,7 +1,245 @@
 //! The only door of the suite: JSON and gRPC on one port, in front of every service.
 //!
-//! [`transcode`] turns REST and JSON into gRPC by descriptors alone and knows nothing of the suite.
+//! [`transcode`] turns REST and JSON into gRPC by descriptors alone and knows nothing of the suite. Around it stand: who is
+//! calling ([`identify`]), where a call goes ([`upstream`]), gRPC as it is ([`passthrough`]), reflection and health
+//! ([`standard`]), and the documents composed for a page ([`storefront`]).
+//!
+//! Invariants: a service hears who calls from the token this gateway verified, never from a header; of a client's headers only
+//! the listed ones travel on; every request has a bound in size, depth and time.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod identify;
+mod passthrough;
+mod standard;
+pub mod storefront;
 pub mod transcode;
+mod upstream;
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context as TaskContext, Poll},
+};
+
+use bytes::Bytes;
+use contract::{JsonTable, Table};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use prost_reflect::DescriptorPool;
+use telemetry::Trace;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, body::Body};
+use transcode::{Transcoder, codec::Tables, problem::Problem, table::Limits};
+
+use identify::Doorkeeper;
+use passthrough::Passthrough;
+use upstream::{Caller, Services};
+
+/// What the gateway is told about the contracts; everything else comes from the process it runs in.
+#[derive(Clone, Copy)]
+pub struct Config {
+    /// The encoded descriptor set of everything that is served, with options and imports.
+    pub descriptors: &'static [u8],
+    /// The promises of all methods.
+    pub methods: Table,
+    /// The JSON of all messages.
+    pub json: JsonTable,
+}
+
+/// Why a gateway cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The descriptors cannot be served.
+    #[error(transparent)]
+    Load(#[from] transcode::table::LoadError),
+    /// The descriptors cannot be told to clients that ask for them.
+    #[error("reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// Request headers that travel on as metadata.
+const FORWARD: [HeaderName; 3] = [
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("stoa-signature"),
+    HeaderName::from_static("accept-language"),
+];
+
+/// Metadata with this prefix becomes a response header.
+const EXPOSE: &str = "stoa-";
+
+const TRACE_ID: HeaderName = HeaderName::from_static("stoa-trace-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// The gateway as a tower service for a listener; clones are handles.
+#[derive(Clone)]
+pub struct Gateway {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    doorkeeper: Doorkeeper,
+    transcoder: Transcoder,
+    passthrough: Passthrough,
+    shutdown: CancellationToken,
+}
+
+/// Compiles the contracts and takes its place in front of the services of this process.
+pub fn build(config: Config, context: &server::Context) -> Result<Gateway, Error> {
+    let pool =
+        DescriptorPool::decode(config.descriptors).map_err(transcode::table::LoadError::from)?;
+    let services = Arc::new(Services::new(&pool, config.methods, &context.clients));
+    let methods = config.methods;
+    let limits = move |path: &str| match methods.by_path(path) {
+        Some(method) => Limits {
+            deadline: method.deadline,
+            max_request_bytes: method.max_request_bytes as usize,
+        },
+        None => Limits::default(),
+    };
+    let standard = standard::routes(config.descriptors, &pool, context.shutdown.clone())?;
+    let transcoder = Transcoder::new(transcode::Config {
+        pool,
+        limits: Box::new(limits),
+        codec: Arc::new(Tables::new(config.json)),
+        upstream: services.clone(),
+        forward: FORWARD.to_vec(),
+        expose: EXPOSE,
+    })?;
+    let inner = Inner {
+        doorkeeper: Doorkeeper::new(context.verifier.clone(), {
+            let clock = context.clock.clone();
+            move || clock.now()
+        }),
+        transcoder,
+        passthrough: Passthrough::new(methods, services, standard, FORWARD.to_vec()),
+        shutdown: context.shutdown.clone(),
+    };
+    Ok(Gateway {
+        inner: Arc::new(inner),
+    })
+}
+
+impl Inner {
+    async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        let trace = trace_of(&request);
+        let grpc = passthrough::is_grpc(request.headers());
+        let mut response = if grpc {
+            self.passthrough(request, trace).await
+        } else {
+            self.rest(request, trace).await
+        };
+        let headers = response.headers_mut();
+        if let (Ok(id), Ok(parent)) = (
+            HeaderValue::try_from(trace.id()),
+            HeaderValue::try_from(trace.traceparent()),
+        ) {
+            headers.insert(TRACE_ID, id);
+            headers.insert(TRACEPARENT, parent);
+        }
+        response
+    }
+
+    async fn rest(&self, mut request: Request<Body>, trace: Trace) -> Response<Body> {
+        if let Some(response) = self.probe(&request) {
+            return response;
+        }
+        let served = async {
+            let matched = self.transcoder.find(request.method(), request.uri())?;
+            let principal = self.doorkeeper.principal(request.headers())?;
+            request.extensions_mut().insert(Caller { principal, trace });
+            Ok::<_, Problem>(self.transcoder.serve(&matched, request).await)
+        };
+        served
+            .await
+            .unwrap_or_else(|problem| self.transcoder.problem(&problem))
+    }
+
+    async fn passthrough(&self, mut request: Request<Body>, trace: Trace) -> Response<Body> {
+        match self.doorkeeper.principal(request.headers()) {
+            Ok(principal) => {
+                request.extensions_mut().insert(Caller { principal, trace });
+                self.passthrough.answer(request).await
+            }
+            Err(problem) => problem.to_status().into_http(),
+        }
+    }
+
+    /// Liveness and readiness, for whoever starts and watches the process.
+    fn probe(&self, request: &Request<Body>) -> Option<Response<Body>> {
+        let ready = match request.uri().path() {
+            "/healthz" => true,
+            "/readyz" => !self.shutdown.is_cancelled(),
+            _ => return None,
+        };
+        if request.method() != http::Method::GET && request.method() != http::Method::HEAD {
+            let problem = Problem::new(Code::Unimplemented, "this path answers GET")
+                .with_status(StatusCode::METHOD_NOT_ALLOWED);
+            return Some(self.transcoder.problem(
+                &problem.with_header(header::ALLOW, HeaderValue::from_static("GET, HEAD")),
+            ));
+        }
+        let mut response = Response::new(Body::new(http_body_util::Full::new(Bytes::from_static(
+            if ready { b"ok\n" } else { b"draining\n" },
+        ))));
+        *response.status_mut() = if ready {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; charset=utf-8"),
+        );
+        response
+            .headers_mut()
+            .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Some(response)
+    }
+}
+
+/// The client's story if it names one, else a new one.
+fn trace_of<B>(request: &Request<B>) -> Trace {
+    let mut given = request.headers().get_all(TRACEPARENT).iter();
+    match (
+        given.next().and_then(|value| value.to_str().ok()),
+        given.next(),
+    ) {
+        (Some(text), None) => {
+            Trace::parse(text).map_or_else(|_| Trace::new_root(), |trace| trace.child())
+        }
+        _ => Trace::new_root(),
+    }
+}
+
+impl<B> tower::Service<Request<B>> for Gateway
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<tonic::codegen::StdError>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let inner = Arc::clone(&self.inner);
+        let request = request.map(Body::new);
+        Box::pin(async move { Ok(inner.answer(request).await) })
+    }
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway")
+            .field(
+                "routes",
+                &self.inner.transcoder.table().routes.routes().count(),
+            )
+            .finish_non_exhaustive()
+    }
+}

@@ -22,34 +22,28 @@ pub trait Codec: Send + Sync + 'static {
     fn from_wire(&self, message: &MessageDescriptor, wire: &[u8]) -> Result<Vec<u8>, String>;
 }
 
-/// The codec over generated functions; `lookup` finds them by the message's full name.
-pub struct Tables<F> {
-    lookup: F,
+/// The codec over generated functions, found by the message's full name.
+pub struct Tables {
+    table: contract::JsonTable,
 }
 
-impl<F> Tables<F>
-where
-    F: Fn(&str) -> Option<contract::JsonMessage> + Send + Sync + 'static,
-{
-    /// A codec over the table that `lookup` reads.
-    pub fn new(lookup: F) -> Self {
-        Tables { lookup }
+impl Tables {
+    /// A codec over this table.
+    pub fn new(table: contract::JsonTable) -> Self {
+        Tables { table }
     }
 }
 
-impl<F> Codec for Tables<F>
-where
-    F: Fn(&str) -> Option<contract::JsonMessage> + Send + Sync + 'static,
-{
+impl Codec for Tables {
     fn to_wire(&self, message: &MessageDescriptor, text: &[u8]) -> Result<Vec<u8>, String> {
-        match (self.lookup)(message.full_name()) {
+        match self.table.get(message.full_name()) {
             Some(functions) => (functions.to_wire)(text),
             None => Reflected.to_wire(message, text),
         }
     }
 
     fn from_wire(&self, message: &MessageDescriptor, wire: &[u8]) -> Result<Vec<u8>, String> {
-        match (self.lookup)(message.full_name()) {
+        match self.table.get(message.full_name()) {
             Some(functions) => (functions.from_wire)(wire),
             None => Reflected.from_wire(message, wire),
         }

@@ -25,6 +25,15 @@ pub struct Limits {
     pub max_request_bytes: usize,
 }
 
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            deadline: Duration::from_secs(10),
+            max_request_bytes: 256 << 10,
+        }
+    }
+}
+
 /// How much longer than its wire form a JSON text may be.
 pub const JSON_FACTOR: usize = 4;
 
