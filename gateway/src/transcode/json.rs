@@ -156,6 +156,9 @@ impl<'a> Scanner<'a> {
                     }
                     (Some(Level::Object { .. }), Some(b'}'))
                     | (Some(Level::Array { .. }), Some(b']')) => {
+                        // serde closes an object before it places the error of its last value, so a position behind
+                        // the bracket means that value.
+                        self.reached(self.at + 1)?;
                         self.at += 1;
                         self.levels.pop();
                     }
@@ -506,5 +509,6 @@ mod tests {
         assert_eq!(field_at(text, 1, 22), "a.b[1].c");
         assert_eq!(field_at(text, 2, 5), "d");
         assert_eq!(field_at(text, 2, 10), "d.e");
+        assert_eq!(field_at(text, 2, 11), "d.e");
     }
 }

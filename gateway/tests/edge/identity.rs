@@ -1,0 +1,146 @@
+//! Who is calling, as services hear it: only what a verified token says.
+
+use auth::{Principal, Role, SigningKey};
+use contracts::catalog::v1::Product;
+
+use crate::rig::Rig;
+
+const GET_PRODUCT: &str = "/stoa.catalog.v1.CatalogService/GetProduct";
+
+async fn get_with(rig: &Rig, headers: &[(&str, &str)]) -> u16 {
+    rig.answer(GET_PRODUCT, &Product::default());
+    let answer = rig.send("GET", "/v1/products/1", headers, "").await;
+    if answer.status == 401 {
+        assert_eq!(answer.header("www-authenticate"), "Bearer realm=\"stoa\"");
+        assert_eq!(answer.json()["code"], 16);
+    }
+    answer.status
+}
+
+#[tokio::test]
+async fn without_a_token_a_call_is_the_gateways_for_nobody() {
+    let rig = Rig::new().await;
+    assert_eq!(get_with(&rig, &[]).await, 200);
+    let identity = rig.last().identity;
+    assert_eq!(
+        (identity.caller.as_ref(), identity.principal),
+        ("gateway", Principal::Anonymous)
+    );
+}
+
+#[tokio::test]
+async fn a_valid_token_makes_the_call_its_subjects() {
+    let rig = Rig::new().await;
+    let token = rig.token("users/1", Role::Customer);
+    for value in [format!("Bearer {token}"), format!("bearer {token}")] {
+        assert_eq!(get_with(&rig, &[("authorization", &value)]).await, 200);
+        let identity = rig.last().identity;
+        let subject = identity.principal.subject().unwrap();
+        assert_eq!(
+            (subject.id.as_str(), subject.role, identity.caller.as_ref()),
+            ("users/1", Role::Customer, "gateway")
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_believed_is_401_and_no_call_is_made() {
+    let rig = Rig::new().await;
+    let good = rig.token("users/1", Role::Customer);
+    let foreign = rig.signed(
+        &SigningKey::from_seed(&[9; 32]),
+        "stoa",
+        "users/1",
+        Role::Operator,
+    );
+    let other_issuer = rig.signed(
+        &SigningKey::from_seed(&[1; 32]),
+        "elsewhere",
+        "users/1",
+        Role::Operator,
+    );
+    let mut forged = good.clone();
+    forged.replace_range(good.len() - 4.., "AAAA");
+    let none = format!("eyJhbGciOiJub25lIn0.{}.", good.split('.').nth(1).unwrap());
+    for bad in [
+        foreign,
+        other_issuer,
+        forged,
+        none,
+        "x".repeat(10_000),
+        "abc".to_owned(),
+        String::new(),
+    ] {
+        assert_eq!(
+            get_with(&rig, &[("authorization", &format!("Bearer {bad}"))]).await,
+            401,
+            "{bad:.40}"
+        );
+    }
+    for bad in [
+        good.clone(),
+        format!("Basic {good}"),
+        format!("Bearer {good}, Bearer {good}"),
+        format!("Bearer {good} {good}"),
+    ] {
+        assert_eq!(
+            get_with(&rig, &[("authorization", &bad)]).await,
+            401,
+            "{bad:.40}"
+        );
+    }
+    let once = format!("Bearer {good}");
+    assert_eq!(
+        get_with(&rig, &[("authorization", &once), ("authorization", &once)]).await,
+        401,
+        "two tokens"
+    );
+    assert_eq!(rig.calls(), 0);
+}
+
+#[tokio::test]
+async fn an_expired_token_is_401() {
+    let rig = Rig::new().await;
+    let subject = auth::Subject {
+        id: "users/1".to_owned(),
+        role: Role::Customer,
+        session: String::new(),
+    };
+    let issuer = auth::Issuer::new(
+        SigningKey::from_seed(&[1; 32]),
+        "stoa",
+        "stoa",
+        std::time::Duration::from_secs(300),
+    );
+    let past = rig.context.clock.now() - std::time::Duration::from_secs(3600);
+    let token = issuer.issue(&subject, past).unwrap().token;
+    assert_eq!(
+        get_with(&rig, &[("authorization", &format!("Bearer {token}"))]).await,
+        401
+    );
+}
+
+#[tokio::test]
+async fn identity_in_headers_is_nothing_in_any_spelling() {
+    let rig = Rig::new().await;
+    let forged = [
+        ("stoa-caller", "ordering"),
+        ("Stoa-Subject", "users/1"),
+        ("x-stoa-principal", "users/1"),
+        ("x_user_id", "1"),
+        ("X-User-Id", "1"),
+        ("x-forwarded-user", "root"),
+        ("x-forwarded-client-cert", "By=spiffe://stoa/ordering"),
+        ("proxy-authorization", "Basic x"),
+        ("cookie", "session=1"),
+        ("grpc-timeout", "1n"),
+        ("te", "trailers"),
+        ("x-request-id", "r1"),
+    ];
+    assert_eq!(get_with(&rig, &forged).await, 200);
+    let seen = rig.last();
+    let mut names: Vec<&str> = seen.headers.keys().map(http::HeaderName::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["content-type", "te", "x-request-id"]);
+    assert_eq!(seen.identity.principal, Principal::Anonymous);
+}
