@@ -36,8 +36,22 @@ pub struct Order {
     pub payment_in_doubt: bool,
     /// The payment was authorised.
     pub authorized: bool,
-    /// An operator should look at it, and why.
-    pub attention: Option<String>,
+    /// What was charged so far.
+    pub captured: Money,
+    /// What was given back so far.
+    pub refunded: Money,
+    /// Why it was rejected, in words.
+    pub rejection_detail: String,
+    /// Why it was cancelled.
+    pub cancel_reason: String,
+    /// The stock is sold to it.
+    pub stock_committed: bool,
+    /// Its cart is closed.
+    pub cart_closed: bool,
+    /// The money of its cancellation is back.
+    pub settled: bool,
+    /// Why an operator should look at it.
+    pub attention: Vec<String>,
     /// Its parcels.
     pub shipments: BTreeMap<String, Shipment>,
     /// What was sent or is on its way back.
@@ -65,8 +79,8 @@ pub struct Placement {
     pub shipping: Money,
     /// What the buyer pays: subtotal + tax + shipping.
     pub total: Money,
-    /// The quote's token, which proves the prices.
-    pub quote_token: String,
+    /// Id of the quote that priced it.
+    pub quote_id: String,
     /// Token of the payment method; never a card number.
     pub payment_token: String,
     /// Where it goes.
@@ -77,46 +91,60 @@ pub struct Placement {
     pub external_reference: String,
     /// When it was placed there.
     pub external_time: Option<Timestamp>,
+    /// Who placed it, where not the customer.
+    pub actor: String,
 }
 
 /// One line as quoted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// Id within the order, the cart item's.
+    /// Id within the order.
     pub id: String,
+    /// Line of the cart it was.
+    pub item: String,
     /// What.
     pub sku: String,
+    /// `products/{product}/variants/{variant}`.
+    pub variant: String,
     /// Its title when it was bought.
     pub title: String,
     /// How many, at least 1.
     pub quantity: i64,
     /// Price of one, net.
     pub unit_price: Money,
+    /// Tax of the line.
+    pub tax: Money,
     /// Whether stock is kept of it: postage and gift cards have none.
     pub stocked: bool,
 }
 
-/// A postal address; every part is personal.
+/// A postal address; every part but the country is personal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Address {
-    /// Person or company.
+    /// Person or firm.
     pub recipient: String,
-    /// Street lines.
-    pub lines: Vec<String>,
-    /// Town.
-    pub locality: String,
+    /// Firm or department.
+    pub organization: String,
+    /// Street and number.
+    pub street: String,
+    /// Second line.
+    pub street_extra: String,
+    /// City or town.
+    pub city: String,
+    /// State, province or county.
+    pub region: String,
     /// Postal code.
     pub postal_code: String,
-    /// ISO 3166-1 alpha-2.
-    pub region_code: String,
-    /// Telephone.
+    /// ISO 3166-1, two capital letters.
+    pub country_code: String,
+    /// Phone number.
     pub phone: String,
 }
 
 /// A warehouse's part of an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allocation {
-    /// Id of the warehouse.
+    /// `warehouses/{warehouse}`.
     pub warehouse: String,
     /// What.
     pub sku: String,
@@ -176,7 +204,9 @@ pub enum RejectReason {
     /// The buyer did not complete the bank's step in time.
     ActionExpired,
     /// Inventory gave no answer in time.
-    Unavailable,
+    StockTimeout,
+    /// Refused for another reason.
+    Invalid,
 }
 
 /// A parcel.
@@ -207,15 +237,21 @@ pub struct ShipmentLine {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ShipmentStatus {
     /// Made, not packed.
-    Preparing,
+    Created,
     /// Packed; its value is being captured.
     Packed,
-    /// Paid for: it may leave.
+    /// Charged.
     Captured,
+    /// Its units left the stock.
+    Fulfilled,
+    /// It may leave.
+    Released,
     /// Left.
-    Dispatched,
+    Shipped,
     /// Arrived.
     Delivered,
+    /// Will not leave.
+    Cancelled,
 }
 
 /// Lines that come back.
@@ -227,6 +263,16 @@ pub struct Return {
     pub amount: Money,
     /// Whether the goods go back to stock.
     pub restock: bool,
+    /// Why.
+    pub reason: String,
+    /// Who took them back.
+    pub actor: String,
+    /// Number in another system.
+    pub external_reference: String,
+    /// When they came back there.
+    pub external_time: Option<Timestamp>,
+    /// The money is back.
+    pub refunded: bool,
     /// Money and goods are back.
     pub complete: bool,
 }
@@ -238,7 +284,9 @@ pub struct ReturnLine {
     pub line: String,
     /// How many.
     pub quantity: i64,
-    /// Of these, how many had not left: they are taken out of these parcels.
+    /// What is given back for them, tax included.
+    pub amount: Money,
+    /// Of these, how many had not left: they were taken out of these parcels. Not stored: a fold finds the same.
     pub withdrawn: Vec<(String, i64)>,
 }
 
@@ -247,8 +295,6 @@ pub struct ReturnLine {
 pub struct Cancellation {
     /// Who asked.
     pub by: String,
-    /// Why.
-    pub reason: String,
     /// Where the order stood.
     pub from: Status,
 }
@@ -259,20 +305,36 @@ pub enum Command {
     /// Place it.
     Place(Box<Placement>),
     /// Stock is kept for it.
-    RecordStockHeld(Vec<Allocation>),
+    RecordStockHeld {
+        /// Where.
+        allocations: Vec<Allocation>,
+        /// Until when.
+        expire_time: Option<Timestamp>,
+    },
     /// The buyer must act.
     RequirePaymentAction(PaymentAction),
     /// The provider's answer is unknown.
-    RecordPaymentInDoubt,
-    /// The payment is authorised.
-    RecordAuthorized {
-        /// The payment's name.
-        payment: String,
+    RecordPaymentInDoubt {
+        /// What is known.
+        detail: String,
     },
+    /// The payment is authorised.
+    RecordAuthorized,
+    /// The stock is sold to it.
+    RecordStockCommitted,
     /// Everything is arranged: the pivot.
     Confirm,
     /// It cannot come to be.
-    Reject(RejectReason),
+    Reject {
+        /// Why.
+        reason: RejectReason,
+        /// In words.
+        detail: String,
+        /// SKUs that lack.
+        skus: Vec<String>,
+    },
+    /// Its cart is closed.
+    RecordCartClosed,
     /// Somebody wants it undone.
     RequestCancel {
         /// Who.
@@ -280,8 +342,18 @@ pub enum Command {
         /// Why.
         reason: String,
     },
-    /// A parcel had left: it stays.
+    /// It stays: everything had been packed.
     RefuseCancel,
+    /// A parcel will not leave.
+    RecordShipmentCancelled {
+        /// The parcel's name.
+        shipment: String,
+    },
+    /// The money of a cancelled order is back.
+    RecordSettled {
+        /// What was refunded; zero where it was only voided.
+        refunded: Money,
+    },
     /// Everything is undone.
     FinishCancel,
     /// A parcel was made in shipping.
@@ -291,32 +363,15 @@ pub enum Command {
         /// As planned.
         planned: Shipment,
     },
-    /// A parcel was packed.
-    RecordPacked {
+    /// A parcel moved on.
+    MoveShipment {
         /// The parcel's name.
         shipment: String,
-    },
-    /// A parcel's value was captured.
-    RecordCaptured {
-        /// The parcel's name.
-        shipment: String,
-        /// What was captured.
-        amount: Money,
-    },
-    /// A parcel left.
-    RecordDispatched {
-        /// The parcel's name.
-        shipment: String,
-        /// Carrier's number.
-        tracking: String,
-    },
-    /// A parcel arrived.
-    RecordDelivered {
-        /// The parcel's name.
-        shipment: String,
+        /// How.
+        step: ShipmentStep,
     },
     /// Lines come back.
-    RequestReturn {
+    ReturnLines {
         /// Id of the return.
         id: String,
         /// (line, quantity).
@@ -325,8 +380,17 @@ pub enum Command {
         restock: bool,
         /// Why.
         reason: String,
-        /// Who asked.
-        by: String,
+        /// Who took them back.
+        actor: String,
+        /// Number in another system.
+        external_reference: String,
+        /// When they came back there.
+        external_time: Option<Timestamp>,
+    },
+    /// The money of a return is back.
+    RecordRefunded {
+        /// Id of the return.
+        id: String,
     },
     /// Money and goods are back.
     FinishReturn {
@@ -335,9 +399,36 @@ pub enum Command {
     },
     /// An operator should look.
     RaiseAttention {
-        /// Why.
+        /// Why, in upper snake case.
         reason: String,
+        /// What is known.
+        detail: String,
     },
+}
+
+/// A step of a parcel's life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShipmentStep {
+    /// The warehouse packed it.
+    Pack,
+    /// Its value was charged.
+    Capture {
+        /// How much.
+        amount: Money,
+    },
+    /// Its units left the stock.
+    Fulfill,
+    /// It may leave.
+    Release,
+    /// It left.
+    Ship {
+        /// Who carries it.
+        carrier: String,
+        /// Number to follow it by.
+        tracking: String,
+    },
+    /// It arrived.
+    Deliver,
 }
 
 /// What happened to an order.
@@ -349,23 +440,36 @@ pub enum Event {
     StockHeld {
         /// Where.
         allocations: Vec<Allocation>,
+        /// Until when.
+        expire_time: Option<Timestamp>,
     },
     /// The buyer must act.
     PaymentActionRequired(PaymentAction),
     /// The provider's answer is unknown.
-    PaymentInDoubt,
+    PaymentInDoubt {
+        /// What is known.
+        detail: String,
+    },
     /// The payment is authorised.
     PaymentAuthorized {
-        /// The payment's name.
-        payment: String,
+        /// How much.
+        amount: Money,
     },
+    /// The stock is sold to it.
+    StockCommitted,
     /// It is agreed.
     Confirmed,
     /// It never came to be.
     Rejected {
         /// Why.
         reason: RejectReason,
+        /// In words.
+        detail: String,
+        /// SKUs that lack.
+        skus: Vec<String>,
     },
+    /// Its cart is closed.
+    CartClosed,
     /// Somebody wants it undone.
     CancelRequested {
         /// Who.
@@ -373,10 +477,25 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// It is not undone: a parcel had left.
+    /// It is not undone: everything had been packed.
     CancelRefused,
-    /// It is undone.
-    Cancelled,
+    /// A parcel will not leave.
+    ShipmentCancelled {
+        /// Its name.
+        shipment: String,
+    },
+    /// The money of a cancelled order is back.
+    PaymentSettled {
+        /// What was refunded.
+        refunded: Money,
+    },
+    /// What had not left is undone.
+    Cancelled {
+        /// (line, quantity) that is undone.
+        lines: Vec<(String, i64)>,
+        /// Some of it had left.
+        partial: bool,
+    },
     /// A parcel was made.
     ShipmentCreated {
         /// Its name.
@@ -396,28 +515,49 @@ pub enum Event {
         /// What was captured.
         amount: Money,
     },
-    /// A parcel left.
-    ShipmentDispatched {
+    /// A parcel's units left the stock.
+    ShipmentFulfilled {
         /// Its name.
         shipment: String,
-        /// Carrier's number.
+    },
+    /// A parcel may leave.
+    ShipmentReleased {
+        /// Its name.
+        shipment: String,
+    },
+    /// A parcel left.
+    LinesShipped {
+        /// Its name.
+        shipment: String,
+        /// (line, quantity) in it.
+        lines: Vec<(String, i64)>,
+        /// Nothing is left to ship.
+        complete: bool,
+        /// Who carries it.
+        carrier: String,
+        /// Number to follow it by.
         tracking: String,
     },
     /// A parcel arrived.
-    ShipmentDelivered {
+    LinesDelivered {
         /// Its name.
         shipment: String,
+        /// All of the order arrived.
+        complete: bool,
     },
-    /// Lines come back.
-    ReturnRequested {
+    /// Lines came back; the refund is under way.
+    LinesReturned {
         /// Id of the return.
         id: String,
-        /// What comes back, and how.
-        returned: Return,
-        /// Why.
-        reason: String,
-        /// Who asked.
-        by: String,
+        /// What came back.
+        returned: Box<Return>,
+    },
+    /// The money of a return is back.
+    ReturnRefunded {
+        /// Id of the return.
+        id: String,
+        /// How much.
+        amount: Money,
     },
     /// Money and goods are back.
     ReturnCompleted {
@@ -426,9 +566,18 @@ pub enum Event {
     },
     /// An operator should look.
     AttentionRaised {
-        /// Why.
+        /// Why, in upper snake case.
+        reason: String,
+        /// What is known.
+        detail: String,
+    },
+    /// A reason to look is gone.
+    AttentionCleared {
+        /// The reason.
         reason: String,
     },
+    /// Nothing can happen any more.
+    Closed,
 }
 
 /// The domain says no.
@@ -448,8 +597,8 @@ pub enum Rejection {
     /// A cancellation was requested first.
     #[error("the order is being cancelled")]
     CancelRequested,
-    /// A parcel has left.
-    #[error("a shipment of the order has been dispatched")]
+    /// What is asked for has been packed or has left.
+    #[error("the order has been packed or dispatched")]
     AlreadyDispatched,
     /// The order has no such line.
     #[error("the order has no line {0:?}")]
@@ -457,6 +606,9 @@ pub enum Rejection {
     /// The order has no such parcel.
     #[error("the order has no shipment {0:?}")]
     UnknownShipment(String),
+    /// The order has no such return.
+    #[error("the order has no return {0:?}")]
+    UnknownReturn(String),
     /// More than is left.
     #[error("line {line:?} has {left} left to return, not {asked}")]
     TooMany {
@@ -478,12 +630,14 @@ pub fn fold<'a>(events: impl IntoIterator<Item = &'a Event>) -> Option<Order> {
 }
 
 impl Order {
+    /// Whether the checkout has not decided yet.
+    pub fn is_open(&self) -> bool {
+        matches!(self.status, Status::Pending | Status::AwaitingPaymentAction)
+    }
+
     /// Whether its buyer has an answer: no step of the checkout is open.
     pub fn is_settled(&self) -> bool {
-        !matches!(
-            self.status,
-            Status::Pending | Status::AwaitingPaymentAction | Status::Cancelling
-        )
+        !matches!(self.status, Status::Pending | Status::AwaitingPaymentAction | Status::Cancelling)
     }
 
     /// Its currency.

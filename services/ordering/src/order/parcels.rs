@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use contract::Money;
 
 use super::{
-    Event, Line, Order, Rejection, Return, ReturnLine, Shipment, ShipmentLine, ShipmentStatus,
-    Status, amounts,
+    Event, Line, Order, Rejection, Return, ReturnLine, Shipment, ShipmentLine, ShipmentStatus, Status, amounts,
 };
 
 impl Order {
@@ -15,50 +14,29 @@ impl Order {
     /// the last one what rounding left.
     pub fn plan_shipments(&self, id: &str) -> Result<Vec<(String, Shipment)>, Rejection> {
         let mut parcels: Vec<(String, Vec<ShipmentLine>)> = vec![];
-        let mut left: BTreeMap<&str, i64> = self
-            .placed
-            .lines
-            .iter()
-            .map(|line| (line.id.as_str(), line.quantity))
-            .collect();
+        let mut left: BTreeMap<&str, i64> =
+            self.placed.lines.iter().map(|line| (line.id.as_str(), line.quantity)).collect();
         for allocation in &self.allocations {
             let mut quantity = allocation.quantity;
-            for line in self
-                .placed
-                .lines
-                .iter()
-                .filter(|line| line.stocked && line.sku == allocation.sku)
-            {
+            for line in self.placed.lines.iter().filter(|line| line.stocked && line.sku == allocation.sku) {
                 let open = left.entry(line.id.as_str()).or_default();
                 let taken = quantity.min(*open);
                 if taken > 0 {
                     *open -= taken;
                     quantity -= taken;
-                    let entry = ShipmentLine {
-                        line: line.id.clone(),
-                        sku: line.sku.clone(),
-                        quantity: taken,
-                    };
-                    match parcels
-                        .iter_mut()
-                        .find(|(warehouse, _)| *warehouse == allocation.warehouse)
-                    {
+                    let entry = ShipmentLine { line: line.id.clone(), sku: line.sku.clone(), quantity: taken };
+                    match parcels.iter_mut().find(|(warehouse, _)| *warehouse == allocation.warehouse) {
                         Some((_, lines)) => lines.push(entry),
                         None => parcels.push((allocation.warehouse.clone(), vec![entry])),
                     }
                 }
             }
         }
-        let unstocked = self
-            .placed
-            .lines
-            .iter()
-            .filter(|line| !line.stocked)
-            .map(|line| ShipmentLine {
-                line: line.id.clone(),
-                sku: line.sku.clone(),
-                quantity: line.quantity,
-            });
+        let unstocked = self.placed.lines.iter().filter(|line| !line.stocked).map(|line| ShipmentLine {
+            line: line.id.clone(),
+            sku: line.sku.clone(),
+            quantity: line.quantity,
+        });
         match parcels.first_mut() {
             Some((_, lines)) => lines.extend(unstocked),
             None => parcels.push((String::new(), unstocked.collect())),
@@ -81,43 +59,22 @@ impl Order {
             } else {
                 let mut net = Money::zero(total.currency);
                 for entry in &lines {
-                    net = net
-                        .checked_add(self.net(&entry.line, entry.quantity)?)
-                        .map_err(amounts)?;
+                    net = net.checked_add(self.net(&entry.line, entry.quantity)?).map_err(amounts)?;
                 }
-                let charge = if index == 0 {
-                    self.placed.shipping
-                } else {
-                    Money::zero(total.currency)
-                };
+                let charge = if index == 0 { self.placed.shipping } else { Money::zero(total.currency) };
                 self.with_tax(net.checked_add(charge).map_err(amounts)?)
             };
             given = given.checked_add(value).map_err(amounts)?;
-            let name = if warehouse.is_empty() {
-                "none"
-            } else {
-                warehouse.as_str()
-            };
-            let name = format!("shipments/{id}-{name}");
-            planned.push((
-                name,
-                Shipment {
-                    warehouse,
-                    lines,
-                    value,
-                    status: ShipmentStatus::Preparing,
-                },
-            ));
+            let suffix = warehouse.strip_prefix("warehouses/").unwrap_or("none");
+            let name = format!("shipments/{id}-{suffix}");
+            planned.push((name, Shipment { warehouse, lines, value, status: ShipmentStatus::Created }));
         }
         Ok(planned)
     }
 
     /// What is captured when a parcel is packed: its value less what was taken out of it since.
     pub fn capture_value(&self, shipment: &str) -> Result<Money, Rejection> {
-        let parcel = self
-            .shipments
-            .get(shipment)
-            .ok_or_else(|| Rejection::UnknownShipment(shipment.to_owned()))?;
+        let parcel = self.shipments.get(shipment).ok_or_else(|| Rejection::UnknownShipment(shipment.to_owned()))?;
         let mut value = parcel.value;
         for returned in self.returns.values() {
             for line in &returned.lines {
@@ -129,25 +86,15 @@ impl Order {
                 }
             }
         }
-        Ok(Money {
-            minor: value.minor.max(0),
-            ..value
-        })
+        Ok(Money { minor: value.minor.max(0), ..value })
     }
 
     fn line(&self, id: &str) -> Result<&Line, Rejection> {
-        self.placed
-            .lines
-            .iter()
-            .find(|line| line.id == id)
-            .ok_or_else(|| Rejection::UnknownLine(id.to_owned()))
+        self.placed.lines.iter().find(|line| line.id == id).ok_or_else(|| Rejection::UnknownLine(id.to_owned()))
     }
 
     fn net(&self, line: &str, quantity: i64) -> Result<Money, Rejection> {
-        self.line(line)?
-            .unit_price
-            .checked_mul(quantity)
-            .map_err(amounts)
+        self.line(line)?.unit_price.checked_mul(quantity).map_err(amounts)
     }
 
     /// A net amount with its share of the order's tax, rounded down: shares never add up to more than the tax.
@@ -157,135 +104,80 @@ impl Order {
             return net;
         }
         let tax = i128::from(self.placed.tax.minor) * i128::from(net.minor) / taxed;
-        Money {
-            minor: net.minor.saturating_add(i64::try_from(tax).unwrap_or(0)),
-            ..net
-        }
+        Money { minor: net.minor.saturating_add(i64::try_from(tax).unwrap_or(0)), ..net }
     }
 
     fn returned(&self, line: &str) -> i64 {
         let lines = self.returns.values().flat_map(|returned| &returned.lines);
-        lines
-            .filter(|returned| returned.line == line)
-            .map(|returned| returned.quantity)
-            .sum()
+        lines.filter(|returned| returned.line == line).map(|returned| returned.quantity).sum()
     }
 }
 
-pub(super) fn request_return(
+/// The return of these (line, quantity): refused if more than what was bought and did not come back yet. `with` fills in
+/// what does not follow from the order.
+pub(super) fn return_lines(
     order: &Order,
     id: String,
     asked: &[(String, i64)],
-    restock: bool,
-    reason: String,
-    by: String,
+    with: impl FnOnce(&mut Return),
 ) -> Result<Vec<Event>, Rejection> {
     if order.returns.contains_key(&id) {
         return Ok(vec![]);
     }
     match order.status {
         Status::Confirmed | Status::PartiallyShipped | Status::Shipped | Status::Delivered => {}
-        status => {
-            return Err(Rejection::WrongState {
-                status,
-                verb: "have lines returned",
-            });
-        }
+        status @ (Status::Pending
+        | Status::AwaitingPaymentAction
+        | Status::Closed
+        | Status::Rejected
+        | Status::Cancelling
+        | Status::Cancelled
+        | Status::PartiallyCancelled) => return Err(Rejection::WrongState { status, verb: "have lines returned" }),
     }
+    let nothing = Money::zero(order.currency());
     let mut taken: BTreeMap<&str, i64> = BTreeMap::new();
-    let mut parcels = order.shipments.clone();
     let mut lines = vec![];
-    let mut net = Money::zero(order.currency());
     for (line, quantity) in asked {
         let bought = order.line(line)?.quantity;
-        let before = taken.get(line.as_str()).copied().unwrap_or(0);
-        let left = bought - order.returned(line) - before;
+        let before = taken.entry(line).or_default();
+        let left = bought - order.returned(line) - *before;
         if *quantity < 1 || *quantity > left {
-            return Err(Rejection::TooMany {
-                line: line.clone(),
-                left,
-                asked: *quantity,
-            });
+            return Err(Rejection::TooMany { line: line.clone(), left, asked: *quantity });
         }
-        taken.insert(line.as_str(), before + quantity);
-        net = net
-            .checked_add(order.net(line, *quantity)?)
-            .map_err(amounts)?;
-        lines.push(ReturnLine {
-            line: line.clone(),
-            quantity: *quantity,
-            withdrawn: take_out(&mut parcels, line, *quantity),
-        });
+        *before += quantity;
+        let amount = order.with_tax(order.net(line, *quantity)?);
+        lines.push(ReturnLine { line: line.clone(), quantity: *quantity, amount, withdrawn: vec![] });
     }
-    let back = order
-        .returns
-        .values()
-        .try_fold(Money::zero(order.currency()), |sum, returned| {
-            sum.checked_add(returned.amount)
-        });
-    let room = order
-        .placed
-        .total
-        .checked_sub(back.map_err(amounts)?)
-        .map_err(amounts)?;
-    let amount = order.with_tax(net);
-    let amount = Money {
-        minor: amount.minor.min(room.minor),
-        ..amount
-    };
-    let returned = Return {
+    let sum = lines.iter().try_fold(nothing, |sum, line| sum.checked_add(line.amount)).map_err(amounts)?;
+    let earlier = order.returns.values().try_fold(nothing, |sum, returned| sum.checked_add(returned.amount));
+    let room = order.placed.total.checked_sub(earlier.map_err(amounts)?).map_err(amounts)?;
+    let mut returned = Return {
         lines,
-        amount,
-        restock,
+        amount: Money { minor: sum.minor.min(room.minor), ..sum },
+        restock: false,
+        reason: String::new(),
+        actor: String::new(),
+        external_reference: String::new(),
+        external_time: None,
+        refunded: false,
         complete: false,
     };
-    Ok(vec![Event::ReturnRequested {
-        id,
-        returned,
-        reason,
-        by,
-    }])
+    with(&mut returned);
+    Ok(vec![Event::LinesReturned { id, returned: Box::new(returned) }])
 }
 
-/// Takes up to `quantity` of a line out of parcels that are not packed yet; says from which.
-fn take_out(
-    parcels: &mut BTreeMap<String, Shipment>,
-    line: &str,
-    quantity: i64,
-) -> Vec<(String, i64)> {
-    let mut left = quantity;
-    let mut withdrawn = vec![];
-    for (name, parcel) in parcels
-        .iter_mut()
-        .filter(|(_, parcel)| parcel.status == ShipmentStatus::Preparing)
-    {
-        for entry in parcel.lines.iter_mut().filter(|entry| entry.line == line) {
-            let taken = entry.quantity.min(left);
-            if taken > 0 {
-                entry.quantity -= taken;
-                left -= taken;
-                withdrawn.push((name.clone(), taken));
-            }
-        }
-    }
-    withdrawn
-}
-
-pub(super) fn withdraw(order: &mut Order, returned: &Return) {
-    for line in &returned.lines {
-        for (shipment, quantity) in &line.withdrawn {
-            let Some(parcel) = order.shipments.get_mut(shipment) else {
-                continue;
-            };
-            let mut left = *quantity;
-            for entry in parcel
-                .lines
-                .iter_mut()
-                .filter(|entry| entry.line == line.line)
-            {
+/// Takes returned units out of parcels that are not packed yet, and notes from which.
+pub(super) fn withdraw(parcels: &mut BTreeMap<String, Shipment>, returned: &mut Return) {
+    for line in &mut returned.lines {
+        let mut left = line.quantity;
+        for (name, parcel) in parcels.iter_mut().filter(|(_, parcel)| parcel.status == ShipmentStatus::Created) {
+            for entry in parcel.lines.iter_mut().filter(|entry| entry.line == line.line) {
                 let taken = entry.quantity.min(left);
-                entry.quantity -= taken;
-                left -= taken;
+                if taken > 0 {
+                    entry.quantity -= taken;
+                    left -= taken;
+                    line.withdrawn.push((name.clone(), taken));
+                }
             }
         }
     }
