@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+// Cargo tells a build script where to write in no other way.
+#[allow(clippy::disallowed_methods)]
 fn main() {
     println!("cargo::rerun-if-changed=proto");
     let out_dir = std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR for build scripts");

@@ -49,7 +49,8 @@ impl<Decode: Message + Default + Validate> Decoder for ValidatingDecoder<Decode>
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Decode>, Status> {
-        let message = Decode::decode(buffer).map_err(|error| Status::invalid_argument(format!("the request cannot be decoded: {error}")))?;
+        let message = Decode::decode(buffer)
+            .map_err(|error| Status::invalid_argument(format!("the request cannot be decoded: {error}")))?;
         match message.violations() {
             violations if violations.is_empty() => Ok(Some(message)),
             violations => Err(invalid_argument(&violations)),
@@ -87,9 +88,58 @@ fn field_violation(violation: &Violation) -> FieldViolation {
 mod tests {
     use super::*;
 
+    use crate::storefront::v1::storefront_service_client::StorefrontServiceClient;
+    use crate::storefront::v1::storefront_service_server::{StorefrontService, StorefrontServiceServer};
+    use crate::storefront::v1::{
+        CheckoutPage, GetCheckoutPageRequest, GetHomeRequest, GetProductPageRequest, HomePage, ProductPage,
+    };
+
+    struct Storefront;
+
+    #[tonic::async_trait]
+    impl StorefrontService for Storefront {
+        async fn get_home(&self, _: tonic::Request<GetHomeRequest>) -> Result<tonic::Response<HomePage>, Status> {
+            Ok(tonic::Response::new(HomePage::default()))
+        }
+
+        async fn get_product_page(
+            &self,
+            _: tonic::Request<GetProductPageRequest>,
+        ) -> Result<tonic::Response<ProductPage>, Status> {
+            Ok(tonic::Response::new(ProductPage::default()))
+        }
+
+        async fn get_checkout_page(
+            &self,
+            _: tonic::Request<GetCheckoutPageRequest>,
+        ) -> Result<tonic::Response<CheckoutPage>, Status> {
+            Ok(tonic::Response::new(CheckoutPage::default()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_breaks_a_rule_never_reaches_its_handler() {
+        let mut client = StorefrontServiceClient::new(StorefrontServiceServer::new(Storefront));
+        let home = |currency_code: &str| GetHomeRequest { currency_code: currency_code.to_owned() };
+        client.get_home(home("")).await.unwrap();
+        client.get_home(home("EUR")).await.unwrap();
+
+        let status = client.get_home(home("euro")).await.unwrap_err();
+
+        assert_eq!(status.code(), tonic::Code::InvalidArgument);
+        let details = rpc::Status::decode(status.details()).unwrap();
+        let bad_request: BadRequest = details.details[0].unpack().unwrap().unwrap();
+        assert_eq!(bad_request.field_violations[0].field, "currency_code");
+        assert_eq!(bad_request.field_violations[0].reason, "STRING_PATTERN");
+    }
+
     #[test]
     fn every_violation_is_told_with_its_field() {
-        let violation = |field: &str| Violation { field: field.to_owned(), rule: "int32.gt", message: "must be greater than 0".to_owned() };
+        let violation = |field: &str| Violation {
+            field: field.to_owned(),
+            rule: "int32.gt",
+            message: "must be greater than 0".to_owned(),
+        };
         let status = invalid_argument(&[violation("items[3].quantity"), violation("page_size")]);
         assert_eq!(status.message(), "items[3].quantity must be greater than 0 (and 1 more)");
         let details = rpc::Status::decode(status.details()).unwrap();

@@ -1,13 +1,14 @@
 //! The contracts of Stoa: one line a package, generated from `proto/`, and nothing decided here.
 //!
 //! A service finds its messages, client, server, events and contract table under its own name
-//! ([`ordering::v1`](crate::catalog::v1) and so on); [`METHODS`] holds the promises of all methods, [`json::TABLE`] the JSON
+//! ([`ordering::v1`] and so on); [`METHODS`] holds the promises of all methods, [`json::TABLE`] the JSON
 //! of all messages, [`DESCRIPTOR_SET`] the descriptors with every option.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod codec;
-
+#[cfg(test)]
+mod events;
 pub mod json;
 mod money;
 #[cfg(test)]

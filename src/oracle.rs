@@ -33,11 +33,18 @@ impl Filler {
             }
             "google.protobuf.FieldMask" => {
                 let paths = ["name", "unit_price", "unit_price.currency_code", "a.b_c"];
-                let chosen = (0..self.below(3)).map(|_| Value::String(paths[self.below(4) as usize].to_owned())).collect();
+                let chosen =
+                    (0..self.below(3)).map(|_| Value::String(paths[self.below(4) as usize].to_owned())).collect();
                 message.set_field_by_name("paths", Value::List(chosen));
             }
             "google.protobuf.Any" => {
-                let names = ["google.rpc.ErrorInfo", "google.rpc.BadRequest", "google.protobuf.Duration", "google.protobuf.Timestamp", "google.type.Money"];
+                let names = [
+                    "google.rpc.ErrorInfo",
+                    "google.rpc.BadRequest",
+                    "google.protobuf.Duration",
+                    "google.protobuf.Timestamp",
+                    "google.type.Money",
+                ];
                 let name = names[self.below(5) as usize];
                 let inner = self.pool.get_message_by_name(name).unwrap();
                 let inner = self.message(&inner, 0);
@@ -123,7 +130,11 @@ fn the_json_of_every_message_is_what_prost_reflect_makes_of_it() {
             let theirs = serde_json::to_value(&dynamic).unwrap();
             assert_eq!(ours, theirs, "{name}");
             for wire in [(message.to_wire)(&text), (message.from_value)(theirs)] {
-                let back = DynamicMessage::decode(descriptor.clone(), wire.unwrap_or_else(|error| panic!("{name}: {error}: {ours}")).as_slice()).unwrap();
+                let back = DynamicMessage::decode(
+                    descriptor.clone(),
+                    wire.unwrap_or_else(|error| panic!("{name}: {error}: {ours}")).as_slice(),
+                )
+                .unwrap();
                 assert_eq!(back, dynamic, "{name}");
             }
         }
@@ -146,7 +157,10 @@ fn json_that_is_no_message_of_the_contract_is_refused() {
         ("google.rpc.Status", r#"{"details": [{"reason": "x"}]}"#),
         ("google.rpc.Status", r#"{"details": [{"@type": "google.rpc.ErrorInfo"}]}"#),
         ("google.rpc.Status", r#"{"details": [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "x": 1}]}"#),
-        ("google.rpc.Status", r#"{"details": [{"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1s", "x": 1}]}"#),
+        (
+            "google.rpc.Status",
+            r#"{"details": [{"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1s", "x": 1}]}"#,
+        ),
         ("google.protobuf.FieldMask", r#""unit_price""#),
         ("google.protobuf.FieldMask", r#""a,,b""#),
     ];
@@ -181,7 +195,10 @@ fn the_descriptor_set_carries_the_options_of_the_contract() {
     let pool = DescriptorPool::decode(DESCRIPTOR_SET).unwrap();
     for option in ["google.api.http", "stoa.contract.v1.policy"] {
         let extension = pool.get_extension_by_name(option).unwrap();
-        let carried = pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()).filter(|method| method.options().has_extension(&extension));
+        let carried = pool
+            .services()
+            .flat_map(|service| service.methods().collect::<Vec<_>>())
+            .filter(|method| method.options().has_extension(&extension));
         assert!(carried.count() > 0, "{option}");
     }
 }

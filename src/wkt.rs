@@ -62,7 +62,9 @@ impl Serialize for Any {
             return serializer.serialize_map(Some(0))?.end();
         }
         let name = self.type_name();
-        let message = json::TABLE.get(name).ok_or_else(|| S::Error::custom(format!("the type {name:?} of an Any is not known")))?;
+        let message = json::TABLE
+            .get(name)
+            .ok_or_else(|| S::Error::custom(format!("the type {name:?} of an Any is not known")))?;
         let text = (message.from_wire)(&self.value).map_err(S::Error::custom)?;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("@type", &self.type_url)?;
@@ -93,9 +95,13 @@ impl<'de> Deserialize<'de> for Any {
         }
         let mut any = Self { type_url, value: Vec::new() };
         let name = any.type_name();
-        let message = json::TABLE.get(name).ok_or_else(|| D::Error::custom(format!("the type {name:?} of an Any is not known")))?;
+        let message = json::TABLE
+            .get(name)
+            .ok_or_else(|| D::Error::custom(format!("the type {name:?} of an Any is not known")))?;
         let inner = if has_special_json(name) {
-            let value = fields.remove("value").ok_or_else(|| D::Error::custom(format!("an Any of {name} must have a \"value\"")))?;
+            let value = fields
+                .remove("value")
+                .ok_or_else(|| D::Error::custom(format!("an Any of {name} must have a \"value\"")))?;
             if let Some(key) = fields.keys().next() {
                 return Err(D::Error::custom(format!("unknown field {key:?} in an Any of {name}")));
             }
@@ -156,7 +162,8 @@ impl Serialize for FieldMask {
             if index > 0 {
                 text.push(',');
             }
-            let camel = to_camel(path).ok_or_else(|| S::Error::custom(format!("the path {path:?} has no JSON form")))?;
+            let camel =
+                to_camel(path).ok_or_else(|| S::Error::custom(format!("the path {path:?} has no JSON form")))?;
             text.push_str(&camel);
         }
         serializer.serialize_str(&text)
@@ -177,7 +184,9 @@ impl<'de> Deserialize<'de> for FieldMask {
                 if text.is_empty() {
                     return Ok(FieldMask::default());
                 }
-                let path = |path| to_snake(path).ok_or_else(|| E::custom(format!("{path:?} is no field path in lowerCamelCase")));
+                let path = |path| {
+                    to_snake(path).ok_or_else(|| E::custom(format!("{path:?} is no field path in lowerCamelCase")))
+                };
                 Ok(FieldMask { paths: text.split(',').map(path).collect::<Result<_, _>>()? })
             }
         }

@@ -70,7 +70,11 @@ fn methods(tree: &Tree, problems: &mut Vec<Problem>) -> Vec<Method> {
     for descriptor in services().flat_map(|service| service.methods().collect::<Vec<_>>()) {
         let mut faults = Vec::new();
         methods.push(method(tree, &descriptor, &known, &mut routes, &mut faults));
-        let problem = |text| Problem { file: descriptor.parent_file().name().to_owned(), subject: descriptor.full_name().to_owned(), text };
+        let problem = |text| Problem {
+            file: descriptor.parent_file().name().to_owned(),
+            subject: descriptor.full_name().to_owned(),
+            text,
+        };
         problems.extend(faults.into_iter().map(problem));
     }
     methods.sort_by(|a, b| a.path.cmp(&b.path));
@@ -105,15 +109,20 @@ fn method(
     }
 
     let input = descriptor.input();
-    let request_id = input.get_field_by_name("request_id").is_some_and(|field| field.kind() == Kind::String && !field.is_list());
+    let request_id =
+        input.get_field_by_name("request_id").is_some_and(|field| field.kind() == Kind::String && !field.is_list());
     let secret_reply = options::secret_reply(tree, descriptor);
-    let idempotency = match descriptor.method_descriptor_proto().options.as_ref().map(|options| options.idempotency_level()) {
-        Some(prost_types::method_options::IdempotencyLevel::NoSideEffects) => "NoSideEffects",
-        Some(prost_types::method_options::IdempotencyLevel::Idempotent) => "Idempotent",
-        Some(prost_types::method_options::IdempotencyLevel::IdempotencyUnknown) | None => "Unknown",
-    };
+    let idempotency =
+        match descriptor.method_descriptor_proto().options.as_ref().map(|options| options.idempotency_level()) {
+            Some(prost_types::method_options::IdempotencyLevel::NoSideEffects) => "NoSideEffects",
+            Some(prost_types::method_options::IdempotencyLevel::Idempotent) => "Idempotent",
+            Some(prost_types::method_options::IdempotencyLevel::IdempotencyUnknown) | None => "Unknown",
+        };
     if idempotency == "Unknown" && !request_id && !secret_reply {
-        faults.push(format!("has effects, and can be repeated neither by idempotency_level nor by a request_id in {}", input.full_name()));
+        faults.push(format!(
+            "has effects, and can be repeated neither by idempotency_level nor by a request_id in {}",
+            input.full_name()
+        ));
     }
     let deadline = options::deadline(tree, descriptor);
     if deadline.is_some_and(|deadline| deadline <= (0, 0)) {
@@ -141,7 +150,12 @@ fn method(
     }
 }
 
-fn binding(method: &MethodDescriptor, rule: &Http, routes: &mut BTreeMap<(String, String), String>, faults: &mut Vec<String>) {
+fn binding(
+    method: &MethodDescriptor,
+    rule: &Http,
+    routes: &mut BTreeMap<(String, String), String>,
+    faults: &mut Vec<String>,
+) {
     let input = method.input();
     let verb = rule.verb.to_uppercase();
     if rule.verb.is_empty() || rule.verb == "custom" {
@@ -154,9 +168,13 @@ fn binding(method: &MethodDescriptor, rule: &Http, routes: &mut BTreeMap<(String
     };
     for variable in &template.variables {
         match field_at(&input, variable) {
-            None => faults.push(format!("binds the path variable {variable:?}, which is no field of {}", input.full_name())),
+            None => {
+                faults.push(format!("binds the path variable {variable:?}, which is no field of {}", input.full_name()))
+            }
             Some(field) if field.is_list() || field.is_map() || !is_path_kind(&field.kind()) => {
-                faults.push(format!("binds the path variable {variable:?}, which is not a single string, number, bool or enum"));
+                faults.push(format!(
+                    "binds the path variable {variable:?}, which is not a single string, number, bool or enum"
+                ));
             }
             Some(_) => {}
         }
@@ -198,8 +216,16 @@ fn events(tree: &Tree, problems: &mut Vec<Problem>) -> BTreeMap<String, Vec<(Mes
     for (name, package) in &tree.packages {
         let mut list = Vec::new();
         for message in &package.messages {
-            let Some(schema) = options::event_schema(tree, message) else { continue };
-            let mut fault = |text: &str| problems.push(Problem { file: message.parent_file().name().to_owned(), subject: message.full_name().to_owned(), text: text.to_owned() });
+            let Some(schema) = options::event_schema(tree, message) else {
+                continue;
+            };
+            let mut fault = |text: &str| {
+                problems.push(Problem {
+                    file: message.parent_file().name().to_owned(),
+                    subject: message.full_name().to_owned(),
+                    text: text.to_owned(),
+                })
+            };
             if schema == 0 {
                 fault("is an event without a schema version");
             }
@@ -208,10 +234,17 @@ fn events(tree: &Tree, problems: &mut Vec<Problem>) -> BTreeMap<String, Vec<(Mes
             }
             list.push((message.clone(), schema));
         }
-        let taken = package.messages.iter().find(|message| message.parent_message().is_none() && names::camel(message.name()) == "Event");
+        let taken = package
+            .messages
+            .iter()
+            .find(|message| message.parent_message().is_none() && names::camel(message.name()) == "Event");
         if let Some(message) = taken.filter(|_| !list.is_empty()) {
             let text = "has the name of the package's set of events".to_owned();
-            problems.push(Problem { file: message.parent_file().name().to_owned(), subject: message.full_name().to_owned(), text });
+            problems.push(Problem {
+                file: message.parent_file().name().to_owned(),
+                subject: message.full_name().to_owned(),
+                text,
+            });
         }
         if !list.is_empty() {
             list.sort_by(|(a, _), (b, _)| a.name().cmp(b.name()));
@@ -229,14 +262,22 @@ fn fields(tree: &Tree, mut contract: Contract, problems: &mut Vec<Problem>) -> C
         if !exclusive.is_empty() {
             contract.exclusive.insert(message.full_name().to_owned(), exclusive);
         }
-        problems.extend(faults.into_iter().map(|text| Problem { file: file.clone(), subject: message.full_name().to_owned(), text }));
+        problems.extend(faults.into_iter().map(|text| Problem {
+            file: file.clone(),
+            subject: message.full_name().to_owned(),
+            text,
+        }));
         for field in message.fields() {
             let mut faults = Vec::new();
             let rules = rules::of_field(tree, &field, &mut faults);
             if options::personal(tree, &field) && !may_be_personal(&field) {
                 faults.push("is marked personal and is no text: mark the text fields below it".to_owned());
             }
-            problems.extend(faults.into_iter().map(|text| Problem { file: file.clone(), subject: field.full_name().to_owned(), text }));
+            problems.extend(faults.into_iter().map(|text| Problem {
+                file: file.clone(),
+                subject: field.full_name().to_owned(),
+                text,
+            }));
             if !rules.is_empty() || rules.ignore {
                 contract.rules.insert(field.full_name().to_owned(), rules);
             }

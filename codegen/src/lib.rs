@@ -28,7 +28,8 @@ pub fn compile(proto_root: &Path, out_dir: &Path) -> Result<(), Errors> {
     let contract = check::check(&tree)?;
     for (name, content) in emit::files(&tree, &contract)? {
         let path = out_dir.join(&name);
-        std::fs::write(&path, content).map_err(|error| Problem::of_file(path.display().to_string(), error.to_string()))?;
+        std::fs::write(&path, content)
+            .map_err(|error| Problem::of_file(path.display().to_string(), error.to_string()))?;
     }
     Ok(())
 }

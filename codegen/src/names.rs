@@ -9,9 +9,10 @@ use crate::tree::Tree;
 pub(crate) const OWN_WELL_KNOWN: [&str; 4] = ["Any", "Duration", "FieldMask", "Timestamp"];
 
 const KEYWORDS: [&str; 48] = [
-    "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "do", "dyn", "else", "enum", "false", "final", "fn", "for",
-    "gen", "if", "impl", "in", "let", "loop", "macro", "match", "mod", "move", "mut", "override", "priv", "pub", "ref", "return", "static", "struct",
-    "trait", "true", "try", "type", "typeof", "unsafe", "unsized", "use", "virtual", "where", "while", "yield", "union",
+    "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "do", "dyn", "else", "enum",
+    "false", "final", "fn", "for", "gen", "if", "impl", "in", "let", "loop", "macro", "match", "mod", "move", "mut",
+    "override", "priv", "pub", "ref", "return", "static", "struct", "trait", "true", "try", "type", "typeof", "unsafe",
+    "unsized", "use", "virtual", "where", "while", "yield", "union",
 ];
 
 fn escaped(ident: String) -> String {
@@ -51,7 +52,11 @@ pub(crate) fn message(message: &MessageDescriptor) -> String {
 
 /// The Rust type of a message of `google.protobuf`.
 pub(crate) fn well_known(name: &str) -> String {
-    if OWN_WELL_KNOWN.contains(&name) { format!("crate::wkt::{name}") } else { format!("::pbjson_types::{}", camel(name)) }
+    if OWN_WELL_KNOWN.contains(&name) {
+        format!("crate::wkt::{name}")
+    } else {
+        format!("::pbjson_types::{}", camel(name))
+    }
 }
 
 /// The Rust type of an enum from anywhere in the generated crate.

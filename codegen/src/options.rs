@@ -55,7 +55,9 @@ pub(crate) fn span(message: &DynamicMessage) -> (i64, i32) {
 }
 
 pub(crate) fn secret_reply(tree: &Tree, method: &MethodDescriptor) -> bool {
-    extension(tree, &method.options(), "stoa.contract.v1.secret_reply").and_then(|value| value.as_bool()).unwrap_or(false)
+    extension(tree, &method.options(), "stoa.contract.v1.secret_reply")
+        .and_then(|value| value.as_bool())
+        .unwrap_or(false)
 }
 
 pub(crate) fn max_request_bytes(tree: &Tree, method: &MethodDescriptor) -> Option<u32> {
@@ -84,8 +86,12 @@ pub(crate) struct Http {
 
 /// The principal binding of a method and its additional ones.
 pub(crate) fn http(tree: &Tree, method: &MethodDescriptor) -> Vec<Http> {
-    let Some(value) = extension(tree, &method.options(), "google.api.http") else { return Vec::new() };
-    let Some(rule) = value.as_message() else { return Vec::new() };
+    let Some(value) = extension(tree, &method.options(), "google.api.http") else {
+        return Vec::new();
+    };
+    let Some(rule) = value.as_message() else {
+        return Vec::new();
+    };
     let mut bindings = vec![binding(rule)];
     if let Some(Value::List(additional)) = set(rule, "additional_bindings") {
         bindings.extend(additional.iter().filter_map(Value::as_message).map(binding));
@@ -94,7 +100,8 @@ pub(crate) fn http(tree: &Tree, method: &MethodDescriptor) -> Vec<Http> {
 }
 
 fn binding(rule: &DynamicMessage) -> Http {
-    let pattern = ["get", "put", "post", "delete", "patch", "custom"].into_iter().find_map(|verb| Some((verb, set(rule, verb)?)));
+    let pattern =
+        ["get", "put", "post", "delete", "patch", "custom"].into_iter().find_map(|verb| Some((verb, set(rule, verb)?)));
     let (verb, template) = pattern.unwrap_or(("", Value::String(String::new())));
     Http {
         verb: verb.to_owned(),

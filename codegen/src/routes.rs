@@ -32,7 +32,8 @@ impl Template {
         let mut template = Self { segments: Vec::new(), verb, variables: Vec::new() };
         for part in split(path) {
             if let Some(variable) = part.strip_prefix('{') {
-                let inner = variable.strip_suffix('}').ok_or_else(|| format!("path {text:?} has an unclosed variable"))?;
+                let inner =
+                    variable.strip_suffix('}').ok_or_else(|| format!("path {text:?} has an unclosed variable"))?;
                 let (name, pattern) = inner.split_once('=').unwrap_or((inner, "*"));
                 if name.is_empty() {
                     return Err(format!("path {text:?} has a variable without a name"));
@@ -126,7 +127,17 @@ mod tests {
 
     #[test]
     fn templates_that_are_none_are_refused() {
-        for bad in ["v1/orders", "/v1//orders", "/v1/{name", "/v1/{=orders/*}", "/v1/**/a", "/v1/orders:", "/v1/{a}/{a}", "/v1/a b", "/"] {
+        for bad in [
+            "v1/orders",
+            "/v1//orders",
+            "/v1/{name",
+            "/v1/{=orders/*}",
+            "/v1/**/a",
+            "/v1/orders:",
+            "/v1/{a}/{a}",
+            "/v1/a b",
+            "/",
+        ] {
             assert!(Template::parse(bad).is_err(), "{bad}");
         }
     }

@@ -43,14 +43,24 @@ const RULES: &str = "::contract::rules";
 
 impl FieldRules {
     pub(crate) fn is_empty(&self) -> bool {
-        !self.required && self.value.is_none() && self.count.is_none() && !self.unique && self.items.is_none() && self.keys.is_none() && self.values.is_none()
+        !self.required
+            && self.value.is_none()
+            && self.count.is_none()
+            && !self.unique
+            && self.items.is_none()
+            && self.keys.is_none()
+            && self.values.is_none()
     }
 }
 
 /// Reads the rules of a field; adds what is wrong with them to `faults`.
 pub(crate) fn of_field(tree: &Tree, field: &FieldDescriptor, faults: &mut Vec<String>) -> FieldRules {
-    let Some(value) = extension(tree, &field.options(), "buf.validate.field") else { return FieldRules::default() };
-    let Some(rules) = value.as_message() else { return FieldRules::default() };
+    let Some(value) = extension(tree, &field.options(), "buf.validate.field") else {
+        return FieldRules::default();
+    };
+    let Some(rules) = value.as_message() else {
+        return FieldRules::default();
+    };
     let shape = if field.is_map() {
         Shape::Map
     } else if field.cardinality() == Cardinality::Repeated {
@@ -63,8 +73,12 @@ pub(crate) fn of_field(tree: &Tree, field: &FieldDescriptor, faults: &mut Vec<St
 
 /// Reads the rules that a message has over several of its fields.
 pub(crate) fn exclusive(tree: &Tree, message: &MessageDescriptor, faults: &mut Vec<String>) -> Vec<Exclusive> {
-    let Some(value) = extension(tree, &message.options(), "buf.validate.message") else { return Vec::new() };
-    let Some(rules) = value.as_message() else { return Vec::new() };
+    let Some(value) = extension(tree, &message.options(), "buf.validate.message") else {
+        return Vec::new();
+    };
+    let Some(rules) = value.as_message() else {
+        return Vec::new();
+    };
     let mut groups = Vec::new();
     for (descriptor, value) in rules.fields() {
         if descriptor.name() != "oneof" {
@@ -89,7 +103,9 @@ pub(crate) fn exclusive(tree: &Tree, message: &MessageDescriptor, faults: &mut V
 
 /// Whether the schema's own `oneof` must have one of its fields set.
 pub(crate) fn oneof_required(tree: &Tree, oneof: &prost_reflect::OneofDescriptor) -> bool {
-    let Some(value) = extension(tree, &oneof.options(), "buf.validate.oneof") else { return false };
+    let Some(value) = extension(tree, &oneof.options(), "buf.validate.oneof") else {
+        return false;
+    };
     value.as_message().and_then(|rules| set(rules, "required")).and_then(|value| value.as_bool()).unwrap_or(false)
 }
 
@@ -197,15 +213,22 @@ fn text(rules: &DynamicMessage, faults: &mut Vec<String>) -> Option<Rule> {
     for (descriptor, value) in rules.fields() {
         match descriptor.name() {
             "const" => fields.push(format!("equal: Some({:?})", value.as_str().unwrap_or_default())),
-            name @ ("len" | "min_len" | "max_len" | "max_bytes") => fields.push(format!("{name}: Some({})", value.as_u64().unwrap_or_default())),
-            name @ ("prefix" | "suffix" | "contains" | "not_contains") => fields.push(format!("{name}: Some({:?})", value.as_str().unwrap_or_default())),
+            name @ ("len" | "min_len" | "max_len" | "max_bytes") => {
+                fields.push(format!("{name}: Some({})", value.as_u64().unwrap_or_default()))
+            }
+            name @ ("prefix" | "suffix" | "contains" | "not_contains") => {
+                fields.push(format!("{name}: Some({:?})", value.as_str().unwrap_or_default()))
+            }
             "in" => fields.push(format!("one_of: &{:?}", strings(value))),
             "not_in" => fields.push(format!("none_of: &{:?}", strings(value))),
             "pattern" => {
                 let text = value.as_str().unwrap_or_default();
                 if let Err(error) = regex::Regex::new(text) {
                     let reason = error.to_string();
-                    faults.push(format!("the pattern {text:?} is no regular expression: {}", reason.lines().last().unwrap_or_default()));
+                    faults.push(format!(
+                        "the pattern {text:?} is no regular expression: {}",
+                        reason.lines().last().unwrap_or_default()
+                    ));
                 }
                 pattern = Some(text.to_owned());
                 fields.push("pattern: Some(&PATTERN)".to_owned());
@@ -242,7 +265,14 @@ fn numeric(kind: &Kind) -> &'static str {
         Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => "i64",
         Kind::Uint32 | Kind::Fixed32 => "u32",
         Kind::Uint64 | Kind::Fixed64 => "u64",
-        Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 | Kind::Bool | Kind::String | Kind::Bytes | Kind::Message(_) | Kind::Enum(_) => "i32",
+        Kind::Int32
+        | Kind::Sint32
+        | Kind::Sfixed32
+        | Kind::Bool
+        | Kind::String
+        | Kind::Bytes
+        | Kind::Message(_)
+        | Kind::Enum(_) => "i32",
     }
 }
 
@@ -281,10 +311,16 @@ fn number(rules: &DynamicMessage, kind: &Kind, faults: &mut Vec<String>) -> Opti
     if let (Some(lower), Some(upper)) = (lower, upper)
         && as_float(&lower) > as_float(&upper)
     {
-        faults.push(format!("the rules of {} leave no value: above {} and below {}", group_of(kind), literal(&lower), literal(&upper)));
+        faults.push(format!(
+            "the rules of {} leave no value: above {} and below {}",
+            group_of(kind),
+            literal(&lower),
+            literal(&upper)
+        ));
     }
     let rust_type = format!("Number<{}>", numeric(kind));
-    (!fields.is_empty()).then(|| rule(&rust_type, format!("{RULES}::Number {{ {}, ..{RULES}::Number::ANY }}", fields.join(", "))))
+    (!fields.is_empty())
+        .then(|| rule(&rust_type, format!("{RULES}::Number {{ {}, ..{RULES}::Number::ANY }}", fields.join(", "))))
 }
 
 fn choice(rules: &DynamicMessage, kind: &Kind, faults: &mut Vec<String>) -> Option<Rule> {
@@ -302,7 +338,10 @@ fn choice(rules: &DynamicMessage, kind: &Kind, faults: &mut Vec<String>) -> Opti
                 let list: Vec<_> = value.as_list().unwrap_or_default().iter().map(literal).collect();
                 for number in value.as_list().unwrap_or_default().iter().filter_map(Value::as_i32) {
                     if enumeration.get_value(number).is_none() {
-                        faults.push(format!("enum.{name} names {number}, which {} does not define", enumeration.full_name()));
+                        faults.push(format!(
+                            "enum.{name} names {number}, which {} does not define",
+                            enumeration.full_name()
+                        ));
                     }
                 }
                 fields.push(format!("{}: &[{}]", if name == "in" { "one_of" } else { "none_of" }, list.join(", ")));
@@ -310,19 +349,23 @@ fn choice(rules: &DynamicMessage, kind: &Kind, faults: &mut Vec<String>) -> Opti
             other => unsupported("enum", other, faults),
         }
     }
-    (!fields.is_empty()).then(|| rule("Choice", format!("{RULES}::Choice {{ {}, ..{RULES}::Choice::ANY }}", fields.join(", "))))
+    (!fields.is_empty())
+        .then(|| rule("Choice", format!("{RULES}::Choice {{ {}, ..{RULES}::Choice::ANY }}", fields.join(", "))))
 }
 
 fn bounds(group: &str, rules: &DynamicMessage, faults: &mut Vec<String>) -> Option<Rule> {
     let mut fields = Vec::new();
     for (descriptor, value) in rules.fields() {
         match (descriptor.name(), value.as_message()) {
-            (name @ ("gt" | "gte" | "lt" | "lte"), Some(bound)) => fields.push(format!("{name}: Some({:?})", span(bound))),
+            (name @ ("gt" | "gte" | "lt" | "lte"), Some(bound)) => {
+                fields.push(format!("{name}: Some({:?})", span(bound)))
+            }
             (other, _) => unsupported(group, other, faults),
         }
     }
     let every = group.to_uppercase();
-    (!fields.is_empty()).then(|| rule("Span", format!("{RULES}::Span {{ {}, ..{RULES}::Span::{every} }}", fields.join(", "))))
+    (!fields.is_empty())
+        .then(|| rule("Span", format!("{RULES}::Span {{ {}, ..{RULES}::Span::{every} }}", fields.join(", "))))
 }
 
 /// A rule of how many there are; fields of other meaning are left to the caller.
@@ -333,18 +376,30 @@ fn count(of: &str, rules: &DynamicMessage, [exactly, min, max]: [&str; 3], fault
             unsupported(&of.to_lowercase(), name, faults);
         }
     }
-    let number = |name: &str| if name.is_empty() { None } else { set(rules, name).and_then(|value| value.as_u64()) };
+    let number = |name: &str| {
+        if name.is_empty() { None } else { set(rules, name).and_then(|value| value.as_u64()) }
+    };
     let (exactly, min, max) = (number(exactly), number(min), number(max));
     ordered(&of.to_lowercase(), min, max, faults);
     let any = exactly.is_some() || min.is_some() || max.is_some();
-    any.then(|| rule("Count", format!("{RULES}::Count {{ of: {RULES}::Counted::{of}, exactly: {exactly:?}, min: {min:?}, max: {max:?} }}")))
+    any.then(|| {
+        rule(
+            "Count",
+            format!(
+                "{RULES}::Count {{ of: {RULES}::Counted::{of}, exactly: {exactly:?}, min: {min:?}, max: {max:?} }}"
+            ),
+        )
+    })
 }
 
 fn list(result: &mut FieldRules, rules: &DynamicMessage, kind: &Kind, faults: &mut Vec<String>) {
     result.count = count("Items", rules, ["", "min_items", "max_items"], faults);
     result.unique = set(rules, "unique").and_then(|value| value.as_bool()).unwrap_or(false);
     if result.unique && matches!(kind, Kind::Message(_) | Kind::Float | Kind::Double) {
-        faults.push(format!("the rule \"repeated.unique\" does not fit elements of type {}", describe(Shape::Single, kind)));
+        faults.push(format!(
+            "the rule \"repeated.unique\" does not fit elements of type {}",
+            describe(Shape::Single, kind)
+        ));
     }
     result.items = nested(rules, "items", kind, faults);
 }

@@ -10,13 +10,16 @@ use crate::errors::{Errors, Problem};
 /// Packages that exist to carry options: their messages are read by this compiler and by nobody at run time.
 const OPTIONS_ONLY: [&str; 1] = ["buf.validate"];
 
+/// A file, and the path of an element inside it.
+type Place = (String, Vec<i32>);
+
 pub(crate) struct Tree {
     pub(crate) pool: DescriptorPool,
     /// The encoded descriptor set of all files and their imports, options included.
     pub(crate) descriptors: Vec<u8>,
     pub(crate) packages: BTreeMap<String, Package>,
     /// Comments by file and path inside it.
-    comments: HashMap<(String, Vec<i32>), Vec<String>>,
+    comments: HashMap<Place, Vec<String>>,
 }
 
 #[derive(Default)]
@@ -51,7 +54,10 @@ impl Tree {
         }
         Errors::unless_empty(problems)?;
 
-        let own: BTreeSet<String> = paths.iter().filter_map(|path| Some(path.strip_prefix(root).ok()?.to_string_lossy().replace('\\', "/"))).collect();
+        let own: BTreeSet<String> = paths
+            .iter()
+            .filter_map(|path| Some(path.strip_prefix(root).ok()?.to_string_lossy().replace('\\', "/")))
+            .collect();
         let pool = compiler.descriptor_pool();
         let mut tree = Self {
             descriptors: compiler.encode_file_descriptor_set(),
@@ -112,8 +118,10 @@ fn find(folder: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
     Ok(())
 }
 
-fn comments(file: &FileDescriptor) -> Vec<((String, Vec<i32>), Vec<String>)> {
-    let Some(info) = &file.file_descriptor_proto().source_code_info else { return Vec::new() };
+fn comments(file: &FileDescriptor) -> Vec<(Place, Vec<String>)> {
+    let Some(info) = &file.file_descriptor_proto().source_code_info else {
+        return Vec::new();
+    };
     info.location
         .iter()
         .filter_map(|location| {

@@ -10,7 +10,10 @@ const POLICY: &str = "option (stoa.contract.v1.policy) = { access: ACCESS_CUSTOM
 
 /// The faults of a service whose one method has these options, on requests with these fields.
 fn method(fields: &str, options: &str) -> Vec<String> {
-    service(&format!("message TestRequest {{ {fields} }}"), &format!("rpc Test(TestRequest) returns (TestResponse) {{ {options} }}"))
+    service(
+        &format!("message TestRequest {{ {fields} }}"),
+        &format!("rpc Test(TestRequest) returns (TestResponse) {{ {options} }}"),
+    )
 }
 
 fn service(messages: &str, methods: &str) -> Vec<String> {
@@ -69,41 +72,69 @@ fn two_routes_that_collide() {
                option (google.api.http) = {{ get: \"/v1/{{name=things/*}}\" }}; }}"
         ),
     );
-    assert_fault(&faults, METHOD, "has the route GET /v1/{name=things/*}, which collides with that of stoa.test.v1.TestService.Other");
+    assert_fault(
+        &faults,
+        METHOD,
+        "has the route GET /v1/{name=things/*}, which collides with that of stoa.test.v1.TestService.Other",
+    );
 }
 
 #[test]
 fn a_route_that_collides_only_as_an_additional_binding() {
     let faults = method(
         "string request_id = 1;",
-        &format!("{POLICY} option (google.api.http) = {{ post: \"/v1/things\" body: \"*\" additional_bindings {{ post: \"/v1/things\" body: \"*\" }} }};"),
+        &format!(
+            "{POLICY} option (google.api.http) = {{ post: \"/v1/things\" body: \"*\" additional_bindings {{ post: \"/v1/things\" body: \"*\" }} }};"
+        ),
     );
-    assert_fault(&faults, METHOD, "has the route POST /v1/things, which collides with that of stoa.test.v1.TestService.Test");
+    assert_fault(
+        &faults,
+        METHOD,
+        "has the route POST /v1/things, which collides with that of stoa.test.v1.TestService.Test",
+    );
 }
 
 #[test]
 fn a_path_variable_that_is_no_field() {
-    let faults = method("string request_id = 1;", &format!("{POLICY} option (google.api.http) = {{ post: \"/v1/{{thing=things/*}}\" body: \"*\" }};"));
+    let faults = method(
+        "string request_id = 1;",
+        &format!("{POLICY} option (google.api.http) = {{ post: \"/v1/{{thing=things/*}}\" body: \"*\" }};"),
+    );
     assert_fault(&faults, METHOD, "binds the path variable \"thing\", which is no field of stoa.test.v1.TestRequest");
 }
 
 #[test]
 fn a_path_variable_that_is_no_single_text() {
-    for fields in ["string request_id = 1; repeated string thing = 2;", "string request_id = 1; TestResponse thing = 2;"] {
-        let faults = method(fields, &format!("{POLICY} option (google.api.http) = {{ post: \"/v1/{{thing=things/*}}\" body: \"*\" }};"));
-        assert_fault(&faults, METHOD, "binds the path variable \"thing\", which is not a single string, number, bool or enum");
+    for fields in
+        ["string request_id = 1; repeated string thing = 2;", "string request_id = 1; TestResponse thing = 2;"]
+    {
+        let faults = method(
+            fields,
+            &format!("{POLICY} option (google.api.http) = {{ post: \"/v1/{{thing=things/*}}\" body: \"*\" }};"),
+        );
+        assert_fault(
+            &faults,
+            METHOD,
+            "binds the path variable \"thing\", which is not a single string, number, bool or enum",
+        );
     }
 }
 
 #[test]
 fn a_body_on_get() {
-    let faults = method("string request_id = 1;", &format!("{POLICY} option (google.api.http) = {{ get: \"/v1/things\" body: \"*\" }};"));
+    let faults = method(
+        "string request_id = 1;",
+        &format!("{POLICY} option (google.api.http) = {{ get: \"/v1/things\" body: \"*\" }};"),
+    );
     assert_fault(&faults, METHOD, "has a body on GET");
 }
 
 #[test]
 fn a_body_that_is_no_field() {
-    let faults = method("string request_id = 1;", &format!("{POLICY} option (google.api.http) = {{ post: \"/v1/things\" body: \"thing\" }};"));
+    let faults = method(
+        "string request_id = 1;",
+        &format!("{POLICY} option (google.api.http) = {{ post: \"/v1/things\" body: \"thing\" }};"),
+    );
     assert_fault(&faults, METHOD, "binds the body to \"thing\", which is no field of stoa.test.v1.TestRequest");
 }
 
@@ -111,21 +142,30 @@ fn a_body_that_is_no_field() {
 fn a_reply_body_that_is_no_field() {
     let faults = method(
         "string request_id = 1;",
-        &format!("{POLICY} option (google.api.http) = {{ post: \"/v1/things\" body: \"*\" response_body: \"thing\" }};"),
+        &format!(
+            "{POLICY} option (google.api.http) = {{ post: \"/v1/things\" body: \"*\" response_body: \"thing\" }};"
+        ),
     );
     assert_fault(&faults, METHOD, "answers with \"thing\", which is no field of stoa.test.v1.TestResponse");
 }
 
 #[test]
 fn a_path_that_is_no_template() {
-    let faults = method("string request_id = 1;", &format!("{POLICY} option (google.api.http) = {{ post: \"v1/things\" body: \"*\" }};"));
+    let faults = method(
+        "string request_id = 1;",
+        &format!("{POLICY} option (google.api.http) = {{ post: \"v1/things\" body: \"*\" }};"),
+    );
     assert_fault(&faults, METHOD, "path \"v1/things\" must begin with a slash");
 }
 
 #[test]
 fn a_method_with_effects_that_cannot_be_repeated() {
     let faults = method("string name = 1;", POLICY);
-    assert_fault(&faults, METHOD, "has effects, and can be repeated neither by idempotency_level nor by a request_id in stoa.test.v1.TestRequest");
+    assert_fault(
+        &faults,
+        METHOD,
+        "has effects, and can be repeated neither by idempotency_level nor by a request_id in stoa.test.v1.TestRequest",
+    );
 }
 
 #[test]
@@ -138,7 +178,10 @@ fn a_method_with_effects_may_be_idempotent_or_have_a_secret_reply_instead() {
 
 #[test]
 fn a_caller_that_is_no_service() {
-    let faults = method("string request_id = 1;", "option (stoa.contract.v1.policy) = { access: ACCESS_INTERNAL callers: \"test\" callers: \"nobody\" };");
+    let faults = method(
+        "string request_id = 1;",
+        "option (stoa.contract.v1.policy) = { access: ACCESS_INTERNAL callers: \"test\" callers: \"nobody\" };",
+    );
     assert_fault(&faults, METHOD, "may be called by \"nobody\", which is no service");
 }
 
@@ -160,22 +203,47 @@ fn an_internal_method_with_an_http_binding() {
 
 #[test]
 fn a_deadline_of_no_time() {
-    let faults = method("string request_id = 1;", &format!("{POLICY} option (stoa.contract.v1.deadline) = {{ seconds: 0 }};"));
+    let faults =
+        method("string request_id = 1;", &format!("{POLICY} option (stoa.contract.v1.deadline) = {{ seconds: 0 }};"));
     assert_fault(&faults, METHOD, "has a deadline that is not positive");
 }
 
 #[test]
 fn a_field_rule_that_does_not_fit_the_type() {
     let cases = [
-        ("int32 it = 1 [(buf.validate.field).string.min_len = 1];", "rules for string do not fit a field of type int32"),
+        (
+            "int32 it = 1 [(buf.validate.field).string.min_len = 1];",
+            "rules for string do not fit a field of type int32",
+        ),
         ("string it = 1 [(buf.validate.field).int32.gt = 1];", "rules for int32 do not fit a field of type string"),
-        ("repeated string it = 1 [(buf.validate.field).string.min_len = 1];", "rules for string do not fit a field of type repeated string"),
-        ("repeated int32 it = 1 [(buf.validate.field).repeated.items.string.min_len = 1];", "rules for string do not fit a field of type int32"),
-        ("map<string, int32> it = 1 [(buf.validate.field).repeated.min_items = 1];", "rules for repeated do not fit a field of type map"),
-        ("map<string, int32> it = 1 [(buf.validate.field).map.values.string.min_len = 1];", "rules for string do not fit a field of type int32"),
-        ("Thing it = 1 [(buf.validate.field).duration.gt = { seconds: 1 }];", "rules for duration do not fit a field of type stoa.test.v1.Thing"),
-        ("string it = 1 [(buf.validate.field).enum.defined_only = true];", "rules for enum do not fit a field of type string"),
-        ("repeated Thing it = 1 [(buf.validate.field).repeated.unique = true];", "the rule \"repeated.unique\" does not fit elements of type stoa.test.v1.Thing"),
+        (
+            "repeated string it = 1 [(buf.validate.field).string.min_len = 1];",
+            "rules for string do not fit a field of type repeated string",
+        ),
+        (
+            "repeated int32 it = 1 [(buf.validate.field).repeated.items.string.min_len = 1];",
+            "rules for string do not fit a field of type int32",
+        ),
+        (
+            "map<string, int32> it = 1 [(buf.validate.field).repeated.min_items = 1];",
+            "rules for repeated do not fit a field of type map",
+        ),
+        (
+            "map<string, int32> it = 1 [(buf.validate.field).map.values.string.min_len = 1];",
+            "rules for string do not fit a field of type int32",
+        ),
+        (
+            "Thing it = 1 [(buf.validate.field).duration.gt = { seconds: 1 }];",
+            "rules for duration do not fit a field of type stoa.test.v1.Thing",
+        ),
+        (
+            "string it = 1 [(buf.validate.field).enum.defined_only = true];",
+            "rules for enum do not fit a field of type string",
+        ),
+        (
+            "repeated Thing it = 1 [(buf.validate.field).repeated.unique = true];",
+            "the rule \"repeated.unique\" does not fit elements of type stoa.test.v1.Thing",
+        ),
     ];
     for (text, fault) in cases {
         assert_fault(&field(text), FIELD, fault);
@@ -185,10 +253,22 @@ fn a_field_rule_that_does_not_fit_the_type() {
 #[test]
 fn a_field_rule_that_nothing_can_keep() {
     let cases = [
-        ("int32 it = 1 [(buf.validate.field).int32 = { gt: 9 lt: 3 }];", "the rules of int32 leave no value: above 9 and below 3"),
-        ("string it = 1 [(buf.validate.field).string = { min_len: 9 max_len: 3 }];", "the rules of string ask for at least 9 and at most 3"),
-        ("string it = 1 [(buf.validate.field).string.pattern = \"(\"];", "the pattern \"(\" is no regular expression: error: unclosed group"),
-        ("Colour it = 1 [(buf.validate.field).enum.not_in = 7];", "enum.not_in names 7, which stoa.test.v1.Colour does not define"),
+        (
+            "int32 it = 1 [(buf.validate.field).int32 = { gt: 9 lt: 3 }];",
+            "the rules of int32 leave no value: above 9 and below 3",
+        ),
+        (
+            "string it = 1 [(buf.validate.field).string = { min_len: 9 max_len: 3 }];",
+            "the rules of string ask for at least 9 and at most 3",
+        ),
+        (
+            "string it = 1 [(buf.validate.field).string.pattern = \"(\"];",
+            "the pattern \"(\" is no regular expression: error: unclosed group",
+        ),
+        (
+            "Colour it = 1 [(buf.validate.field).enum.not_in = 7];",
+            "enum.not_in names 7, which stoa.test.v1.Colour does not define",
+        ),
     ];
     for (text, fault) in cases {
         assert_fault(&field(text), FIELD, fault);
@@ -197,7 +277,11 @@ fn a_field_rule_that_nothing_can_keep() {
 
 #[test]
 fn a_personal_mark_on_what_is_no_text() {
-    assert_fault(&field("Thing it = 1 [(stoa.contract.v1.personal) = true];"), FIELD, "is marked personal and is no text: mark the text fields below it");
+    assert_fault(
+        &field("Thing it = 1 [(stoa.contract.v1.personal) = true];"),
+        FIELD,
+        "is marked personal and is no text: mark the text fields below it",
+    );
 }
 
 #[test]
@@ -208,7 +292,10 @@ fn an_event_without_a_schema() {
 
 #[test]
 fn all_faults_are_told_at_once() {
-    let faults = method("string it = 1 [(buf.validate.field).int32.gt = 1];", "option (google.api.http) = { get: \"/v1/{a}\" body: \"b\" };");
+    let faults = method(
+        "string it = 1 [(buf.validate.field).int32.gt = 1];",
+        "option (google.api.http) = { get: \"/v1/{a}\" body: \"b\" };",
+    );
     assert_eq!(faults.len(), 5, "{faults:#?}");
 }
 

@@ -61,7 +61,11 @@ impl From<jiff::Timestamp> for Timestamp {
     fn from(instant: jiff::Timestamp) -> Self {
         // jiff counts nanoseconds towards 1970; on the wire they count forward from the second before.
         let (seconds, nanos) = (instant.as_second(), instant.subsec_nanosecond());
-        if nanos < 0 { Self { seconds: seconds - 1, nanos: nanos + NANOS_PER_SECOND as i32 } } else { Self { seconds, nanos } }
+        if nanos < 0 {
+            Self { seconds: seconds - 1, nanos: nanos + NANOS_PER_SECOND as i32 }
+        } else {
+            Self { seconds, nanos }
+        }
     }
 }
 
@@ -101,18 +105,26 @@ impl Serialize for Timestamp {
         let (year, month, day) = (civil.year(), civil.month(), civil.day());
         let (hour, minute, second) = (civil.hour(), civil.minute(), civil.second());
         let fraction = Fraction(self.nanos.unsigned_abs());
-        serializer.collect_str(&format_args!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z"))
+        serializer
+            .collect_str(&format_args!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z"))
     }
 }
 
 impl Serialize for Duration {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let one_sign = self.seconds == 0 || self.nanos == 0 || (self.seconds < 0) == (self.nanos < 0);
-        if !one_sign || self.seconds.unsigned_abs() > MAX_DURATION_SECONDS as u64 || self.nanos.unsigned_abs() >= NANOS_PER_SECOND {
+        if !one_sign
+            || self.seconds.unsigned_abs() > MAX_DURATION_SECONDS as u64
+            || self.nanos.unsigned_abs() >= NANOS_PER_SECOND
+        {
             return Err(S::Error::custom(OutOfRange));
         }
         let sign = if self.seconds < 0 || self.nanos < 0 { "-" } else { "" };
-        serializer.collect_str(&format_args!("{sign}{}{}s", self.seconds.unsigned_abs(), Fraction(self.nanos.unsigned_abs())))
+        serializer.collect_str(&format_args!(
+            "{sign}{}{}s",
+            self.seconds.unsigned_abs(),
+            Fraction(self.nanos.unsigned_abs())
+        ))
     }
 }
 
@@ -160,8 +172,13 @@ fn parse_timestamp(text: &str) -> Option<Timestamp> {
     // jiff reads more than RFC 3339 in ProtoJSON's sense, so the shape is looked at first.
     let bytes = text.as_bytes();
     let shape = b"dddd-dd-ddTdd:dd:dd";
-    let fits = |byte: u8, shape: u8| if shape == b'd' { byte.is_ascii_digit() } else { byte == shape };
-    if bytes.len() <= shape.len() || !bytes.iter().zip(shape).all(|(byte, shape)| fits(*byte, *shape)) || &bytes[17..19] == b"60" {
+    let fits = |byte: u8, shape: u8| {
+        if shape == b'd' { byte.is_ascii_digit() } else { byte == shape }
+    };
+    if bytes.len() <= shape.len()
+        || !bytes.iter().zip(shape).all(|(byte, shape)| fits(*byte, *shape))
+        || &bytes[17..19] == b"60"
+    {
         return None;
     }
     let mut rest = &text[shape.len()..];
@@ -173,7 +190,9 @@ fn parse_timestamp(text: &str) -> Option<Timestamp> {
         rest = &fraction[digits..];
     }
     let offset = rest.as_bytes();
-    let numeric = offset.len() == 6 && matches!(offset[0], b'+' | b'-') && offset[1..].iter().zip(b"dd:dd").all(|(byte, shape)| fits(*byte, *shape));
+    let numeric = offset.len() == 6
+        && matches!(offset[0], b'+' | b'-')
+        && offset[1..].iter().zip(b"dd:dd").all(|(byte, shape)| fits(*byte, *shape));
     if rest != "Z" && !numeric {
         return None;
     }
@@ -218,10 +237,24 @@ mod tests {
     fn times_that_are_none_are_refused() {
         let parse = |text: &str| serde_json::from_value::<Timestamp>(text.into()).ok();
         assert_eq!(parse("1970-01-01T01:00:00.5+01:00"), Some(Timestamp { seconds: 0, nanos: 500_000_000 }));
-        for bad in ["", "1970-01-01", "1970-01-01T00:00:00", "1970-01-01 00:00:00Z", "1970-01-01T00:00:00z", "1970-13-01T00:00:00Z", "0000-01-01T00:00:00Z"] {
+        for bad in [
+            "",
+            "1970-01-01",
+            "1970-01-01T00:00:00",
+            "1970-01-01 00:00:00Z",
+            "1970-01-01T00:00:00z",
+            "1970-13-01T00:00:00Z",
+            "0000-01-01T00:00:00Z",
+        ] {
             assert_eq!(parse(bad), None, "{bad}");
         }
-        for bad in ["1970-01-01T00:00:00.Z", "1970-01-01T00:00:00.1234567890Z", "1970-01-01T00:00:60Z", "1970-01-01T00:00:00+01", "1970-01-01T00:00:00Z[UTC]"] {
+        for bad in [
+            "1970-01-01T00:00:00.Z",
+            "1970-01-01T00:00:00.1234567890Z",
+            "1970-01-01T00:00:60Z",
+            "1970-01-01T00:00:00+01",
+            "1970-01-01T00:00:00Z[UTC]",
+        ] {
             assert_eq!(parse(bad), None, "{bad}");
         }
     }

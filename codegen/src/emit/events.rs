@@ -6,7 +6,9 @@ use crate::check::Contract;
 use crate::names;
 
 pub(crate) fn emit(contract: &Contract, package: &str, source: &mut String) {
-    let Some(events) = contract.events.get(package) else { return };
+    let Some(events) = contract.events.get(package) else {
+        return;
+    };
     let owner = names::owner(package);
     let (mut variants, mut from, mut name, mut schema, mut encode, mut decode, mut personal) =
         (String::new(), String::new(), String::new(), String::new(), String::new(), String::new(), String::new());
@@ -14,12 +16,21 @@ pub(crate) fn emit(contract: &Contract, package: &str, source: &mut String) {
         let (variant, full) = (names::camel(message.name()), message.full_name());
         let rust = names::message(message);
         let _ = writeln!(variants, "    /// `{full}`\n    {variant}({rust}),");
-        let _ = writeln!(from, "impl ::core::convert::From<{rust}> for Event {{ fn from(event: {rust}) -> Self {{ Self::{variant}(event) }} }}");
+        let _ = writeln!(
+            from,
+            "impl ::core::convert::From<{rust}> for Event {{ fn from(event: {rust}) -> Self {{ Self::{variant}(event) }} }}"
+        );
         let _ = writeln!(name, "            Self::{variant}(_) => {full:?},");
         let _ = writeln!(schema, "            Self::{variant}(_) => {version},");
         let _ = writeln!(encode, "            Self::{variant}(event) => ::prost::Message::encode_to_vec(event),");
-        let _ = writeln!(decode, "            {full:?} => decode::<{rust}>({full:?}, {version}, schema, bytes).map(Self::{variant}),");
-        let _ = writeln!(personal, "            Self::{variant}(event) => ::contract::Personal::visit_personal(event, visit),");
+        let _ = writeln!(
+            decode,
+            "            {full:?} => decode::<{rust}>({full:?}, {version}, schema, bytes).map(Self::{variant}),"
+        );
+        let _ = writeln!(
+            personal,
+            "            Self::{variant}(event) => ::contract::Personal::visit_personal(event, visit),"
+        );
     }
     let _ = write!(
         source,

@@ -20,7 +20,9 @@ pub(crate) fn emit(tree: &Tree) -> Result<BTreeMap<String, String>, Errors> {
         prost.extern_path(proto, rust);
     }
     // The imports go along, because whether a message is `Copy` depends on what it is made of.
-    let request = |file: prost_reflect::FileDescriptor| (Module::from_protobuf_package_name(file.package_name()), file.file_descriptor_proto().clone());
+    let request = |file: prost_reflect::FileDescriptor| {
+        (Module::from_protobuf_package_name(file.package_name()), file.file_descriptor_proto().clone())
+    };
     let requests = tree.pool.files().map(request).collect();
     let fault = |error: std::io::Error| Errors::from(Problem::of_file("proto", error.to_string()));
     let mut modules = prost.generate(requests).map_err(fault)?;

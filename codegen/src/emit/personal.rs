@@ -13,7 +13,8 @@ use crate::tree::{Package, Tree};
 /// The full names of all messages that events are made of.
 pub(crate) fn reachable(tree: &Tree, contract: &Contract) -> BTreeSet<String> {
     let mut seen = BTreeSet::new();
-    let mut open: Vec<MessageDescriptor> = contract.events.values().flatten().map(|(message, _)| message.clone()).collect();
+    let mut open: Vec<MessageDescriptor> =
+        contract.events.values().flatten().map(|(message, _)| message.clone()).collect();
     while let Some(message) = open.pop() {
         if !names::is_own(tree, &message) || !seen.insert(message.full_name().to_owned()) {
             continue;

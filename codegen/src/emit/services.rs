@@ -12,10 +12,16 @@ pub(crate) fn emit(tree: &Tree, package: &Package, source: &mut String) {
     for service in &package.services {
         let client = Service::new(tree, service, Side::Client);
         let server = Service::new(tree, service, Side::Server);
-        source.push_str(&builder.generate_client(&client, "").to_string());
-        source.push('\n');
-        source.push_str(&builder.generate_server(&server, "").to_string());
-        source.push('\n');
+        source.push_str(&in_lines(builder.generate_client(&client, "")));
+        source.push_str(&in_lines(builder.generate_server(&server, "")));
+    }
+}
+
+/// In lines, because rustc quotes the line of a trait when a service forgets one of its methods.
+fn in_lines(tokens: TokenStream) -> String {
+    match syn::parse2(tokens.clone()) {
+        Ok(file) => prettyplease::unparse(&file),
+        Err(_) => format!("{tokens}\n"),
     }
 }
 

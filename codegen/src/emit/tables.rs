@@ -9,8 +9,23 @@ use crate::tree::Tree;
 
 /// Well-known types that a method may take or give, or an `Any` hold.
 const WELL_KNOWN: [&str; 17] = [
-    "Any", "BoolValue", "BytesValue", "DoubleValue", "Duration", "Empty", "FieldMask", "FloatValue", "Int32Value", "Int64Value", "ListValue",
-    "StringValue", "Struct", "Timestamp", "UInt32Value", "UInt64Value", "Value",
+    "Any",
+    "BoolValue",
+    "BytesValue",
+    "DoubleValue",
+    "Duration",
+    "Empty",
+    "FieldMask",
+    "FloatValue",
+    "Int32Value",
+    "Int64Value",
+    "ListValue",
+    "StringValue",
+    "Struct",
+    "Timestamp",
+    "UInt32Value",
+    "UInt64Value",
+    "Value",
 ];
 
 /// The table of all methods, sorted by path, so that each package's methods are one slice of it.
@@ -26,7 +41,9 @@ pub(crate) fn methods(contract: &Contract) -> String {
 /// The package's own view of that table.
 pub(crate) fn package(contract: &Contract, name: &str, source: &mut String) {
     let of_package = |method: &Method| method.descriptor.parent_service().package_name() == name;
-    let Some(start) = contract.methods.iter().position(of_package) else { return };
+    let Some(start) = contract.methods.iter().position(of_package) else {
+        return;
+    };
     let count = contract.methods.iter().filter(|method| of_package(method)).count();
     let _ = write!(
         source,
@@ -42,7 +59,8 @@ fn entry(method: &Method) -> String {
     let service = descriptor.parent_service();
     let mut http = String::new();
     for rule in &method.http {
-        let (verb, template, body, response_body) = (names::camel(&rule.verb), &rule.template, &rule.body, &rule.response_body);
+        let (verb, template, body, response_body) =
+            (names::camel(&rule.verb), &rule.template, &rule.body, &rule.response_body);
         let _ = write!(
             http,
             "::contract::HttpRule {{ verb: ::contract::Verb::{verb}, template: {template:?}, body: {body:?}, response_body: {response_body:?} }}, "
@@ -79,7 +97,11 @@ fn entry(method: &Method) -> String {
 
 /// The table of messages by full name, as an expression.
 pub(crate) fn json(tree: &Tree) -> String {
-    let own = tree.packages.values().flat_map(|package| &package.messages).map(|message| (message.full_name().to_owned(), names::message(message)));
+    let own = tree
+        .packages
+        .values()
+        .flat_map(|package| &package.messages)
+        .map(|message| (message.full_name().to_owned(), names::message(message)));
     let well_known = WELL_KNOWN.iter().map(|name| (format!("google.protobuf.{name}"), names::well_known(name)));
     let messages: BTreeMap<String, String> = own.chain(well_known).collect();
     let mut source = "&[\n".to_owned();

@@ -23,7 +23,8 @@ pub(crate) fn ruled(tree: &Tree, contract: &Contract) -> BTreeSet<String> {
                 || message.fields().any(|field| {
                     let own = contract.rules.get(field.full_name());
                     own.is_some_and(|rules| !rules.is_empty())
-                        || (!own.is_some_and(|rules| rules.ignore) && below(&field).is_some_and(|inner| ruled.contains(inner.full_name())))
+                        || (!own.is_some_and(|rules| rules.ignore)
+                            && below(&field).is_some_and(|inner| ruled.contains(inner.full_name())))
                 });
             if has_rules {
                 ruled.insert(message.full_name().to_owned());
@@ -57,7 +58,10 @@ pub(crate) fn emit(tree: &Tree, contract: &Contract, package: &Package, ruled: &
             }
             for oneof in message.oneofs().filter(|oneof| !oneof.is_synthetic() && rules::oneof_required(tree, oneof)) {
                 let (slot, name) = (names::snake(oneof.name()), oneof.name());
-                let _ = writeln!(body, "        if self.{slot}.is_none() {{ path.field({name:?}, |path| ::contract::rules::missing(path, violations)); }}");
+                let _ = writeln!(
+                    body,
+                    "        if self.{slot}.is_none() {{ path.field({name:?}, |path| ::contract::rules::missing(path, violations)); }}"
+                );
             }
             for group in contract.exclusive.get(message.full_name()).into_iter().flatten() {
                 body.push_str(&exclusive(&group.fields, group.required));
@@ -87,13 +91,22 @@ impl Writer<'_> {
         let mut inner = String::new();
         if field.is_map() {
             let entry = field.kind();
-            let Some(entry) = entry.as_message() else { return inner };
+            let Some(entry) = entry.as_message() else {
+                return inner;
+            };
             inner.push_str(&counted(rules));
             let key = rules.keys.as_ref().map(|rules| self.value(&entry.map_entry_key_field().kind(), rules, "key"));
-            let value = self.value(&entry.map_entry_value_field().kind(), rules.values.as_deref().unwrap_or(&FieldRules::default()), "value");
+            let value = self.value(
+                &entry.map_entry_value_field().kind(),
+                rules.values.as_deref().unwrap_or(&FieldRules::default()),
+                "value",
+            );
             let each = key.unwrap_or_default() + &value;
             if !each.is_empty() {
-                let _ = writeln!(inner, "for (key, value) in value {{ let _ = value; path.key(key, |path| {{ {each} }}); }}");
+                let _ = writeln!(
+                    inner,
+                    "for (key, value) in value {{ let _ = value; path.key(key, |path| {{ {each} }}); }}"
+                );
             }
         } else if field.is_list() {
             inner.push_str(&counted(rules));
@@ -102,7 +115,10 @@ impl Writer<'_> {
             }
             let each = self.value(&field.kind(), rules.items.as_deref().unwrap_or(&FieldRules::default()), "value");
             if !each.is_empty() {
-                let _ = writeln!(inner, "for (index, value) in value.iter().enumerate() {{ path.index(index, |path| {{ {each} }}); }}");
+                let _ = writeln!(
+                    inner,
+                    "for (index, value) in value.iter().enumerate() {{ path.index(index, |path| {{ {each} }}); }}"
+                );
             }
         } else {
             inner.push_str(&self.value(&field.kind(), rules, "value"));
@@ -110,24 +126,36 @@ impl Writer<'_> {
 
         let missing = "::contract::rules::missing(path, violations)";
         if let Some(oneof) = field.containing_oneof().filter(|oneof| !oneof.is_synthetic()) {
-            let variant = format!("{}::{}::{}", names::inside(field.parent_message()), names::camel(oneof.name()), names::camel(name));
+            let variant = format!(
+                "{}::{}::{}",
+                names::inside(field.parent_message()),
+                names::camel(oneof.name()),
+                names::camel(name)
+            );
             let slot = names::snake(oneof.name());
             if inner.is_empty() {
                 return inner;
             }
-            return format!("        if let Some({variant}(value)) = &self.{slot} {{ path.field({name:?}, |path| {{ {inner} }}); }}\n");
+            return format!(
+                "        if let Some({variant}(value)) = &self.{slot} {{ path.field({name:?}, |path| {{ {inner} }}); }}\n"
+            );
         }
         if field.supports_presence() {
             return match (inner.is_empty(), rules.required) {
                 (true, false) => String::new(),
-                (true, true) => format!("        if self.{rust}.is_none() {{ path.field({name:?}, |path| {missing}); }}\n"),
-                (false, false) => format!("        if let Some(value) = &self.{rust} {{ path.field({name:?}, |path| {{ {inner} }}); }}\n"),
+                (true, true) => {
+                    format!("        if self.{rust}.is_none() {{ path.field({name:?}, |path| {missing}); }}\n")
+                }
+                (false, false) => format!(
+                    "        if let Some(value) = &self.{rust} {{ path.field({name:?}, |path| {{ {inner} }}); }}\n"
+                ),
                 (false, true) => format!(
                     "        path.field({name:?}, |path| match &self.{rust} {{ Some(value) => {{ {inner} }} None => {missing} }});\n"
                 ),
             };
         }
-        let zero = if field.is_map() || field.is_list() { "value.is_empty()".to_owned() } else { is_zero(&field.kind()) };
+        let zero =
+            if field.is_map() || field.is_list() { "value.is_empty()".to_owned() } else { is_zero(&field.kind()) };
         let checks = match (inner.is_empty(), rules.required, rules.ignore_zero) {
             (true, false, _) => return String::new(),
             (true, true, _) => format!("if {zero} {{ {missing}; }}"),
@@ -169,7 +197,9 @@ fn counted(rules: &FieldRules) -> String {
 
 fn statics(rule: &Rule) -> String {
     let Rule { rust_type, rust_value, pattern } = rule;
-    let pattern = pattern.as_ref().map(|text| format!("static PATTERN: ::contract::rules::Pattern = ::contract::rules::Pattern::new({text:?}); "));
+    let pattern = pattern.as_ref().map(|text| {
+        format!("static PATTERN: ::contract::rules::Pattern = ::contract::rules::Pattern::new({text:?}); ")
+    });
     format!("{}static RULES: {rust_type} = {rust_value};", pattern.unwrap_or_default())
 }
 
@@ -188,8 +218,13 @@ fn exclusive(fields: &[FieldDescriptor], required: bool) -> String {
         .iter()
         .map(|field| {
             let name = names::snake(field.name());
-            let zero = if field.is_map() || field.is_list() { "value.is_empty()".to_owned() } else { is_zero(&field.kind()) };
-            if field.supports_presence() { format!("self.{name}.is_some()") } else { format!("{{ let value = &self.{name}; !({zero}) }}") }
+            let zero =
+                if field.is_map() || field.is_list() { "value.is_empty()".to_owned() } else { is_zero(&field.kind()) };
+            if field.supports_presence() {
+                format!("self.{name}.is_some()")
+            } else {
+                format!("{{ let value = &self.{name}; !({zero}) }}")
+            }
         })
         .collect();
     let names: Vec<_> = fields.iter().map(FieldDescriptor::name).collect();

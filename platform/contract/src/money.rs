@@ -136,8 +136,9 @@ impl Currency {
 
 /// Codes of two digits; those without a minor unit are listed with the exponent as well.
 const KNOWN: [&[u8; 3]; 34] = [
-    b"AED", b"ARS", b"AUD", b"BGN", b"BRL", b"CAD", b"CHF", b"CLP", b"CNY", b"CZK", b"DKK", b"EUR", b"GBP", b"HKD", b"HUF", b"ILS", b"INR", b"ISK",
-    b"JPY", b"KRW", b"MXN", b"MYR", b"NOK", b"NZD", b"PHP", b"PLN", b"RON", b"SEK", b"SGD", b"THB", b"TRY", b"USD", b"VND", b"ZAR",
+    b"AED", b"ARS", b"AUD", b"BGN", b"BRL", b"CAD", b"CHF", b"CLP", b"CNY", b"CZK", b"DKK", b"EUR", b"GBP", b"HKD",
+    b"HUF", b"ILS", b"INR", b"ISK", b"JPY", b"KRW", b"MXN", b"MYR", b"NOK", b"NZD", b"PHP", b"PLN", b"RON", b"SEK",
+    b"SGD", b"THB", b"TRY", b"USD", b"VND", b"ZAR",
 ];
 
 impl FromStr for Currency {
@@ -246,10 +247,22 @@ mod tests {
     fn amounts_that_are_no_money_are_refused() {
         assert_eq!(Money::from_wire("XXX", 1, 0), Err(MoneyError::UnknownCurrency { code: "XXX".into() }));
         assert_eq!(Money::from_wire("eur", 1, 0), Err(MoneyError::UnknownCurrency { code: "eur".into() }));
-        assert_eq!(Money::from_wire("EUR", 1, -10_000_000), Err(MoneyError::MixedSigns { units: 1, nanos: -10_000_000 }));
-        assert_eq!(Money::from_wire("EUR", 0, 1_000_000_000), Err(MoneyError::NanosOutOfRange { nanos: 1_000_000_000 }));
-        assert_eq!(Money::from_wire("EUR", 0, 1_000_000), Err(MoneyError::Fraction { currency: Currency::EUR, nanos: 1_000_000 }));
-        assert_eq!(Money::from_wire("JPY", 5, 500_000_000), Err(MoneyError::Fraction { currency: Currency::JPY, nanos: 500_000_000 }));
+        assert_eq!(
+            Money::from_wire("EUR", 1, -10_000_000),
+            Err(MoneyError::MixedSigns { units: 1, nanos: -10_000_000 })
+        );
+        assert_eq!(
+            Money::from_wire("EUR", 0, 1_000_000_000),
+            Err(MoneyError::NanosOutOfRange { nanos: 1_000_000_000 })
+        );
+        assert_eq!(
+            Money::from_wire("EUR", 0, 1_000_000),
+            Err(MoneyError::Fraction { currency: Currency::EUR, nanos: 1_000_000 })
+        );
+        assert_eq!(
+            Money::from_wire("JPY", 5, 500_000_000),
+            Err(MoneyError::Fraction { currency: Currency::JPY, nanos: 500_000_000 })
+        );
         assert_eq!(Money::from_wire("EUR", i64::MAX, 0), Err(MoneyError::Overflow));
     }
 
