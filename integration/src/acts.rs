@@ -43,16 +43,8 @@ pub enum Act {
 
 impl Act {
     /// All of them; where several reach a point, the first one is played.
-    pub const ALL: [Act; 8] = [
-        Act::People,
-        Act::Goods,
-        Act::Cart,
-        Act::Sale,
-        Act::Refusals,
-        Act::Provider,
-        Act::Operations,
-        Act::FirstStart,
-    ];
+    pub const ALL: [Act; 8] =
+        [Act::People, Act::Goods, Act::Cart, Act::Sale, Act::Refusals, Act::Provider, Act::Operations, Act::FirstStart];
 
     /// Plays the act against a server, over connections like the one given.
     pub async fn play(self, stage: &Stage<'_>) -> Result<()> {
@@ -105,29 +97,14 @@ async fn people(stage: &Stage<'_>) -> Result<()> {
     let list = customer.http.get(&sessions).await?.ok()?;
     let session = text(&list["sessions"][0], "name")?;
 
-    let guest = stage
-        .client()
-        .post("/v1/sessions:guest", &json!({}))
-        .await?
-        .ok()?;
+    let guest = stage.client().post("/v1/sessions:guest", &json!({})).await?.ok()?;
     let refresh = json!({ "refreshToken": text(&guest, "refreshToken")? });
-    let renewed = stage
-        .client()
-        .post("/v1/sessions:refresh", &refresh)
-        .await?;
+    let renewed = stage.client().post("/v1/sessions:refresh", &refresh).await?;
     // A lost answer may be served to the same client within seconds; later the token counts as stolen.
-    ensure!(
-        [200, 401].contains(&renewed.status),
-        "{}",
-        renewed.describe()
-    );
+    ensure!([200, 401].contains(&renewed.status), "{}", renewed.describe());
 
     let revoke = json!({ "requestId": request_id() });
-    customer
-        .http
-        .post(&format!("/v1/{session}:revoke"), &revoke)
-        .await?
-        .ok()?;
+    customer.http.post(&format!("/v1/{session}:revoke"), &revoke).await?.ok()?;
 
     let mut operator = stage.operator().await?;
     let users = json!({
@@ -137,11 +114,7 @@ async fn people(stage: &Stage<'_>) -> Result<()> {
     let imported = operator.http.post("/v1/users:import", &users).await?.ok()?;
     let user = text(&imported["users"][0], "name")?;
     let id = json!({ "requestId": request_id() });
-    operator
-        .http
-        .post("/v1/signingKeys:rotate", &id)
-        .await?
-        .ok()?;
+    operator.http.post("/v1/signingKeys:rotate", &id).await?.ok()?;
 
     // Somebody with a cart and an order is forgotten, everywhere.
     let mut leaver = Shopper::customer_over(stage.client()).await?;
@@ -150,22 +123,14 @@ async fn people(stage: &Stage<'_>) -> Result<()> {
     ensure!(order["state"] == "ORDER_STATE_CONFIRMED", "{order}");
     for name in [user, leaver.user.clone()] {
         let id = json!({ "requestId": request_id() });
-        operator
-            .http
-            .post(&format!("/v1/{name}:erase"), &id)
-            .await?
-            .ok()?;
+        operator.http.post(&format!("/v1/{name}:erase"), &id).await?.ok()?;
     }
     let order = format!("/v1/{}", text(&order, "name")?);
     let start = std::time::Instant::now();
     loop {
         let order = operator.http.get(&order).await?.ok()?;
         ensure!(order["total"].is_object(), "the amounts are gone: {order}");
-        if order["shippingAddress"]["street"]
-            .as_str()
-            .unwrap_or_default()
-            .is_empty()
-        {
+        if order["shippingAddress"]["street"].as_str().unwrap_or_default().is_empty() {
             return Ok(());
         }
         ensure!(start.elapsed() < PATIENCE, "still readable: {order}");
@@ -176,11 +141,7 @@ async fn people(stage: &Stage<'_>) -> Result<()> {
 async fn goods(stage: &Stage<'_>) -> Result<()> {
     let sku = stage.article(5).await?;
     let mut operator = stage.operator().await?;
-    let found = operator
-        .http
-        .get(&format!("/v1/products:batchGetVariants?skus={sku}"))
-        .await?
-        .ok()?;
+    let found = operator.http.get(&format!("/v1/products:batchGetVariants?skus={sku}")).await?.ok()?;
     let product = text(&found["variants"][0], "product")?;
     let change = json!({ "description": "now with words" });
     let path = format!("/v1/{product}?requestId={}", request_id());
@@ -200,13 +161,7 @@ async fn goods(stage: &Stage<'_>) -> Result<()> {
     let lines = format!("{}\n{}\n", line(1), line(2));
     let imported = operator
         .http
-        .send_bytes(
-            Method::POST,
-            "/v1/products:import",
-            Some("application/x-ndjson"),
-            &[],
-            Bytes::from(lines),
-        )
+        .send_bytes(Method::POST, "/v1/products:import", Some("application/x-ndjson"), &[], Bytes::from(lines))
         .await?
         .ok()?;
     ensure!(imported["receivedCount"] == "2", "{imported}");
@@ -216,11 +171,7 @@ async fn goods(stage: &Stage<'_>) -> Result<()> {
         "adjustments": [{ "sku": sku, "delta": "3" }, { "sku": format!("{sku}-1"), "delta": "4" }],
         "requestId": request_id(),
     });
-    operator
-        .http
-        .post(&format!("/v1/{warehouse}/stockItems:batchAdjust"), &body)
-        .await?
-        .ok()?;
+    operator.http.post(&format!("/v1/{warehouse}/stockItems:batchAdjust"), &body).await?.ok()?;
     let stock = operator.availability(&[&sku]).await?;
     ensure!(stock["availabilities"][0]["available"] == "8", "{stock}");
     Ok(())
@@ -235,15 +186,8 @@ async fn cart(stage: &Stage<'_>) -> Result<()> {
         "items": [{ "sku": sku, "quantity": 1, "separateLine": true }, { "sku": sku, "quantity": 3 }],
         "requestId": request_id(),
     });
-    let added = guest
-        .http
-        .post(&format!("/v1/{cart}:batchAddItems"), &items)
-        .await?
-        .ok()?;
-    let lines = added["cart"]["items"]
-        .as_array()
-        .context("no items")?
-        .clone();
+    let added = guest.http.post(&format!("/v1/{cart}:batchAddItems"), &items).await?.ok()?;
+    let lines = added["cart"]["items"].as_array().context("no items")?.clone();
     ensure!(lines.len() == 2, "{added}");
     let (first, second) = (text(&lines[0], "name")?, text(&lines[1], "name")?);
     let change = json!({ "quantity": 9 });
@@ -256,11 +200,7 @@ async fn cart(stage: &Stage<'_>) -> Result<()> {
     let mut operator = stage.operator().await?;
     let customer = Shopper::customer_over(stage.client()).await?;
     let theirs = json!({ "currencyCode": "EUR", "customer": customer.user });
-    let theirs = operator
-        .http
-        .post("/v1/carts:getOrCreate", &theirs)
-        .await?
-        .ok()?;
+    let theirs = operator.http.post("/v1/carts:getOrCreate", &theirs).await?.ok()?;
     let theirs = text(&theirs["cart"], "name")?;
     let cart = operator.add(&theirs, &sku, 1).await?;
     let line = text(&cart["items"][0], "name")?;
@@ -269,11 +209,7 @@ async fn cart(stage: &Stage<'_>) -> Result<()> {
         "reason": "negotiated",
         "requestId": request_id(),
     });
-    let quote = operator
-        .http
-        .post(&format!("/v1/{theirs}:issueQuote"), &quote)
-        .await?
-        .ok()?;
+    let quote = operator.http.post(&format!("/v1/{theirs}:issueQuote"), &quote).await?.ok()?;
     ensure!(quote["quote"]["total"]["units"] == "3", "{quote}");
     Ok(())
 }
@@ -283,26 +219,16 @@ async fn sale(stage: &Stage<'_>) -> Result<()> {
     let mut customer = Shopper::customer_over(stage.client()).await?;
     let order = customer.buy("EUR", &sku, 3, "tok_ok").await?;
     let name = text(&order, "name")?;
-    customer
-        .await_order(&name, &["ORDER_STATE_CONFIRMED"], PATIENCE)
-        .await?;
+    customer.await_order(&name, &["ORDER_STATE_CONFIRMED"], PATIENCE).await?;
     let mut operator = stage.operator().await?;
     operator.ship(&name, PATIENCE).await?;
-    let shipped = customer
-        .await_order(&name, &["ORDER_STATE_SHIPPED"], PATIENCE)
-        .await?;
+    let shipped = customer.await_order(&name, &["ORDER_STATE_SHIPPED"], PATIENCE).await?;
     for shipment in operator.shipments(&name).await? {
         let path = format!("/v1/{}:recordTracking", text(&shipment, "name")?);
         let body = json!({ "status": "TRACKING_STATUS_DELIVERED", "requestId": request_id() });
         operator.http.post(&path, &body).await?.ok()?;
     }
-    customer
-        .await_order(
-            &name,
-            &["ORDER_STATE_DELIVERED", "ORDER_STATE_CLOSED"],
-            PATIENCE,
-        )
-        .await?;
+    customer.await_order(&name, &["ORDER_STATE_DELIVERED", "ORDER_STATE_CLOSED"], PATIENCE).await?;
 
     let line = text(&shipped["lines"][0], "line")?;
     let back = json!({
@@ -311,21 +237,14 @@ async fn sale(stage: &Stage<'_>) -> Result<()> {
         "reason": "too many",
         "requestId": request_id(),
     });
-    operator
-        .http
-        .post(&format!("/v1/{name}:returnLines"), &back)
-        .await?
-        .ok()?;
+    operator.http.post(&format!("/v1/{name}:returnLines"), &back).await?.ok()?;
     let start = std::time::Instant::now();
     loop {
         let order = customer.http.get(&format!("/v1/{name}")).await?.ok()?;
         if order["returns"][0]["state"] == "ORDER_RETURN_STATE_DONE" {
             break;
         }
-        ensure!(
-            start.elapsed() < PATIENCE,
-            "the return is not done: {order}"
-        );
+        ensure!(start.elapsed() < PATIENCE, "the return is not done: {order}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     // Money that goes back for no parcel at all.
@@ -335,16 +254,9 @@ async fn sale(stage: &Stage<'_>) -> Result<()> {
         "reason": "goodwill",
         "requestId": request_id(),
     });
-    operator
-        .http
-        .post(&format!("/v1/{payment}:refund"), &refund)
-        .await?
-        .ok()?;
+    operator.http.post(&format!("/v1/{payment}:refund"), &refund).await?.ok()?;
     let stock = operator.availability(&[&sku]).await?;
-    ensure!(
-        stock["availabilities"][0]["available"] == "8",
-        "10 less 3 plus 1: {stock}"
-    );
+    ensure!(stock["availabilities"][0]["available"] == "8", "10 less 3 plus 1: {stock}");
     Ok(())
 }
 
@@ -353,74 +265,42 @@ async fn refusals(stage: &Stage<'_>) -> Result<()> {
     let rejected = ["ORDER_STATE_REJECTED"];
     let mut greedy = stage.guest().await?;
     let order = greedy.buy("EUR", &sku, 3, "tok_ok").await?;
-    let order = greedy
-        .await_order(&text(&order, "name")?, &rejected, PATIENCE)
-        .await?;
-    ensure!(
-        order["rejectReason"] == "REJECT_REASON_OUT_OF_STOCK",
-        "{order}"
-    );
+    let order = greedy.await_order(&text(&order, "name")?, &rejected, PATIENCE).await?;
+    ensure!(order["rejectReason"] == "REJECT_REASON_OUT_OF_STOCK", "{order}");
 
     let mut broke = stage.guest().await?;
     let order = broke.buy("EUR", &sku, 1, "tok_declined").await?;
-    let order = broke
-        .await_order(&text(&order, "name")?, &rejected, PATIENCE)
-        .await?;
+    let order = broke.await_order(&text(&order, "name")?, &rejected, PATIENCE).await?;
     ensure!(order["rejectReason"] == "REJECT_REASON_DECLINED", "{order}");
 
     let mut fickle = stage.guest().await?;
     let order = fickle.buy("EUR", &sku, 1, "tok_ok").await?;
     let name = text(&order, "name")?;
-    fickle
-        .await_order(&name, &["ORDER_STATE_CONFIRMED"], PATIENCE)
-        .await?;
+    fickle.await_order(&name, &["ORDER_STATE_CONFIRMED"], PATIENCE).await?;
     let cancel = json!({ "reason": "changed my mind", "requestId": request_id() });
-    fickle
-        .http
-        .post(&format!("/v1/{name}:cancel"), &cancel)
-        .await?
-        .ok()?;
-    fickle
-        .await_order(&name, &["ORDER_STATE_CANCELLED"], PATIENCE)
-        .await?;
+    fickle.http.post(&format!("/v1/{name}:cancel"), &cancel).await?.ok()?;
+    fickle.await_order(&name, &["ORDER_STATE_CANCELLED"], PATIENCE).await?;
 
     let mut twice = stage.guest().await?;
     let priced = twice.fill("EUR", &sku, 1).await?;
     let body = order_body(&priced, "tok_ok", &request_id());
     let first = twice.http.post("/v1/orders", &body).await?.ok()?;
     let second = twice.http.post("/v1/orders", &body).await?.ok()?;
-    ensure!(
-        first["name"] == second["name"],
-        "one request, two orders: {second}"
-    );
+    ensure!(first["name"] == second["name"], "one request, two orders: {second}");
 
     let stock = stage.operator().await?.availability(&[&sku]).await?;
-    ensure!(
-        stock["availabilities"][0]["available"] == "1",
-        "2 less the last one: {stock}"
-    );
+    ensure!(stock["availabilities"][0]["available"] == "1", "2 less the last one: {stock}");
     Ok(())
 }
 
 async fn provider(stage: &Stage<'_>) -> Result<()> {
     let sku = stage.article(20).await?;
     let settled = ["ORDER_STATE_CONFIRMED", "ORDER_STATE_REJECTED"];
-    for token in [
-        "tok_answer_lost",
-        "tok_500_then_ok",
-        "tok_webhook_first",
-        "tok_webhook_twice",
-        "tok_webhook_late",
-    ] {
+    for token in ["tok_answer_lost", "tok_500_then_ok", "tok_webhook_first", "tok_webhook_twice", "tok_webhook_late"] {
         let mut guest = stage.guest().await?;
         let order = guest.buy("EUR", &sku, 1, token).await?;
-        let order = guest
-            .await_order(&text(&order, "name")?, &settled, PATIENCE)
-            .await?;
-        ensure!(
-            order["state"] == "ORDER_STATE_CONFIRMED",
-            "{token}: {order}"
-        );
+        let order = guest.await_order(&text(&order, "name")?, &settled, PATIENCE).await?;
+        ensure!(order["state"] == "ORDER_STATE_CONFIRMED", "{token}: {order}");
     }
     for approve in [true, false] {
         let mut guest = stage.guest().await?;
@@ -435,11 +315,7 @@ async fn provider(stage: &Stage<'_>) -> Result<()> {
         ensure!(confirmed == approve, "approved: {approve}, but {order}");
     }
     let ledger = stage.provider.ledger().await?;
-    ensure!(
-        ledger.doubled().is_empty(),
-        "charged twice: {:?}",
-        ledger.doubled()
-    );
+    ensure!(ledger.doubled().is_empty(), "charged twice: {:?}", ledger.doubled());
     Ok(())
 }
 
@@ -447,43 +323,21 @@ async fn operations(stage: &Stage<'_>) -> Result<()> {
     let mut operator = stage.operator().await?;
     for service in SERVICES {
         let parent = format!("/v1/services/{service}");
-        let list = operator
-            .http
-            .get(&format!("{parent}/projections"))
-            .await?
-            .ok()?;
+        let list = operator.http.get(&format!("{parent}/projections")).await?.ok()?;
         let projections = list["projections"].as_array().cloned().unwrap_or_default();
         for projection in projections {
             let name = text(&projection, "name")?;
             let id = json!({ "requestId": request_id() });
-            let rebuilt = operator
-                .http
-                .post(&format!("/v1/{name}:rebuild"), &id)
-                .await?
-                .ok()?;
+            let rebuilt = operator.http.post(&format!("/v1/{name}:rebuild"), &id).await?.ok()?;
             let differences = rebuilt["differenceCount"].as_str().unwrap_or("0");
-            ensure!(
-                differences == "0",
-                "{name} was not what its log says: {rebuilt}"
-            );
+            ensure!(differences == "0", "{name} was not what its log says: {rebuilt}");
         }
         let id = json!({ "requestId": request_id() });
-        operator
-            .http
-            .post(&format!("{parent}/deadLetters:redrive"), &id)
-            .await?
-            .ok()?;
-        let sagas: Value = operator
-            .http
-            .get(&format!("{parent}/sagas?pageSize=1"))
-            .await?
-            .ok()?;
+        operator.http.post(&format!("{parent}/deadLetters:redrive"), &id).await?.ok()?;
+        let sagas: Value = operator.http.get(&format!("{parent}/sagas?pageSize=1")).await?.ok()?;
         if let Some(name) = sagas["sagas"][0]["name"].as_str() {
             let dry = json!({ "requestId": request_id(), "validateOnly": true });
-            operator
-                .http
-                .post(&format!("/v1/{name}:retryStep"), &dry)
-                .await?;
+            operator.http.post(&format!("/v1/{name}:retryStep"), &dry).await?;
         }
     }
     let mail = json!({
@@ -497,31 +351,15 @@ async fn operations(stage: &Stage<'_>) -> Result<()> {
 }
 
 async fn first_start(stage: &Stage<'_>) -> Result<()> {
-    let list = stage
-        .client()
-        .get("/v1/products?pageSize=100")
-        .await?
-        .ok()?;
+    let list = stage.client().get("/v1/products?pageSize=100").await?.ok()?;
     let products = list["products"].as_array().context("no products")?;
     ensure!(products.len() >= 40, "only {} products", products.len());
     let sku = text(&products[0]["variants"][0], "sku")?;
     let stock = stage.operator().await?.availability(&[&sku]).await?;
-    ensure!(
-        stock["availabilities"][0]["available"].is_string(),
-        "no stock: {stock}"
-    );
+    ensure!(stock["availabilities"][0]["available"].is_string(), "no stock: {stock}");
     Ok(())
 }
 
 /// The nine services.
-pub const SERVICES: [&str; 9] = [
-    "identity",
-    "catalog",
-    "inventory",
-    "cart",
-    "ordering",
-    "orderview",
-    "payment",
-    "shipping",
-    "notification",
-];
+pub const SERVICES: [&str; 9] =
+    ["identity", "catalog", "inventory", "cart", "ordering", "orderview", "payment", "shipping", "notification"];

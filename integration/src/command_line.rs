@@ -26,10 +26,7 @@ pub fn binary() -> Result<PathBuf> {
         None => target().join("release/stoa"),
     };
     if !path.is_file() {
-        bail!(
-            "no binary at {}: cargo build --release -p stoa",
-            path.display()
-        );
+        bail!("no binary at {}: cargo build --release -p stoa", path.display());
     }
     Ok(path)
 }
@@ -45,9 +42,7 @@ pub fn planted_binary() -> Option<PathBuf> {
 
 /// The repository's root.
 pub fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap_or(Path::new("."))
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
 /// Runs `stoa` with the arguments and waits, at most two minutes.
@@ -56,11 +51,7 @@ where
     I: IntoIterator<Item = S>,
     S: AsRef<OsStr>,
 {
-    run(
-        Command::new(binary()?).args(arguments),
-        Duration::from_secs(120),
-    )
-    .await
+    run(Command::new(binary()?).args(arguments), Duration::from_secs(120)).await
 }
 
 /// Runs a command and waits for its end, at most that long.
@@ -86,12 +77,7 @@ pub async fn run(command: &mut Command, limit: Duration) -> Result<Ended> {
 pub async fn audit(data: &Path) -> Result<String> {
     let ended = stoa([OsStr::new("audit"), OsStr::new("--data"), data.as_os_str()]).await?;
     if ended.code != Some(0) {
-        bail!(
-            "the audit found something ({:?}):\n{}{}",
-            ended.code,
-            ended.output,
-            ended.errors
-        );
+        bail!("the audit found something ({:?}):\n{}{}", ended.code, ended.output, ended.errors);
     }
     Ok(ended.output)
 }

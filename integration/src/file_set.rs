@@ -37,10 +37,7 @@ impl FileSet {
     /// Imports that nobody added.
     pub(crate) fn missing(&self) -> BTreeSet<String> {
         let imports = self.0.values().flat_map(|(imports, _)| imports);
-        imports
-            .filter(|name| !self.0.contains_key(*name))
-            .cloned()
-            .collect()
+        imports.filter(|name| !self.0.contains_key(*name)).cloned().collect()
     }
 
     /// The descriptors.

@@ -7,11 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use bytes::Buf;
 use prost::Message as _;
-use prost_reflect::{
-    DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor, SerializeOptions,
-};
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor, SerializeOptions};
 use serde_json::Value;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_reflection::pb::v1::ServerReflectionRequest;
@@ -41,32 +40,18 @@ impl Client {
             .connect()
             .await?;
         let pool = reflect(channel.clone()).await.context("reflection")?;
-        Ok(Self {
-            channel,
-            pool,
-            token: None,
-        })
+        Ok(Self { channel, pool, token: None })
     }
 
     /// The same client with a token.
     pub fn with_token(&self, token: impl Into<String>) -> Self {
-        Self {
-            token: Some(token.into()),
-            ..self.clone()
-        }
+        Self { token: Some(token.into()), ..self.clone() }
     }
 
     /// A new connection with the same knowledge, without a token.
     pub async fn again(&self, address: SocketAddr) -> Result<Self> {
-        let channel = Endpoint::from_shared(format!("http://{address}"))?
-            .tcp_nodelay(true)
-            .connect()
-            .await?;
-        Ok(Self {
-            channel,
-            pool: self.pool.clone(),
-            token: None,
-        })
+        let channel = Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true).connect().await?;
+        Ok(Self { channel, pool: self.pool.clone(), token: None })
     }
 
     /// Everything the server told.
@@ -91,12 +76,41 @@ impl Client {
         Ok(match self.send(&method, message).await {
             Ok(answer) => {
                 let options = SerializeOptions::new();
-                let json =
-                    answer.serialize_with_options(serde_json::value::Serializer, &options)?;
+                let json = answer.serialize_with_options(serde_json::value::Serializer, &options)?;
                 Ok(json)
             }
             Err(status) => Err(status),
         })
+    }
+
+    /// One call with a stream of messages, JSON in and out.
+    pub async fn call_with_stream(&self, name: &str, bodies: &[Value]) -> Result<Result<Value, Status>> {
+        let method = self.method(name)?;
+        let messages = bodies
+            .iter()
+            .map(|body| DynamicMessage::deserialize(method.input(), body))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut grpc = tonic::client::Grpc::new(self.channel.clone());
+        if let Err(error) = grpc.ready().await {
+            return Ok(Err(Status::unavailable(error.to_string())));
+        }
+        let path = path_of(&method).parse()?;
+        let mut request = Request::new(futures_util::stream::iter(messages));
+        self.authorize(request.metadata_mut())?;
+        let codec = Dynamic { answer: method.output() };
+        Ok(match grpc.client_streaming(request, path, codec).await {
+            Ok(answer) => Ok(serde_json::to_value(answer.into_inner())?),
+            Err(status) => Err(status),
+        })
+    }
+
+    fn authorize(&self, metadata: &mut MetadataMap) -> Result<(), Status> {
+        if let Some(token) = &self.token {
+            let value = format!("Bearer {token}").parse();
+            let value = value.map_err(|_| Status::internal("no token"))?;
+            metadata.insert("authorization", value);
+        }
+        Ok(())
     }
 
     /// Calls a method of any kind with one message, reads at most one answer, and tells the code.
@@ -105,15 +119,10 @@ impl Client {
             .with_context(|| format!("no {}: {body}", method.input().full_name()))?;
         let mut grpc = tonic::client::Grpc::new(self.channel.clone());
         grpc.ready().await?;
-        let path = format!("/{}/{}", method.parent_service().full_name(), method.name()).parse()?;
+        let path = path_of(method).parse()?;
         let mut request = Request::new(futures_util::stream::iter([message]));
-        if let Some(token) = &self.token {
-            let value = format!("Bearer {token}").parse()?;
-            request.metadata_mut().insert("authorization", value);
-        }
-        let codec = Dynamic {
-            answer: method.output(),
-        };
+        self.authorize(request.metadata_mut())?;
+        let codec = Dynamic { answer: method.output() };
         // On the wire every kind of call looks the same, so one way to call serves all.
         let answered = async {
             let answers = grpc.streaming(request, path, codec).await;
@@ -124,50 +133,32 @@ impl Client {
     }
 
     /// One unary call with a message made beforehand.
-    pub async fn send(
-        &self,
-        method: &MethodDescriptor,
-        message: DynamicMessage,
-    ) -> Result<DynamicMessage, Status> {
-        let mut grpc =
-            tonic::client::Grpc::new(self.channel.clone()).max_decoding_message_size(ANSWER);
-        grpc.ready()
-            .await
-            .map_err(|error| Status::unavailable(error.to_string()))?;
-        let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
-        let path = path.parse().map_err(|_| Status::internal("no path"))?;
+    pub async fn send(&self, method: &MethodDescriptor, message: DynamicMessage) -> Result<DynamicMessage, Status> {
+        let mut grpc = tonic::client::Grpc::new(self.channel.clone()).max_decoding_message_size(ANSWER);
+        grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let path = path_of(method).parse();
+        let path = path.map_err(|_| Status::internal("no path"))?;
         let mut request = Request::new(message);
-        if let Some(token) = &self.token {
-            let value = format!("Bearer {token}")
-                .parse()
-                .map_err(|_| Status::internal("no token"))?;
-            request.metadata_mut().insert("authorization", value);
-        }
-        let codec = Dynamic {
-            answer: method.output(),
-        };
+        self.authorize(request.metadata_mut())?;
+        let codec = Dynamic { answer: method.output() };
         Ok(grpc.unary(request, path, codec).await?.into_inner())
     }
+}
+
+fn path_of(method: &MethodDescriptor) -> String {
+    format!("/{}/{}", method.parent_service().full_name(), method.name())
 }
 
 /// Collects the files behind every service the server lists.
 async fn reflect(channel: Channel) -> Result<DescriptorPool> {
     let mut client = ServerReflectionClient::new(channel).max_decoding_message_size(ANSWER);
     let mut services = Vec::new();
-    for answer in ask(
-        &mut client,
-        vec![MessageRequest::ListServices(String::new())],
-    )
-    .await?
-    {
+    for answer in ask(&mut client, vec![MessageRequest::ListServices(String::new())]).await? {
         if let MessageResponse::ListServicesResponse(list) = answer {
             services.extend(list.service.into_iter().map(|service| service.name));
         }
     }
-    let questions = services
-        .into_iter()
-        .map(MessageRequest::FileContainingSymbol)
-        .collect();
+    let questions = services.into_iter().map(MessageRequest::FileContainingSymbol).collect();
     let mut set = FileSet::default();
     for answer in ask(&mut client, questions).await? {
         match answer {
@@ -179,8 +170,7 @@ async fn reflect(channel: Channel) -> Result<DescriptorPool> {
             MessageResponse::ErrorResponse(error) => {
                 return Err(anyhow!("{}", error.error_message));
             }
-            MessageResponse::AllExtensionNumbersResponse(_)
-            | MessageResponse::ListServicesResponse(_) => {}
+            MessageResponse::AllExtensionNumbersResponse(_) | MessageResponse::ListServicesResponse(_) => {}
         }
     }
     // A server may send each file without the files it imports: they are asked for by name.
@@ -189,10 +179,7 @@ async fn reflect(channel: Channel) -> Result<DescriptorPool> {
         if missing.is_empty() {
             break;
         }
-        let questions = missing
-            .into_iter()
-            .map(MessageRequest::FileByFilename)
-            .collect();
+        let questions = missing.into_iter().map(MessageRequest::FileByFilename).collect();
         for answer in ask(&mut client, questions).await? {
             match answer {
                 MessageResponse::FileDescriptorResponse(files) => {
@@ -213,10 +200,7 @@ async fn ask(
 ) -> Result<Vec<MessageResponse>> {
     let requests = questions
         .into_iter()
-        .map(|question| ServerReflectionRequest {
-            host: String::new(),
-            message_request: Some(question),
-        });
+        .map(|question| ServerReflectionRequest { host: String::new(), message_request: Some(question) });
     let stream = futures_util::stream::iter(requests.collect::<Vec<_>>());
     let mut answers = client.server_reflection_info(stream).await?.into_inner();
     let mut found = Vec::new();
@@ -238,15 +222,11 @@ impl Codec for Dynamic {
     type Decoder = Self;
 
     fn encoder(&mut self) -> Self::Encoder {
-        Self {
-            answer: self.answer.clone(),
-        }
+        Self { answer: self.answer.clone() }
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        Self {
-            answer: self.answer.clone(),
-        }
+        Self { answer: self.answer.clone() }
     }
 }
 
@@ -255,8 +235,7 @@ impl Encoder for Dynamic {
     type Error = Status;
 
     fn encode(&mut self, item: Self::Item, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        item.encode(buffer)
-            .map_err(|error| Status::internal(error.to_string()))
+        item.encode(buffer).map_err(|error| Status::internal(error.to_string()))
     }
 }
 

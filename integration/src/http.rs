@@ -41,12 +41,7 @@ pub struct Answer {
 impl Client {
     /// A client without a token; the connection is opened by the first call.
     pub fn new(address: SocketAddr) -> Self {
-        Self {
-            address,
-            token: None,
-            connection: None,
-            insists: None,
-        }
+        Self { address, token: None, connection: None, insists: None }
     }
 
     /// Sends this token from now on.
@@ -61,12 +56,7 @@ impl Client {
 
     /// A new connection to the same place with the same token.
     pub fn again(&self) -> Self {
-        Self {
-            address: self.address,
-            token: self.token.clone(),
-            connection: None,
-            insists: self.insists,
-        }
+        Self { address: self.address, token: self.token.clone(), connection: None, insists: self.insists }
     }
 
     /// From now on repeats each call, for at most that long, until it is answered with something else
@@ -78,11 +68,7 @@ impl Client {
 
     /// Opens the connection without sending anything.
     pub async fn connect(&mut self) -> Result<()> {
-        if self
-            .connection
-            .as_ref()
-            .is_some_and(|connection| !connection.is_closed())
-        {
+        if self.connection.as_ref().is_some_and(|connection| !connection.is_closed()) {
             return Ok(());
         }
         let stream = TcpStream::connect(self.address).await?;
@@ -114,12 +100,7 @@ impl Client {
     }
 
     /// Any method, JSON or no body.
-    pub async fn send(
-        &mut self,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-    ) -> Result<Answer> {
+    pub async fn send(&mut self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer> {
         let bytes = match body {
             Some(body) => Bytes::from(serde_json::to_vec(body)?),
             None => Bytes::new(),
@@ -167,10 +148,7 @@ impl Client {
         self.connect().await?;
         let connection = self.connection.as_mut().context("no connection")?;
         connection.ready().await?;
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(HOST, self.address.to_string());
+        let mut request = Request::builder().method(method).uri(path).header(HOST, self.address.to_string());
         if let Some(kind) = content_type {
             request = request.header(CONTENT_TYPE, kind);
         }
@@ -180,16 +158,10 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let answer = connection
-            .send_request(request.body(Full::new(body))?)
-            .await?;
+        let answer = connection.send_request(request.body(Full::new(body))?).await?;
         let (parts, body) = answer.into_parts();
         let body = body.collect().await?.to_bytes();
-        Ok(Answer {
-            status: parts.status.as_u16(),
-            headers: parts.headers,
-            body,
-        })
+        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
     }
 }
 
@@ -202,8 +174,7 @@ impl Answer {
     /// The JSON of a good answer; anything else is an error that shows the answer.
     pub fn ok(self) -> Result<Value> {
         if self.status == 200 {
-            return serde_json::from_slice(&self.body)
-                .with_context(|| format!("no JSON: {}", self.describe()));
+            return serde_json::from_slice(&self.body).with_context(|| format!("no JSON: {}", self.describe()));
         }
         bail!("{}", self.describe())
     }
@@ -218,13 +189,8 @@ impl Answer {
     /// The fields named by the `BadRequest` in the details.
     pub fn violations(&self) -> Vec<String> {
         let violations = self.detail("google.rpc.BadRequest").unwrap_or_default();
-        let list = violations["fieldViolations"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        list.iter()
-            .filter_map(|item| item["field"].as_str().map(str::to_owned))
-            .collect()
+        let list = violations["fieldViolations"].as_array().cloned().unwrap_or_default();
+        list.iter().filter_map(|item| item["field"].as_str().map(str::to_owned)).collect()
     }
 
     /// The first detail of a type, by its full name.
@@ -233,11 +199,7 @@ impl Answer {
         let details = json["details"].as_array()?;
         details
             .iter()
-            .find(|detail| {
-                detail["@type"]
-                    .as_str()
-                    .is_some_and(|kind| kind.rsplit('/').next() == Some(name))
-            })
+            .find(|detail| detail["@type"].as_str().is_some_and(|kind| kind.rsplit('/').next() == Some(name)))
             .cloned()
     }
 
@@ -249,10 +211,7 @@ impl Answer {
     /// The answer in one line, cut where it gets long.
     pub fn describe(&self) -> String {
         let text = String::from_utf8_lossy(&self.body);
-        let cut = text
-            .char_indices()
-            .nth(1500)
-            .map_or(text.len(), |(end, _)| end);
+        let cut = text.char_indices().nth(1500).map_or(text.len(), |(end, _)| end);
         format!("{} {}", self.status, &text[..cut])
     }
 }

@@ -55,17 +55,10 @@ impl Provider {
     pub async fn start() -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("psp-").tempdir()?;
         let mut command = Command::new(command_line::binary()?);
-        command
-            .args(["psp", "--listen", "127.0.0.1:0", "--data"])
-            .arg(folder.path());
+        command.args(["psp", "--listen", "127.0.0.1:0", "--data"]).arg(folder.path());
         let output = Output::default();
         let (child, address) = spawn(&mut command, &output).await?;
-        Ok(Self {
-            _folder: folder,
-            child,
-            address,
-            output,
-        })
+        Ok(Self { _folder: folder, child, address, output })
     }
 
     /// Where it listens, as `--psp` wants it.
@@ -86,9 +79,7 @@ impl Provider {
     /// Every entry.
     pub async fn ledger(&self) -> Result<Ledger> {
         let entries = Client::new(self.address).get("/ledger").await?.ok()?;
-        Ok(Ledger(
-            serde_json::from_value(entries).context("the ledger is not what we expect")?,
-        ))
+        Ok(Ledger(serde_json::from_value(entries).context("the ledger is not what we expect")?))
     }
 
     /// Sends its webhooks to a shop, signed with the key both know by default.
@@ -97,10 +88,7 @@ impl Provider {
             "url": format!("http://{shop}/v1/webhooks/sandbox"),
             "secret": "sandbox-webhook-secret",
         });
-        Client::new(self.address)
-            .send(http::Method::PUT, "/webhook_endpoint", Some(&endpoint))
-            .await?
-            .ok()?;
+        Client::new(self.address).send(http::Method::PUT, "/webhook_endpoint", Some(&endpoint)).await?.ok()?;
         Ok(())
     }
 
@@ -108,19 +96,14 @@ impl Provider {
     pub async fn complete(&self, challenge: &str, approve: bool) -> Result<Value> {
         let outcome = if approve { "approve" } else { "decline" };
         let path = format!("/challenges/{challenge}:complete");
-        Client::new(self.address)
-            .post(&path, &json!({ "outcome": outcome }))
-            .await?
-            .ok()
+        Client::new(self.address).post(&path, &json!({ "outcome": outcome })).await?.ok()
     }
 }
 
 impl Ledger {
     /// Authorisations that stand, captured or not.
     pub fn authorized(&self) -> impl Iterator<Item = &Entry> {
-        self.0.iter().filter(|entry| {
-            entry.kind == "authorization" && entry.authorization_status == "authorized"
-        })
+        self.0.iter().filter(|entry| entry.kind == "authorization" && entry.authorization_status == "authorized")
     }
 
     /// What was taken: captures that succeeded.
@@ -130,9 +113,7 @@ impl Ledger {
 
     /// Entries under one reference of the shop.
     pub fn of<'a>(&'a self, reference: &'a str) -> impl Iterator<Item = &'a Entry> {
-        self.0
-            .iter()
-            .filter(move |entry| entry.authorization_reference.contains(reference))
+        self.0.iter().filter(move |entry| entry.authorization_reference.contains(reference))
     }
 
     /// References with more than one standing authorisation: somebody would pay twice.
@@ -141,11 +122,7 @@ impl Ledger {
         for entry in self.authorized() {
             *counts.entry(entry.reference.as_str()).or_default() += 1;
         }
-        counts
-            .into_iter()
-            .filter(|(_, count)| *count > 1)
-            .map(|(name, _)| name.to_owned())
-            .collect()
+        counts.into_iter().filter(|(_, count)| *count > 1).map(|(name, _)| name.to_owned()).collect()
     }
 
     /// Captured less refunded for each currency, in minor units.

@@ -14,6 +14,8 @@ pub mod ledger;
 pub mod limits;
 pub mod machine;
 pub mod raw;
+pub mod replay;
+pub mod retail;
 pub mod server;
 pub mod shopper;
 pub mod skip;

@@ -6,10 +6,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// many that is.
 pub fn raise_open_files() -> u64 {
     let now = getrlimit(Resource::Nofile);
-    let wanted = Rlimit {
-        current: now.maximum,
-        maximum: now.maximum,
-    };
+    let wanted = Rlimit { current: now.maximum, maximum: now.maximum };
     match setrlimit(Resource::Nofile, wanted) {
         Ok(()) => now.maximum.unwrap_or(u64::MAX),
         Err(_) => now.current.unwrap_or(u64::MAX),

@@ -22,20 +22,11 @@ pub fn resident_kib(pid: u32) -> Result<u64> {
 pub fn cpu_time(pid: u32) -> Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name may contain spaces and parentheses: fields are counted from the last parenthesis.
-    let rest = stat
-        .rsplit_once(')')
-        .map(|(_, rest)| rest)
-        .context("no name in stat")?;
+    let rest = stat.rsplit_once(')').map(|(_, rest)| rest).context("no name in stat")?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
-    let ticks = |index: usize| {
-        fields
-            .get(index)
-            .and_then(|field| field.parse::<u64>().ok())
-    };
+    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
     let ticks = ticks(11).context("no utime")? + ticks(12).context("no stime")?;
-    Ok(Duration::from_secs_f64(
-        ticks as f64 / rustix::param::clock_ticks_per_second() as f64,
-    ))
+    Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
 }
 
 /// The file system of a folder.
@@ -47,9 +38,7 @@ pub fn file_system(folder: &Path) -> Result<String> {
         .filter_map(|line| {
             let mut parts = line.split(' ');
             let (_, point, kind) = (parts.next()?, parts.next()?, parts.next()?);
-            folder
-                .starts_with(point)
-                .then(|| (point.len(), kind.to_owned()))
+            folder.starts_with(point).then(|| (point.len(), kind.to_owned()))
         })
         .max_by_key(|(length, _)| *length)
         .map(|(_, kind)| kind)
@@ -61,10 +50,7 @@ pub fn file_system(folder: &Path) -> Result<String> {
 pub fn fsync_time(folder: &Path) -> Result<Duration> {
     let kind = file_system(folder)?;
     if kind == "tmpfs" || kind == "ramfs" {
-        bail!(
-            "{} is in memory ({kind}): choose a folder on a disk",
-            folder.display()
-        );
+        bail!("{} is in memory ({kind}): choose a folder on a disk", folder.display());
     }
     let path = folder.join("fsync-probe");
     let mut file = fs::File::create(&path)?;

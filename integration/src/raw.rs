@@ -35,8 +35,7 @@ pub async fn exchange(address: SocketAddr, request: &[u8]) -> Result<Answer> {
 
 /// An HTTP/1.1 request with a body of the given length header.
 pub fn request(verb: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
-    let mut bytes =
-        format!("{verb} {path} HTTP/1.1\r\nHost: stoa\r\nConnection: close\r\n").into_bytes();
+    let mut bytes = format!("{verb} {path} HTTP/1.1\r\nHost: stoa\r\nConnection: close\r\n").into_bytes();
     for (name, value) in headers {
         bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
     }
@@ -49,10 +48,7 @@ pub fn request(verb: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) ->
 }
 
 fn head_end(bytes: &[u8]) -> Option<usize> {
-    bytes
-        .windows(4)
-        .position(|window| window == b"\r\n\r\n")
-        .map(|position| position + 4)
+    bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|position| position + 4)
 }
 
 fn complete(bytes: &[u8]) -> bool {
@@ -68,33 +64,19 @@ fn complete(bytes: &[u8]) -> bool {
 }
 
 fn parse(bytes: &[u8]) -> Result<Answer> {
-    let head = head_end(bytes)
-        .with_context(|| format!("no answer, only {:?}", String::from_utf8_lossy(bytes)))?;
+    let head = head_end(bytes).with_context(|| format!("no answer, only {:?}", String::from_utf8_lossy(bytes)))?;
     let text = String::from_utf8_lossy(&bytes[..head]);
     let mut lines = text.lines();
-    let status = lines
-        .next()
-        .and_then(|line| line.split(' ').nth(1))
-        .and_then(|code| code.parse().ok())
-        .context("no status")?;
+    let status =
+        lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok()).context("no status")?;
     let mut headers = http::HeaderMap::new();
     for (name, value) in lines.filter_map(|line| line.split_once(':')) {
         let name: http::HeaderName = name.trim().parse()?;
         headers.append(name, value.trim().parse()?);
     }
-    let chunked = headers
-        .get("transfer-encoding")
-        .is_some_and(|value| value == "chunked");
-    let body = if chunked {
-        unchunk(&bytes[head..])
-    } else {
-        bytes[head..].to_vec()
-    };
-    Ok(Answer {
-        status,
-        headers,
-        body: body.into(),
-    })
+    let chunked = headers.get("transfer-encoding").is_some_and(|value| value == "chunked");
+    let body = if chunked { unchunk(&bytes[head..]) } else { bytes[head..].to_vec() };
+    Ok(Answer { status, headers, body: body.into() })
 }
 
 fn unchunk(mut bytes: &[u8]) -> Vec<u8> {

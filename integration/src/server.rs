@@ -157,12 +157,7 @@ impl Stoa {
             .args(["--listen", &self.address.to_string()])
             .args(&self.setup.flags)
             .env("STOA_OPERATOR_PASSWORD", OPERATOR.1)
-            .envs(
-                self.setup
-                    .environment
-                    .iter()
-                    .map(|(name, value)| (name, value)),
-            );
+            .envs(self.setup.environment.iter().map(|(name, value)| (name, value)));
         let (child, address) = spawn(&mut command, &self.output).await?;
         self.address = address;
         self.running = Some(Running { child });
@@ -174,18 +169,11 @@ impl Stoa {
         let deadline = Instant::now() + limit;
         loop {
             let mut client = Client::new(self.address);
-            if client
-                .get("/readyz")
-                .await
-                .is_ok_and(|answer| answer.status == 200)
-            {
+            if client.get("/readyz").await.is_ok_and(|answer| answer.status == 200) {
                 return Ok(());
             }
             if let Some(status) = self.ended()? {
-                bail!(
-                    "the server ended before it was ready: {status}\n{}",
-                    self.output.tail(40)
-                );
+                bail!("the server ended before it was ready: {status}\n{}", self.output.tail(40));
             }
             if Instant::now() > deadline {
                 bail!("not ready within {limit:?}\n{}", self.output.tail(40));
@@ -223,9 +211,7 @@ impl Stoa {
     /// Asks the server to stop and waits for its drain.
     pub async fn stop(&mut self) -> Result<std::process::ExitStatus> {
         let pid = self.pid().context("the server does not run")?;
-        let pid = i32::try_from(pid)
-            .ok()
-            .and_then(rustix::process::Pid::from_raw);
+        let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
         let pid = pid.context("no process id")?;
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
         self.wait_end(Duration::from_secs(30)).await
@@ -298,12 +284,7 @@ impl Output {
     pub fn tail(&self, count: usize) -> String {
         let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let skipped = lines.len().saturating_sub(count);
-        lines
-            .iter()
-            .skip(skipped)
-            .map(String::as_str)
-            .collect::<Vec<_>>()
-            .join("\n")
+        lines.iter().skip(skipped).map(String::as_str).collect::<Vec<_>>().join("\n")
     }
 
     /// True if a kept line contains the text.
@@ -332,26 +313,17 @@ pub(crate) async fn spawn(command: &mut Command, output: &Output) -> Result<(Chi
         Ok(Ok(address)) => address.context("no address")?,
         Ok(Err(_)) | Err(_) => {
             let status = child.try_wait()?;
-            bail!(
-                "{command:?} never said where it listens ({status:?})\n{}",
-                output.tail(40)
-            );
+            bail!("{command:?} never said where it listens ({status:?})\n{}", output.tail(40));
         }
     };
     Ok((child, address))
 }
 
 /// Keeps every line; the first `listening on http://ADDR:PORT` is told.
-async fn keep(
-    pipe: impl AsyncRead + Unpin,
-    output: Output,
-    told: Option<watch::Sender<Option<SocketAddr>>>,
-) {
+async fn keep(pipe: impl AsyncRead + Unpin, output: Output, told: Option<watch::Sender<Option<SocketAddr>>>) {
     let mut lines = BufReader::new(pipe).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        let address = line
-            .strip_prefix("listening on http://")
-            .and_then(|rest| rest.trim().parse().ok());
+        let address = line.strip_prefix("listening on http://").and_then(|rest| rest.trim().parse().ok());
         if let (Some(told), Some(address)) = (&told, address) {
             told.send_replace(Some(address));
         }

@@ -122,21 +122,13 @@ impl Shopper {
     /// Puts something into a cart.
     pub async fn add(&mut self, cart: &str, sku: &str, quantity: u32) -> Result<Value> {
         let body = json!({ "sku": sku, "quantity": quantity, "requestId": request_id() });
-        let mut answer = self
-            .http
-            .post(&format!("/v1/{cart}:addItem"), &body)
-            .await?
-            .ok()?;
+        let mut answer = self.http.post(&format!("/v1/{cart}:addItem"), &body).await?.ok()?;
         Ok(answer["cart"].take())
     }
 
     /// Asks what the cart costs; the answer is signed and holds for a while.
     pub async fn price(&mut self, cart: &str) -> Result<Priced> {
-        let answer = self
-            .http
-            .post(&format!("/v1/{cart}:price"), &json!({}))
-            .await?
-            .ok()?;
+        let answer = self.http.post(&format!("/v1/{cart}:price"), &json!({})).await?.ok()?;
         Priced::read(&answer["quote"])
     }
 
@@ -154,35 +146,18 @@ impl Shopper {
     }
 
     /// From an empty cart to an order.
-    pub async fn buy(
-        &mut self,
-        currency: &str,
-        sku: &str,
-        quantity: u32,
-        token: &str,
-    ) -> Result<Value> {
+    pub async fn buy(&mut self, currency: &str, sku: &str, quantity: u32, token: &str) -> Result<Value> {
         let priced = self.fill(currency, sku, quantity).await?;
         self.order(&priced, token).await
     }
 
     /// Looks at an order until it is in one of the states.
-    pub async fn await_order(
-        &mut self,
-        name: &str,
-        states: &[&str],
-        limit: Duration,
-    ) -> Result<Value> {
+    pub async fn await_order(&mut self, name: &str, states: &[&str], limit: Duration) -> Result<Value> {
         let deadline = Instant::now() + limit;
         loop {
-            let order = self
-                .http
-                .get(&format!("/v1/{name}"))
-                .await
-                .and_then(Answer::ok);
+            let order = self.http.get(&format!("/v1/{name}")).await.and_then(Answer::ok);
             if let Ok(order) = &order
-                && order["state"]
-                    .as_str()
-                    .is_some_and(|state| states.contains(&state))
+                && order["state"].as_str().is_some_and(|state| states.contains(&state))
             {
                 return Ok(order.clone());
             }
@@ -202,11 +177,7 @@ impl Shopper {
 
     /// The first warehouse there is; operators only.
     pub async fn warehouse(&mut self) -> Result<String> {
-        let list = self
-            .http
-            .get("/v1/warehouses/-/stockItems?pageSize=1")
-            .await?
-            .ok()?;
+        let list = self.http.get("/v1/warehouses/-/stockItems?pageSize=1").await?.ok()?;
         let name = text(&list["stockItems"][0], "name")?;
         let parts: Vec<&str> = name.split('/').take(2).collect();
         Ok(parts.join("/"))
@@ -293,10 +264,7 @@ impl Shopper {
             .collect();
         for sku in &skus {
             let stock = self.availability(&[sku]).await?;
-            if stock["availabilities"][0]["available"]
-                .as_str()
-                .is_some_and(|count| count != "0")
-            {
+            if stock["availabilities"][0]["available"].as_str().is_some_and(|count| count != "0") {
                 return Ok((*sku).to_owned());
             }
         }
@@ -319,8 +287,5 @@ pub fn order_body(priced: &Priced, token: &str, request_id: &str) -> Value {
 
 /// A field that must be a text.
 pub fn text(json: &Value, field: &str) -> Result<String> {
-    json[field]
-        .as_str()
-        .map(str::to_owned)
-        .with_context(|| format!("no {field} in {json}"))
+    json[field].as_str().map(str::to_owned).with_context(|| format!("no {field} in {json}"))
 }

@@ -53,11 +53,7 @@ async fn every_method_answers_each_caller_as_the_matrix_says() -> Result<()> {
         .flat_map(|service| service.methods().collect::<Vec<_>>())
         .map(|method| format!("{}/{}", method.parent_service().full_name(), method.name()))
         .collect();
-    ensure!(
-        known.len() > 60,
-        "reflection tells only {} methods",
-        known.len()
-    );
+    ensure!(known.len() > 60, "reflection tells only {} methods", known.len());
     let listed: BTreeSet<String> = matrix.keys().cloned().collect();
     let missing: Vec<_> = known.difference(&listed).collect();
     let gone: Vec<_> = listed.difference(&known).collect();
@@ -74,10 +70,7 @@ async fn every_method_answers_each_caller_as_the_matrix_says() -> Result<()> {
             ("operator", &row.operator),
         ];
         for (caller, expected) in expected {
-            let filled = world
-                .fill(&row.body)
-                .await
-                .with_context(|| format!("{name} for {caller}"))?;
+            let filled = world.fill(&row.body).await.with_context(|| format!("{name} for {caller}"))?;
             let token = match caller {
                 "anonymous" => None,
                 "customer" => Some(filled.owner.clone()),
@@ -89,22 +82,14 @@ async fn every_method_answers_each_caller_as_the_matrix_says() -> Result<()> {
                 None => client.clone(),
             };
             let body = serde_json::from_str(&filled.body).context(filled.body.clone())?;
-            let code = client
-                .probe(&method, &body)
-                .await
-                .with_context(|| name.clone())?;
+            let code = client.probe(&method, &body).await.with_context(|| name.clone())?;
             let found = spelled(code);
             if found != *expected {
                 wrong.push(format!("{name} for {caller}: {found}, not {expected}"));
             }
         }
     }
-    ensure!(
-        wrong.is_empty(),
-        "{} answers differ:\n{}",
-        wrong.len(),
-        wrong.join("\n")
-    );
+    ensure!(wrong.is_empty(), "{} answers differ:\n{}", wrong.len(), wrong.join("\n"));
     Ok(())
 }
 
@@ -116,29 +101,12 @@ impl World {
         let mut operator = Shopper::operator(&stoa).await?;
         operator.stock(SKU, 10, 100_000).await?;
         let warehouse = operator.warehouse().await?;
-        let found = operator
-            .http
-            .get(&format!("/v1/products:batchGetVariants?skus={SKU}"))
-            .await?
-            .ok()?;
+        let found = operator.http.get(&format!("/v1/products:batchGetVariants?skus={SKU}")).await?.ok()?;
         let variant = &found["variants"][0];
         let (product, variant) = (text(variant, "product")?, text(variant, "name")?);
-        let list = operator
-            .http
-            .get("/v1/services/ordering/projections")
-            .await?
-            .ok()?;
+        let list = operator.http.get("/v1/services/ordering/projections").await?.ok()?;
         let projection = text(&list["projections"][0], "name")?;
-        Ok(Self {
-            stoa,
-            customer,
-            stranger,
-            operator,
-            warehouse,
-            product,
-            variant,
-            projection,
-        })
+        Ok(Self { stoa, customer, stranger, operator, warehouse, product, variant, projection })
     }
 
     /// Puts real resources into a body; what the call may use up is made anew.
@@ -153,14 +121,7 @@ impl World {
             ("{projection}", self.projection.clone()),
         ];
         let needs = |names: &[&str]| names.iter().any(|name| body.contains(name));
-        if needs(&[
-            "{order}",
-            "{line}",
-            "{payment}",
-            "{attempt}",
-            "{shipment}",
-            "{saga}",
-        ]) {
+        if needs(&["{order}", "{line}", "{payment}", "{attempt}", "{shipment}", "{saga}"]) {
             let order = self.customer.buy("EUR", SKU, 1, "tok_ok").await?;
             ensure!(order["state"] == "ORDER_STATE_CONFIRMED", "{order}");
             let name = text(&order, "name")?;
@@ -173,20 +134,13 @@ impl World {
             let saga = text(&order, "saga")?;
             let operator = self.operator.http.again();
             let open = "SAGA_PHASE_RUNNING";
-            let parcel = integration::until(
-                std::time::Duration::from_secs(15),
-                "the saga is done",
-                async || {
-                    let saga = operator.again().get(&format!("/v1/{saga}")).await?.ok()?;
-                    let http = operator.again();
-                    let mut looking = Shopper {
-                        http,
-                        user: String::new(),
-                    };
-                    let parcel = looking.shipments(&name).await?.into_iter().next();
-                    Ok(parcel.filter(|_| saga["phase"] != open))
-                },
-            )
+            let parcel = integration::until(std::time::Duration::from_secs(15), "the saga is done", async || {
+                let saga = operator.again().get(&format!("/v1/{saga}")).await?.ok()?;
+                let http = operator.again();
+                let mut looking = Shopper { http, user: String::new() };
+                let parcel = looking.shipments(&name).await?.into_iter().next();
+                Ok(parcel.filter(|_| saga["phase"] != open))
+            })
             .await?;
             values.push(("{saga}", saga));
             values.push(("{shipment}", text(&parcel, "name")?));
@@ -210,11 +164,7 @@ impl World {
             let mut http = self.stoa.client();
             http.post("/v1/users", &user).await?.ok()?;
             let mut leaver = Shopper::sign_in(http, &email, password).await?;
-            let sessions = leaver
-                .http
-                .get(&format!("/v1/{}/sessions", leaver.user))
-                .await?
-                .ok()?;
+            let sessions = leaver.http.get(&format!("/v1/{}/sessions", leaver.user)).await?.ok()?;
             values.push(("{session}", text(&sessions["sessions"][0], "name")?));
             values.push(("{leaver}", leaver.user.clone()));
             values.push(("{email}", email));
@@ -222,12 +172,7 @@ impl World {
             owner = leaver.http.token().context("no token")?.to_owned();
         }
         if needs(&["{refresh}"]) {
-            let guest = self
-                .stoa
-                .client()
-                .post("/v1/sessions:guest", &json!({}))
-                .await?
-                .ok()?;
+            let guest = self.stoa.client().post("/v1/sessions:guest", &json!({})).await?.ok()?;
             values.push(("{refresh}", text(&guest, "refreshToken")?));
         }
         let mut body = body.to_owned();

@@ -31,13 +31,7 @@ impl Scene {
         let cart = text(&shopper.cart("EUR").await?, "name")?;
         shopper.add(&cart, &sku, 1).await?;
         let before = shopper.http.get(&format!("/v1/{cart}")).await?.body;
-        Ok(Self {
-            stoa,
-            shopper,
-            cart,
-            sku,
-            before,
-        })
+        Ok(Self { stoa, shopper, cart, sku, before })
     }
 
     /// A body of AddItem that would be good, with some fields changed.
@@ -51,69 +45,37 @@ impl Scene {
 
     async fn add(&mut self, changes: Value) -> Result<Answer> {
         let body = self.item(changes);
-        self.shopper
-            .http
-            .post(&format!("/v1/{}:addItem", self.cart), &body)
-            .await
+        self.shopper.http.post(&format!("/v1/{}:addItem", self.cart), &body).await
     }
 
     async fn add_bytes(&mut self, headers: &[(&str, &str)], body: Vec<u8>) -> Result<Answer> {
         let path = format!("/v1/{}:addItem", self.cart);
         let kind = Some("application/json");
-        self.shopper
-            .http
-            .send_bytes(Method::POST, &path, kind, headers, body.into())
-            .await
+        self.shopper.http.send_bytes(Method::POST, &path, kind, headers, body.into()).await
     }
 
     /// The cart reads byte for byte as before, and no order came of it.
     async fn nothing_was_stored(&mut self) -> Result<()> {
-        let after = self
-            .shopper
-            .http
-            .again()
-            .get(&format!("/v1/{}", self.cart))
-            .await?
-            .body;
-        ensure!(
-            after == self.before,
-            "stored: {}",
-            String::from_utf8_lossy(&after)
-        );
+        let after = self.shopper.http.again().get(&format!("/v1/{}", self.cart)).await?.body;
+        ensure!(after == self.before, "stored: {}", String::from_utf8_lossy(&after));
         let orders = self.shopper.http.again().get("/v1/orders").await?.ok()?;
-        ensure!(
-            orders["orders"].as_array().is_none_or(Vec::is_empty),
-            "an order: {orders}"
-        );
+        ensure!(orders["orders"].as_array().is_none_or(Vec::is_empty), "an order: {orders}");
         Ok(())
     }
 }
 
 /// A refusal in the one shape there is: the status, the code of `google.rpc.Status`, a message.
 fn refused(answer: &Answer, status: u16) -> Result<()> {
-    ensure!(
-        answer.status == status,
-        "expected {status}, got {}",
-        answer.describe()
-    );
+    ensure!(answer.status == status, "expected {status}, got {}", answer.describe());
     let json = answer.json();
     ensure!(json["code"].is_u64(), "no code: {}", answer.describe());
-    ensure!(
-        json["message"]
-            .as_str()
-            .is_some_and(|text| !text.is_empty()),
-        "no message: {json}"
-    );
+    ensure!(json["message"].as_str().is_some_and(|text| !text.is_empty()), "no message: {json}");
     Ok(())
 }
 
 fn names(answer: &Answer, field: &str) -> Result<()> {
     let violations = answer.violations();
-    ensure!(
-        violations.iter().any(|found| found.ends_with(field)),
-        "{field} is not named: {}",
-        answer.describe()
-    );
+    ensure!(violations.iter().any(|found| found.ends_with(field)), "{field} is not named: {}", answer.describe());
     Ok(())
 }
 
@@ -122,11 +84,7 @@ async fn an_unknown_field_is_refused_by_name() -> Result<()> {
     let mut scene = Scene::set().await?;
     let answer = scene.add(json!({ "colour": "red" })).await?;
     refused(&answer, 400)?;
-    ensure!(
-        answer.describe().contains("colour"),
-        "{}",
-        answer.describe()
-    );
+    ensure!(answer.describe().contains("colour"), "{}", answer.describe());
     scene.nothing_was_stored().await
 }
 
@@ -151,13 +109,7 @@ async fn a_wrong_type_is_refused() -> Result<()> {
 #[tokio::test]
 async fn a_quantity_that_is_no_quantity_is_refused() -> Result<()> {
     let mut scene = Scene::set().await?;
-    for quantity in [
-        json!(0),
-        json!(-1),
-        json!(2_147_483_648_u64),
-        json!("9223372036854775808"),
-        json!(1e300),
-    ] {
+    for quantity in [json!(0), json!(-1), json!(2_147_483_648_u64), json!("9223372036854775808"), json!(1e300)] {
         let answer = scene.add(json!({ "quantity": quantity })).await?;
         refused(&answer, 400).with_context(|| quantity.to_string())?;
     }
@@ -170,11 +122,7 @@ async fn an_unknown_sku_is_not_found() -> Result<()> {
     let mut scene = Scene::set().await?;
     let answer = scene.add(json!({ "sku": "NO-SUCH-THING" })).await?;
     refused(&answer, 404)?;
-    ensure!(
-        answer.describe().contains("NO-SUCH-THING"),
-        "{}",
-        answer.describe()
-    );
+    ensure!(answer.describe().contains("NO-SUCH-THING"), "{}", answer.describe());
     scene.nothing_was_stored().await
 }
 
@@ -183,11 +131,7 @@ async fn a_currency_nothing_is_sold_in_is_refused() -> Result<()> {
     let mut scene = Scene::set().await?;
     for currency in ["XXX", "eur", "EURO"] {
         let body = json!({ "currencyCode": currency });
-        let answer = scene
-            .shopper
-            .http
-            .post("/v1/carts:getOrCreate", &body)
-            .await?;
+        let answer = scene.shopper.http.post("/v1/carts:getOrCreate", &body).await?;
         refused(&answer, 400).with_context(|| currency.to_owned())?;
     }
     scene.nothing_was_stored().await
@@ -197,24 +141,13 @@ async fn a_currency_nothing_is_sold_in_is_refused() -> Result<()> {
 async fn a_price_or_owner_set_by_the_client_is_refused() -> Result<()> {
     let mut scene = Scene::set().await?;
     let cheap = json!({ "currencyCode": "EUR", "nanos": 10_000_000 });
-    for name in [
-        "unitPrice",
-        "price",
-        "owner",
-        "customerId",
-        "total",
-        "state",
-    ] {
+    for name in ["unitPrice", "price", "owner", "customerId", "total", "state"] {
         let answer = scene.add(json!({ name: cheap })).await?;
         refused(&answer, 400).with_context(|| name.to_owned())?;
     }
     // A field that exists, for operators: somebody else's cart.
     let other = json!({ "currencyCode": "EUR", "customer": "users/somebody-else" });
-    let answer = scene
-        .shopper
-        .http
-        .post("/v1/carts:getOrCreate", &other)
-        .await?;
+    let answer = scene.shopper.http.post("/v1/carts:getOrCreate", &other).await?;
     refused(&answer, 403)?;
 
     let priced = scene.shopper.price(&scene.cart).await?;
@@ -223,11 +156,7 @@ async fn a_price_or_owner_set_by_the_client_is_refused() -> Result<()> {
         "reason": "a discount for me",
         "requestId": request_id(),
     });
-    let answer = scene
-        .shopper
-        .http
-        .post(&format!("/v1/{}:issueQuote", scene.cart), &issue)
-        .await?;
+    let answer = scene.shopper.http.post(&format!("/v1/{}:issueQuote", scene.cart), &issue).await?;
     refused(&answer, 403)?;
     for (name, value) in [
         ("total", cheap.clone()),
@@ -239,15 +168,8 @@ async fn a_price_or_owner_set_by_the_client_is_refused() -> Result<()> {
         let answer = scene.shopper.http.post("/v1/orders", &body).await?;
         refused(&answer, 400).with_context(|| name.to_owned())?;
     }
-    let forged = Priced {
-        token: tampered(&priced.token),
-        ..priced
-    };
-    let answer = scene
-        .shopper
-        .http
-        .post("/v1/orders", &order_body(&forged, "tok_ok", &request_id()))
-        .await?;
+    let forged = Priced { token: tampered(&priced.token), ..priced };
+    let answer = scene.shopper.http.post("/v1/orders", &order_body(&forged, "tok_ok", &request_id())).await?;
     refused(&answer, 400)?;
     scene.nothing_was_stored().await
 }
@@ -289,12 +211,7 @@ async fn a_missing_forged_or_doubled_token_is_unauthenticated() -> Result<()> {
     let mut nobody = scene.stoa.client();
     refused(&nobody.get(&path).await?, 401)?;
     let bearer = format!("Bearer {good}");
-    let doubled = raw::request(
-        "GET",
-        &path,
-        &[("Authorization", &bearer), ("Authorization", &bearer)],
-        b"",
-    );
+    let doubled = raw::request("GET", &path, &[("Authorization", &bearer), ("Authorization", &bearer)], b"");
     refused(&raw::exchange(scene.stoa.address(), &doubled).await?, 401)?;
     scene.nothing_was_stored().await
 }
@@ -303,11 +220,9 @@ async fn a_missing_forged_or_doubled_token_is_unauthenticated() -> Result<()> {
 async fn an_expired_token_is_unauthenticated() -> Result<()> {
     let stoa = Stoa::start(Setup::new().flags(integration::server::SHORT_TOKENS)).await?;
     let mut guest = Shopper::guest(&stoa).await?;
-    integration::until(
-        std::time::Duration::from_secs(30),
-        "the token expires",
-        async || Ok((guest.http.again().get("/v1/orders").await?.status == 401).then_some(())),
-    )
+    integration::until(std::time::Duration::from_secs(30), "the token expires", async || {
+        Ok((guest.http.again().get("/v1/orders").await?.status == 401).then_some(()))
+    })
     .await?;
     refused(&guest.http.get("/v1/orders").await?, 401)
 }
@@ -325,10 +240,7 @@ async fn somebody_elses_cart_or_order_reads_as_one_that_does_not_exist() -> Resu
         // As long as the real one, so that even the length tells nothing.
         let missing = format!("{collection}/{}", uuid::Uuid::now_v7());
         let verbs = match collection {
-            "carts" => vec![
-                (Method::GET, String::new()),
-                (Method::POST, ":price".to_owned()),
-            ],
+            "carts" => vec![(Method::GET, String::new()), (Method::POST, ":price".to_owned())],
             _ => vec![
                 (Method::GET, String::new()),
                 (Method::GET, "/events".to_owned()),
@@ -344,26 +256,15 @@ async fn somebody_elses_cart_or_order_reads_as_one_that_does_not_exist() -> Resu
             };
             let theirs = format!("/v1/{name}{suffix}");
             let nobodys = format!("/v1/{missing}{suffix}");
-            let theirs = other
-                .http
-                .send(verb.clone(), &theirs, body.as_ref())
-                .await?;
+            let theirs = other.http.send(verb.clone(), &theirs, body.as_ref()).await?;
             let nobodys = other.http.send(verb, &nobodys, body.as_ref()).await?;
             refused(&theirs, 404).with_context(|| format!("{name}{suffix}"))?;
             let same = String::from_utf8_lossy(&theirs.body).replace(&name, &missing);
-            ensure!(
-                same.as_bytes() == nobodys.body,
-                "{same} is not {}",
-                nobodys.describe()
-            );
+            ensure!(same.as_bytes() == nobodys.body, "{same} is not {}", nobodys.describe());
         }
     }
     let list = other.http.get("/v1/orders").await?;
-    ensure!(
-        !list.describe().contains(&order),
-        "listed: {}",
-        list.describe()
-    );
+    ensure!(!list.describe().contains(&order), "listed: {}", list.describe());
     Ok(())
 }
 
@@ -374,31 +275,15 @@ async fn a_request_id_with_another_body_is_refused_and_with_the_same_body_repeat
     let body = scene.item(json!({}));
     let first = scene.shopper.http.post(&path, &body).await?;
     let again = scene.shopper.http.post(&path, &body).await?;
-    ensure!(
-        first.status == 200 && first.body == again.body,
-        "{}",
-        again.describe()
-    );
+    ensure!(first.status == 200 && first.body == again.body, "{}", again.describe());
 
     let mut other = body.clone();
     other["quantity"] = json!(2);
     let answer = scene.shopper.http.post(&path, &other).await?;
     refused(&answer, 400)?;
-    ensure!(
-        answer.reason() == "REQUEST_ID_REUSED",
-        "{}",
-        answer.describe()
-    );
-    let cart = scene
-        .shopper
-        .http
-        .get(&format!("/v1/{}", scene.cart))
-        .await?
-        .ok()?;
-    ensure!(
-        cart["items"][0]["quantity"] == 2,
-        "one before, one added: {cart}"
-    );
+    ensure!(answer.reason() == "REQUEST_ID_REUSED", "{}", answer.describe());
+    let cart = scene.shopper.http.get(&format!("/v1/{}", scene.cart)).await?.ok()?;
+    ensure!(cart["items"][0]["quantity"] == 2, "one before, one added: {cart}");
 
     let priced = scene.shopper.price(&scene.cart).await?;
     let order = order_body(&priced, "tok_ok", &request_id());
@@ -407,16 +292,9 @@ async fn a_request_id_with_another_body_is_refused_and_with_the_same_body_repeat
     other["paymentMethod"]["token"] = json!("tok_slow");
     let answer = scene.shopper.http.post("/v1/orders", &other).await?;
     refused(&answer, 400)?;
-    ensure!(
-        answer.reason() == "REQUEST_ID_REUSED",
-        "{}",
-        answer.describe()
-    );
+    ensure!(answer.reason() == "REQUEST_ID_REUSED", "{}", answer.describe());
     let repeated = scene.shopper.http.post("/v1/orders", &order).await?.ok()?;
-    ensure!(
-        repeated["name"] == placed["name"],
-        "a second order: {repeated}"
-    );
+    ensure!(repeated["name"] == placed["name"], "a second order: {repeated}");
     Ok(())
 }
 
@@ -427,19 +305,10 @@ async fn a_stale_etag_is_aborted() -> Result<()> {
     let stale = text(&stale, "etag")?;
     let sku = scene.sku.clone();
     scene.shopper.add(&scene.cart, &sku, 1).await?;
-    scene.before = scene
-        .shopper
-        .http
-        .get(&format!("/v1/{}", scene.cart))
-        .await?
-        .body;
+    scene.before = scene.shopper.http.get(&format!("/v1/{}", scene.cart)).await?.body;
     let answer = scene.add(json!({ "etag": stale })).await?;
     refused(&answer, 409)?;
-    ensure!(
-        answer.json()["code"] == 10,
-        "not ABORTED: {}",
-        answer.describe()
-    );
+    ensure!(answer.json()["code"] == 10, "not ABORTED: {}", answer.describe());
     scene.nothing_was_stored().await
 }
 
@@ -449,16 +318,8 @@ async fn a_quote_that_no_longer_fits_the_cart_is_answered_with_the_new_one() -> 
     let old = scene.shopper.price(&scene.cart).await?;
     let sku = scene.sku.clone();
     let cart = scene.shopper.add(&scene.cart, &sku, 2).await?;
-    scene.before = scene
-        .shopper
-        .http
-        .get(&format!("/v1/{}", scene.cart))
-        .await?
-        .body;
-    let mixed = Priced {
-        etag: text(&cart, "etag")?,
-        ..old
-    };
+    scene.before = scene.shopper.http.get(&format!("/v1/{}", scene.cart)).await?.body;
+    let mixed = Priced { etag: text(&cart, "etag")?, ..old };
     quote_changed(&mut scene, &mixed).await
 }
 
@@ -466,11 +327,7 @@ async fn a_quote_that_no_longer_fits_the_cart_is_answered_with_the_new_one() -> 
 async fn an_expired_quote_is_answered_with_the_new_one() -> Result<()> {
     let mut scene = Scene::set().await?;
     scene.stoa.kill().await?;
-    let short = scene
-        .stoa
-        .setup()
-        .clone()
-        .flags(integration::server::SHORT_QUOTES);
+    let short = scene.stoa.setup().clone().flags(integration::server::SHORT_QUOTES);
     scene.stoa.change(short);
     scene.stoa.restart().await?;
     let old = scene.shopper.price(&scene.cart).await?;
@@ -484,20 +341,11 @@ async fn quote_changed(scene: &mut Scene, old: &Priced) -> Result<()> {
     let body = order_body(old, "tok_ok", &request_id());
     let answer = scene.shopper.http.post("/v1/orders", &body).await?;
     refused(&answer, 400)?;
-    ensure!(
-        answer.json()["code"] == 9,
-        "not FAILED_PRECONDITION: {}",
-        answer.describe()
-    );
+    ensure!(answer.json()["code"] == 9, "not FAILED_PRECONDITION: {}", answer.describe());
     ensure!(answer.reason() == "QUOTE_CHANGED", "{}", answer.describe());
-    let quote = answer
-        .detail("stoa.cart.v1.Quote")
-        .context("no new quote")?;
+    let quote = answer.detail("stoa.cart.v1.Quote").context("no new quote")?;
     scene.nothing_was_stored().await?;
-    let order = scene
-        .shopper
-        .order(&Priced::read(&quote)?, "tok_ok")
-        .await?;
+    let order = scene.shopper.order(&Priced::read(&quote)?, "tok_ok").await?;
     ensure!(order["state"] == "ORDER_STATE_CONFIRMED", "{order}");
     Ok(())
 }
@@ -505,22 +353,13 @@ async fn quote_changed(scene: &mut Scene, old: &Priced) -> Result<()> {
 #[tokio::test]
 async fn a_body_of_ten_megabytes_is_refused() -> Result<()> {
     let mut scene = Scene::set().await?;
-    let body = scene
-        .item(json!({ "sku": "A".repeat(10 << 20) }))
-        .to_string();
+    let body = scene.item(json!({ "sku": "A".repeat(10 << 20) })).to_string();
     let path = format!("/v1/{}:addItem", scene.cart);
     let bearer = format!("Bearer {}", scene.shopper.http.token().context("no token")?);
-    let headers = [
-        ("Authorization", bearer.as_str()),
-        ("Content-Type", "application/json"),
-    ];
+    let headers = [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
     let request = raw::request("POST", &path, &headers, body.as_bytes());
     let answer = raw::exchange(scene.stoa.address(), &request).await?;
-    ensure!(
-        [400, 413, 429].contains(&answer.status),
-        "{}",
-        answer.describe()
-    );
+    ensure!([400, 413, 429].contains(&answer.status), "{}", answer.describe());
     refused(&answer, answer.status)?;
     scene.nothing_was_stored().await
 }
@@ -530,11 +369,7 @@ async fn json_ten_thousand_deep_is_refused() -> Result<()> {
     let mut scene = Scene::set().await?;
     for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
         let depth = 10_000;
-        let deep = format!(
-            r#"{{"sku":{}1{}}}"#,
-            open.repeat(depth),
-            close.repeat(depth)
-        );
+        let deep = format!(r#"{{"sku":{}1{}}}"#, open.repeat(depth), close.repeat(depth));
         let answer = scene.add_bytes(&[], deep.into_bytes()).await?;
         refused(&answer, 400)?;
     }
@@ -546,24 +381,14 @@ async fn bytes_that_are_no_json_are_refused() -> Result<()> {
     let mut scene = Scene::set().await?;
     let good = scene.item(json!({})).to_string();
     let mut latin = good.clone().into_bytes();
-    let at = latin
-        .windows(5)
-        .position(|window| window == b"\"sku\"")
-        .context("no sku")?
-        + 7;
+    let at = latin.windows(5).position(|window| window == b"\"sku\"").context("no sku")? + 7;
     latin[at] = 0xff;
     for (what, bytes) in [
         ("invalid UTF-8", latin),
-        (
-            "half a document",
-            good.as_bytes()[..good.len() / 2].to_vec(),
-        ),
+        ("half a document", good.as_bytes()[..good.len() / 2].to_vec()),
         ("a trailing comma", good.replace('}', ",}").into_bytes()),
         ("a comment", format!("/* hello */{good}").into_bytes()),
-        (
-            "a key twice",
-            good.replacen('{', r#"{"quantity":1,"#, 1).into_bytes(),
-        ),
+        ("a key twice", good.replacen('{', r#"{"quantity":1,"#, 1).into_bytes()),
         ("two documents", format!("{good}{good}").into_bytes()),
         ("nothing", Vec::new()),
     ] {
@@ -580,23 +405,12 @@ async fn a_truncated_or_swollen_gzip_body_is_refused() -> Result<()> {
     packed.write_all(scene.item(json!({})).to_string().as_bytes())?;
     let whole = packed.finish()?;
     let half = whole[..whole.len() / 2].to_vec();
-    refused(
-        &scene
-            .add_bytes(&[("Content-Encoding", "gzip")], half)
-            .await?,
-        400,
-    )?;
+    refused(&scene.add_bytes(&[("Content-Encoding", "gzip")], half).await?, 400)?;
 
     let mut bomb = GzEncoder::new(Vec::new(), Compression::best());
     bomb.write_all(&vec![b' '; 64 << 20])?;
-    let answer = scene
-        .add_bytes(&[("Content-Encoding", "gzip")], bomb.finish()?)
-        .await?;
-    ensure!(
-        [400, 413, 429].contains(&answer.status),
-        "{}",
-        answer.describe()
-    );
+    let answer = scene.add_bytes(&[("Content-Encoding", "gzip")], bomb.finish()?).await?;
+    ensure!([400, 413, 429].contains(&answer.status), "{}", answer.describe());
     scene.nothing_was_stored().await
 }
 
@@ -611,20 +425,9 @@ async fn a_wrong_method_is_told_the_right_ones() -> Result<()> {
     ] {
         let answer = scene.shopper.http.send(verb.clone(), path, None).await?;
         refused(&answer, 405).with_context(|| format!("{verb} {path}"))?;
-        let allow = answer
-            .headers
-            .get("allow")
-            .context("no Allow")?
-            .to_str()?
-            .to_owned();
-        ensure!(
-            allow.split(',').any(|method| method.trim() == right),
-            "{verb} {path}: Allow {allow}"
-        );
-        ensure!(
-            !allow.contains(verb.as_str()),
-            "{path} allows {verb} after all: {allow}"
-        );
+        let allow = answer.headers.get("allow").context("no Allow")?.to_str()?.to_owned();
+        ensure!(allow.split(',').any(|method| method.trim() == right), "{verb} {path}: Allow {allow}");
+        ensure!(!allow.contains(verb.as_str()), "{path} allows {verb} after all: {allow}");
     }
     scene.nothing_was_stored().await
 }
@@ -645,11 +448,7 @@ async fn an_unknown_path_is_not_found() -> Result<()> {
         "/v1/products/a/b",
     ] {
         let answer = scene.shopper.http.get(path).await?;
-        ensure!(
-            [400, 404].contains(&answer.status),
-            "{path}: {}",
-            answer.describe()
-        );
+        ensure!([400, 404].contains(&answer.status), "{path}: {}", answer.describe());
         refused(&answer, answer.status).with_context(|| path.to_owned())?;
     }
     refused(&scene.shopper.http.get("/v1/nothing").await?, 404)?;

@@ -29,33 +29,21 @@ const SETTLED: Duration = Duration::from_secs(30);
 type Point = String;
 
 /// The bugs of the planted build, and the act in which each must show.
-const PLANTED: [(&str, Act); 3] = [
-    ("ack-before-commit", Act::Refusals),
-    ("new-payment-key", Act::Provider),
-    ("cursor-before-effect", Act::Sale),
-];
+const PLANTED: [(&str, Act); 3] =
+    [("ack-before-commit", Act::Refusals), ("new-payment-key", Act::Provider), ("cursor-before-effect", Act::Sale)];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_at_any_commit_or_call_loses_and_doubles_nothing() -> Result<()> {
     let prepared = prepare().await?;
     let reached = record(prepared.path(), None).await?;
     let registered = registered().await?;
-    let never: Vec<&Point> = registered
-        .iter()
-        .filter(|point| !reached.contains_key(*point))
-        .collect();
+    let never: Vec<&Point> = registered.iter().filter(|point| !reached.contains_key(*point)).collect();
     ensure!(never.is_empty(), "no act reaches {never:#?}");
 
     let started = Instant::now();
     let failures = die_everywhere(prepared.path(), reached.clone(), None).await?;
     println!("{} points in {:?}", reached.len(), started.elapsed());
-    ensure!(
-        failures.is_empty(),
-        "{} of {} points:\n{}",
-        failures.len(),
-        reached.len(),
-        failures.join("\n")
-    );
+    ensure!(failures.is_empty(), "{} of {} points:\n{}", failures.len(), reached.len(), failures.join("\n"));
     Ok(())
 }
 
@@ -66,20 +54,13 @@ async fn each_planted_bug_is_caught() -> Result<()> {
         return Ok(());
     };
     for (bug, act) in PLANTED {
-        let plant = Plant {
-            binary: binary.clone(),
-            bug,
-        };
+        let plant = Plant { binary: binary.clone(), bug };
         let prepared = prepare().await?;
         let mut reached = record(prepared.path(), Some(&plant)).await?;
         reached.retain(|_, acts| acts.contains(&format!("{act:?}")));
         let failures = die_everywhere(prepared.path(), reached, Some(&plant)).await?;
         ensure!(!failures.is_empty(), "the planted bug {bug} went unnoticed");
-        println!(
-            "{bug}: caught at {} points, first {}",
-            failures.len(),
-            failures[0]
-        );
+        println!("{bug}: caught at {} points, first {}", failures.len(), failures[0]);
     }
     Ok(())
 }
@@ -94,9 +75,7 @@ struct Plant {
 impl Plant {
     fn apply(plant: Option<&Self>, setup: Setup) -> Setup {
         match plant {
-            Some(plant) => setup
-                .binary(&plant.binary)
-                .flags(["--planted-bug", plant.bug]),
+            Some(plant) => setup.binary(&plant.binary).flags(["--planted-bug", plant.bug]),
             None => setup,
         }
     }
@@ -116,19 +95,12 @@ async fn registered() -> Result<BTreeSet<Point>> {
     let ended = command_line::stoa(["crash-points"]).await?;
     ensure!(ended.code == Some(0), "{ended:?}");
     let points: BTreeSet<Point> = ended.output.lines().map(str::to_owned).collect();
-    ensure!(
-        points.len() > 40,
-        "only {} points: {points:?}",
-        points.len()
-    );
+    ensure!(points.len() > 40, "only {} points: {points:?}", points.len());
     Ok(points)
 }
 
 /// Plays every act once, each on its own server, and notes which points it reaches.
-async fn record(
-    prepared: &Path,
-    plant: Option<&Plant>,
-) -> Result<BTreeMap<Point, BTreeSet<String>>> {
+async fn record(prepared: &Path, plant: Option<&Plant>) -> Result<BTreeMap<Point, BTreeSet<String>>> {
     let mut reached: BTreeMap<Point, BTreeSet<String>> = BTreeMap::new();
     for act in Act::ALL {
         let folder = folder_for(act, prepared)?;
@@ -140,18 +112,11 @@ async fn record(
             .flags(["--crash-record".to_owned(), file.display().to_string()]);
         let stoa = Stoa::start(Plant::apply(plant, setup)).await?;
         provider.send_webhooks_to(stoa.address()).await?;
-        act.play(&Stage {
-            client: &stoa.client(),
-            provider: &provider,
-        })
-        .await?;
+        act.play(&Stage { client: &stoa.client(), provider: &provider }).await?;
         settled(&stoa).await?;
         let noted = std::fs::read_to_string(&file).context("nothing was recorded")?;
         for point in noted.lines() {
-            reached
-                .entry(point.to_owned())
-                .or_default()
-                .insert(format!("{act:?}"));
+            reached.entry(point.to_owned()).or_default().insert(format!("{act:?}"));
         }
     }
     Ok(reached)
@@ -166,10 +131,8 @@ async fn die_everywhere(
     let places = Arc::new(Semaphore::new(SIDE_BY_SIDE));
     let mut deaths = JoinSet::new();
     for (point, acts) in reached {
-        let act = Act::ALL
-            .into_iter()
-            .find(|act| acts.contains(&format!("{act:?}")))
-            .with_context(|| format!("{acts:?}"))?;
+        let act =
+            Act::ALL.into_iter().find(|act| acts.contains(&format!("{act:?}"))).with_context(|| format!("{acts:?}"))?;
         let (places, prepared, plant) = (Arc::clone(&places), prepared.to_owned(), plant.cloned());
         deaths.spawn(async move {
             let _place = places.acquire_owned().await?;
@@ -192,30 +155,19 @@ async fn die_everywhere(
 async fn die(prepared: &Path, point: &Point, act: Act, plant: Option<&Plant>) -> Result<()> {
     let folder = folder_for(act, prepared)?;
     let provider = Provider::start().await?;
-    let calm = Setup::new()
-        .provider(&provider.url())
-        .data(folder.path().join("data"));
+    let calm = Setup::new().provider(&provider.url()).data(folder.path().join("data"));
     let calm = Plant::apply(plant, calm);
     let mut stoa = Stoa::reserve(calm.clone()).await?;
-    stoa.change(
-        calm.clone()
-            .flags(["--crash-point".to_owned(), format!("{point}:1")]),
-    );
+    stoa.change(calm.clone().flags(["--crash-point".to_owned(), format!("{point}:1")]));
     if let Err(error) = stoa.launch().await {
         // A first start may die before it listens; any other start must get that far.
-        ensure!(
-            act == Act::FirstStart,
-            "the server never listened: {error:#}"
-        );
+        ensure!(act == Act::FirstStart, "the server never listened: {error:#}");
         stoa.change(calm.clone());
         stoa.restart().await?;
     }
     provider.send_webhooks_to(stoa.address()).await?;
     let client = stoa.client();
-    let stage = Stage {
-        client: &client,
-        provider: &provider,
-    };
+    let stage = Stage { client: &client, provider: &provider };
 
     let play = act.play(&stage);
     tokio::pin!(play);
@@ -233,10 +185,7 @@ async fn die(prepared: &Path, point: &Point, act: Act, plant: Option<&Plant>) ->
         // Background work may reach the point a moment after the act is over.
         let status = match ended {
             Some(status) => status,
-            None => stoa
-                .wait_end(SETTLED)
-                .await
-                .context("the point was never reached")?,
+            None => stoa.wait_end(SETTLED).await.context("the point was never reached")?,
         };
         ensure!(!status.success(), "the server ended by itself: {status}");
         stoa.change(calm);
@@ -254,10 +203,7 @@ async fn die(prepared: &Path, point: &Point, act: Act, plant: Option<&Plant>) ->
 }
 
 async fn settled(stoa: &Stoa) -> Result<()> {
-    until(SETTLED, "settled and clean", async || {
-        stoa.audit().await.map(Some)
-    })
-    .await?;
+    until(SETTLED, "settled and clean", async || stoa.audit().await.map(Some)).await?;
     Ok(())
 }
 

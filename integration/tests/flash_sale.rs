@@ -37,39 +37,25 @@ struct Sale {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_thousand_buyers_get_exactly_the_hundred_pieces_there_are() -> Result<()> {
     let mut sale = prepare().await?;
-    let (sold, finished) = (
-        std::mem::take(&mut sale.buyers),
-        Arc::new(AtomicUsize::new(0)),
-    );
+    let (sold, finished) = (std::mem::take(&mut sale.buyers), Arc::new(AtomicUsize::new(0)));
     let orders = open(sold, finished).join_all().await;
     judge(&mut sale, orders).await?;
     let peak = in_flight_peak(&sale.stoa).await?;
-    ensure!(
-        peak >= 1000,
-        "only {peak} requests were in flight at once, by the server's own count"
-    );
+    ensure!(peak >= 1000, "only {peak} requests were in flight at once, by the server's own count");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_kills_during_the_sale_change_no_total() -> Result<()> {
     let mut sale = prepare().await?;
-    let (buyers, finished) = (
-        std::mem::take(&mut sale.buyers),
-        Arc::new(AtomicUsize::new(0)),
-    );
+    let (buyers, finished) = (std::mem::take(&mut sale.buyers), Arc::new(AtomicUsize::new(0)));
     let orders = open(buyers, Arc::clone(&finished));
     for kill in 0..5 {
         // By progress, not by the clock: each kill meets buyers who wait for their answer.
         let enough = kill * BUYERS / 6;
-        until(PATIENCE, "the sale goes on", async || {
-            Ok((finished.load(Ordering::Relaxed) > enough).then_some(()))
-        })
-        .await?;
-        ensure!(
-            finished.load(Ordering::Relaxed) < BUYERS,
-            "kill {kill} came after the sale"
-        );
+        until(PATIENCE, "the sale goes on", async || Ok((finished.load(Ordering::Relaxed) > enough).then_some(())))
+            .await?;
+        ensure!(finished.load(Ordering::Relaxed) < BUYERS, "kill {kill} came after the sale");
         sale.stoa.kill().await?;
         sale.stoa.restart().await?;
     }
@@ -83,10 +69,7 @@ async fn prepare() -> Result<Sale> {
     ensure!(files >= 3 * BUYERS as u64, "only {files} files may be open");
     let provider = Provider::start().await?;
     let stoa = Stoa::start(Setup::new().provider(&provider.url())).await?;
-    Shopper::operator(&stoa)
-        .await?
-        .stock(SKU, 10, PIECES as i64)
-        .await?;
+    Shopper::operator(&stoa).await?.stock(SKU, 10, PIECES as i64).await?;
 
     let gate = Arc::new(Semaphore::new(GETTING_READY));
     let mut preparing = JoinSet::new();
@@ -99,16 +82,8 @@ async fn prepare() -> Result<Sale> {
             anyhow::Ok(Buyer { shopper, priced })
         });
     }
-    let buyers = preparing
-        .join_all()
-        .await
-        .into_iter()
-        .collect::<Result<Vec<_>>>()?;
-    Ok(Sale {
-        provider,
-        stoa,
-        buyers,
-    })
+    let buyers = preparing.join_all().await.into_iter().collect::<Result<Vec<_>>>()?;
+    Ok(Sale { provider, stoa, buyers })
 }
 
 /// Everybody orders at the same moment, and asks again with the same request id until there is an answer.
@@ -134,10 +109,7 @@ fn open(buyers: Vec<Buyer>, finished: Arc<AtomicUsize>) -> JoinSet<Result<Value>
 /// The totals that must hold whatever happened in between.
 async fn judge(sale: &mut Sale, orders: Vec<Result<Value>>) -> Result<()> {
     let orders = orders.into_iter().collect::<Result<Vec<_>>>()?;
-    let confirmed = orders
-        .iter()
-        .filter(|order| order["state"] == "ORDER_STATE_CONFIRMED")
-        .count();
+    let confirmed = orders.iter().filter(|order| order["state"] == "ORDER_STATE_CONFIRMED").count();
     let sold_out = orders
         .iter()
         .filter(|order| {
@@ -151,39 +123,19 @@ async fn judge(sale: &mut Sale, orders: Vec<Result<Value>>) -> Result<()> {
     );
 
     let ledger = sale.provider.ledger().await?;
-    ensure!(
-        ledger.doubled().is_empty(),
-        "charged twice: {:?}",
-        ledger.doubled()
-    );
+    ensure!(ledger.doubled().is_empty(), "charged twice: {:?}", ledger.doubled());
     let authorized = ledger.authorized().count();
-    ensure!(
-        authorized == PIECES,
-        "{authorized} authorisations stand at the provider"
-    );
+    ensure!(authorized == PIECES, "{authorized} authorisations stand at the provider");
 
     let mut operator = Shopper::operator(&sale.stoa).await?;
     let stock = operator.availability(&[SKU]).await?;
     let left = &stock["availabilities"][0];
-    ensure!(
-        left["available"].as_str().unwrap_or("0") == "0",
-        "stock left: {left}"
-    );
-    let held = operator
-        .http
-        .get("/v1/reservations?state=RESERVATION_STATE_HELD")
-        .await?
-        .ok()?;
-    if held["reservations"]
-        .as_array()
-        .is_some_and(|list| !list.is_empty())
-    {
+    ensure!(left["available"].as_str().unwrap_or("0") == "0", "stock left: {left}");
+    let held = operator.http.get("/v1/reservations?state=RESERVATION_STATE_HELD").await?.ok()?;
+    if held["reservations"].as_array().is_some_and(|list| !list.is_empty()) {
         bail!("holds left: {held}");
     }
-    until(Duration::from_secs(30), "the audit is clean", async || {
-        sale.stoa.audit().await.map(Some)
-    })
-    .await?;
+    until(Duration::from_secs(30), "the audit is clean", async || sale.stoa.audit().await.map(Some)).await?;
     Ok(())
 }
 

@@ -27,28 +27,14 @@ async fn somebody_elses_client_places_an_order_by_reflection_alone() -> Result<(
         "shipping.v1.ShippingService",
         "notification.v1.NotificationService",
     ] {
-        ensure!(
-            services.output.contains(&format!("stoa.{service}")),
-            "{services:?}"
-        );
+        ensure!(services.output.contains(&format!("stoa.{service}")), "{services:?}");
     }
-    ensure!(
-        services.output.contains("grpc.health.v1.Health"),
-        "{services:?}"
-    );
+    ensure!(services.output.contains("grpc.health.v1.Health"), "{services:?}");
 
     let method = "stoa.ordering.v1.OrderingService.PlaceOrder";
     let described = grpcurl(&stoa, &["describe", method]).await?;
-    for told in [
-        "PlaceOrder",
-        "google.api.http",
-        "/v1/orders",
-        "stoa.contract.v1.policy",
-    ] {
-        ensure!(
-            described.output.contains(told),
-            "describe tells no {told}: {described:?}"
-        );
+    for told in ["PlaceOrder", "google.api.http", "/v1/orders", "stoa.contract.v1.policy"] {
+        ensure!(described.output.contains(told), "describe tells no {told}: {described:?}");
     }
     let health = grpcurl(&stoa, &["grpc.health.v1.Health/Check"]).await?;
     ensure!(health.output.contains("SERVING"), "{health:?}");
@@ -57,16 +43,10 @@ async fn somebody_elses_client_places_an_order_by_reflection_alone() -> Result<(
     let sku = shopper.something().await?;
     let priced = shopper.fill("EUR", &sku, 1).await?;
     let body = order_body(&priced, "tok_ok", &request_id()).to_string();
-    let token = format!(
-        "authorization: Bearer {}",
-        shopper.http.token().context("no token")?
-    );
+    let token = format!("authorization: Bearer {}", shopper.http.token().context("no token")?);
     let place = "stoa.ordering.v1.OrderingService/PlaceOrder";
     let placed = grpcurl(&stoa, &["-H", &token, "-d", &body, place]).await?;
-    ensure!(
-        placed.output.contains("ORDER_STATE_CONFIRMED"),
-        "{placed:?}"
-    );
+    ensure!(placed.output.contains("ORDER_STATE_CONFIRMED"), "{placed:?}");
 
     // Without a token the same call is refused, with gRPC's own code.
     let refused = run(&stoa, &["-d", &body, place]).await?;
@@ -95,9 +75,7 @@ async fn grpcurl(stoa: &Stoa, arguments: &[&str]) -> Result<Ended> {
 /// The address comes before the symbol, which is the last one or two words.
 async fn run(stoa: &Stoa, arguments: &[&str]) -> Result<Ended> {
     let address = stoa.address().to_string();
-    let symbol = arguments
-        .iter()
-        .position(|word| !word.starts_with('-') && *word != "-d");
+    let symbol = arguments.iter().position(|word| !word.starts_with('-') && *word != "-d");
     let mut words: Vec<&str> = Vec::from(arguments);
     let at = match arguments.first() {
         Some(&"-H") => 4,
@@ -106,9 +84,5 @@ async fn run(stoa: &Stoa, arguments: &[&str]) -> Result<Ended> {
     };
     words.insert(at, &address);
     let program = find().context("no grpcurl")?;
-    command_line::run(
-        Command::new(program).arg("-plaintext").args(words),
-        Duration::from_secs(60),
-    )
-    .await
+    command_line::run(Command::new(program).arg("-plaintext").args(words), Duration::from_secs(60)).await
 }

@@ -31,11 +31,7 @@ async fn closed() -> Result<Closed> {
     let mut stoa = Stoa::start(Setup::new().provider(&provider.url()).data(&data)).await?;
     provider.send_webhooks_to(stoa.address()).await?;
     for act in [Act::People, Act::Goods, Act::Cart, Act::Sale, Act::Refusals] {
-        act.play(&Stage {
-            client: &stoa.client(),
-            provider: &provider,
-        })
-        .await?;
+        act.play(&Stage { client: &stoa.client(), provider: &provider }).await?;
     }
     let mut shopper = Shopper::customer(&stoa).await?;
     let sku = shopper.something().await?;
@@ -55,17 +51,9 @@ async fn closed() -> Result<Closed> {
         ensure!(!tables.is_empty(), "{service} has no derived table: {list}");
         derived.insert(service, tables);
     }
-    until(SETTLED, "a clean audit", async || {
-        stoa.audit().await.map(Some)
-    })
-    .await?;
+    until(SETTLED, "a clean audit", async || stoa.audit().await.map(Some)).await?;
     ensure!(stoa.stop().await?.success());
-    Ok(Closed {
-        _folder: folder,
-        data,
-        derived,
-        order,
-    })
+    Ok(Closed { _folder: folder, data, derived, order })
 }
 
 #[tokio::test]
@@ -86,12 +74,7 @@ async fn derived_tables_deleted_and_rebuilt_are_the_same_bytes() -> Result<()> {
     let after = dump(&shop)?;
     for (table, rows) in &before {
         let rebuilt = after.get(table).context("a table is gone")?;
-        ensure!(
-            rebuilt == rows,
-            "{table}: {} rows before, {} after",
-            rows.len(),
-            rebuilt.len()
-        );
+        ensure!(rebuilt == rows, "{table}: {} rows before, {} after", rows.len(), rebuilt.len());
     }
     command_line::audit(&shop.data).await?;
     Ok(())
@@ -117,10 +100,7 @@ async fn a_row_changed_by_hand_is_found_by_the_audit() -> Result<()> {
     drop(file);
     let ended = command_line::stoa(["audit", "--data", &folder]).await?;
     ensure!(ended.code == Some(1), "the audit saw nothing: {ended:?}");
-    ensure!(
-        ended.output.contains("I6") || ended.output.contains(&table),
-        "{ended:?}"
-    );
+    ensure!(ended.output.contains("I6") || ended.output.contains(&table), "{ended:?}");
     Ok(())
 }
 
@@ -134,41 +114,16 @@ async fn an_order_reads_as_it_was_at_a_time() -> Result<()> {
     let name = text(&order, "name")?;
     let confirmed_at = text(&order, "updateTime")?;
     let cancel = serde_json::json!({ "requestId": integration::shopper::request_id() });
-    shopper
-        .http
-        .post(&format!("/v1/{name}:cancel"), &cancel)
-        .await?
-        .ok()?;
-    shopper
-        .await_order(&name, &["ORDER_STATE_CANCELLED"], SETTLED)
-        .await?;
+    shopper.http.post(&format!("/v1/{name}:cancel"), &cancel).await?.ok()?;
+    shopper.await_order(&name, &["ORDER_STATE_CANCELLED"], SETTLED).await?;
 
     let folder = stoa.data().display().to_string();
-    let arguments = [
-        "orders",
-        "at",
-        &name,
-        "--time",
-        &confirmed_at,
-        "--data",
-        &folder,
-    ];
+    let arguments = ["orders", "at", &name, "--time", &confirmed_at, "--data", &folder];
     let then = command_line::stoa(arguments).await?;
-    ensure!(
-        then.code == Some(0) && then.output.contains("CONFIRMED"),
-        "{then:?}"
-    );
-    let first = shopper
-        .http
-        .get(&format!("/v1/{name}?version=1"))
-        .await?
-        .ok()?;
+    ensure!(then.code == Some(0) && then.output.contains("CONFIRMED"), "{then:?}");
+    let first = shopper.http.get(&format!("/v1/{name}?version=1")).await?.ok()?;
     ensure!(first["state"] == "ORDER_STATE_PENDING", "{first}");
-    let then = shopper
-        .http
-        .get(&format!("/v1/{name}?readTime={confirmed_at}"))
-        .await?
-        .ok()?;
+    let then = shopper.http.get(&format!("/v1/{name}?readTime={confirmed_at}")).await?.ok()?;
     ensure!(then["state"] == "ORDER_STATE_CONFIRMED", "{then}");
     Ok(())
 }
@@ -178,46 +133,26 @@ async fn a_flipped_byte_in_an_event_is_named_and_never_served() -> Result<()> {
     let shop = closed().await?;
     let path = file_of(&shop.data, "ordering")?;
     let payload: Vec<u8> = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?
-        .query_row(
-            "SELECT payload FROM events WHERE stream = ?1 AND version = 1",
-            [&shop.order],
-            |row| row.get(0),
-        )
+        .query_row("SELECT payload FROM events WHERE stream = ?1 AND version = 1", [&shop.order], |row| row.get(0))
         .context("the first event of the order")?;
     let mut bytes = std::fs::read(&path)?;
     // Payloads may spill over pages: a piece from the middle is enough to find one.
     let piece = &payload[..payload.len().min(64)];
-    let at = bytes
-        .windows(piece.len())
-        .position(|window| window == piece)
-        .context("the payload is not in the file")?;
+    let at = bytes.windows(piece.len()).position(|window| window == piece).context("the payload is not in the file")?;
     bytes[at + piece.len() / 2] ^= 0x10;
     std::fs::write(&path, bytes)?;
 
     let folder = shop.data.display().to_string();
     let audit = command_line::stoa(["audit", "--data", &folder]).await?;
     ensure!(audit.code == Some(1), "the audit saw nothing: {audit:?}");
-    ensure!(
-        audit.output.contains(&shop.order),
-        "the order is not named: {audit:?}"
-    );
+    ensure!(audit.output.contains(&shop.order), "the order is not named: {audit:?}");
 
     let stoa = Stoa::start(Setup::new().data(&shop.data)).await?;
     let mut operator = Shopper::operator(&stoa).await?;
-    let answer = operator
-        .http
-        .get(&format!("/v1/{}/events", shop.order))
-        .await?;
+    let answer = operator.http.get(&format!("/v1/{}/events", shop.order)).await?;
     ensure!(answer.status >= 500, "served: {}", answer.describe());
-    ensure!(
-        answer.json()["code"] == 15,
-        "not DATA_LOSS: {}",
-        answer.describe()
-    );
-    ensure!(
-        stoa.output().contains(&shop.order),
-        "the log does not name the stream"
-    );
+    ensure!(answer.json()["code"] == 15, "not DATA_LOSS: {}", answer.describe());
+    ensure!(stoa.output().contains(&shop.order), "the log does not name the stream");
     Ok(())
 }
 
@@ -232,9 +167,7 @@ fn dump(shop: &Closed) -> Result<BTreeMap<String, Vec<String>>> {
             let width = query.column_count();
             let mut found = query.query([])?;
             while let Some(row) = found.next()? {
-                let cells: Vec<Cell> = (0..width)
-                    .map(|index| row.get(index))
-                    .collect::<Result<_, _>>()?;
+                let cells: Vec<Cell> = (0..width).map(|index| row.get(index)).collect::<Result<_, _>>()?;
                 rows.push(format!("{cells:?}"));
             }
             rows.sort();
@@ -253,9 +186,7 @@ fn file_of(data: &Path, service: &str) -> Result<PathBuf> {
             if path.is_dir() {
                 open.push(path);
             } else if path.file_stem().is_some_and(|stem| stem == service)
-                && path
-                    .extension()
-                    .is_some_and(|end| end == "db" || end == "sqlite" || end == "sqlite3")
+                && path.extension().is_some_and(|end| end == "db" || end == "sqlite" || end == "sqlite3")
             {
                 return Ok(path);
             }
@@ -267,17 +198,10 @@ fn file_of(data: &Path, service: &str) -> Result<PathBuf> {
 /// Some number that the log says: a table with rows and a column of integers that is no key.
 fn numeric_column(file: &Connection, tables: &[String]) -> Result<(String, String)> {
     for table in tables {
-        let rows: i64 = file.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| {
-            row.get(0)
-        })?;
+        let rows: i64 = file.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?;
         let mut query = file.prepare(&format!("PRAGMA table_info({table})"))?;
-        let columns = query.query_map([], |row| {
-            Ok((
-                row.get::<_, String>(1)?,
-                row.get::<_, String>(2)?,
-                row.get::<_, i64>(5)?,
-            ))
-        })?;
+        let columns = query
+            .query_map([], |row| Ok((row.get::<_, String>(1)?, row.get::<_, String>(2)?, row.get::<_, i64>(5)?)))?;
         for column in columns {
             let (name, kind, key) = column?;
             if rows > 0 && key == 0 && kind.contains("INT") {

@@ -29,29 +29,17 @@ impl Shop {
     async fn buy(&self, token: &str, states: &[&str]) -> Result<(Shopper, Value)> {
         let mut guest = Shopper::guest(&self.stoa).await?;
         let order = guest.buy("EUR", SKU, 1, token).await?;
-        let order = guest
-            .await_order(&text(&order, "name")?, states, SOON)
-            .await?;
+        let order = guest.await_order(&text(&order, "name")?, states, SOON).await?;
         Ok((guest, order))
     }
 
     /// The ledger holds exactly so many standing authorisations and no doubled one; the audit is clean.
     async fn judge(&self, authorized: usize) -> Result<()> {
         let ledger = self.provider.ledger().await?;
-        ensure!(
-            ledger.doubled().is_empty(),
-            "charged twice: {:?}",
-            ledger.doubled()
-        );
+        ensure!(ledger.doubled().is_empty(), "charged twice: {:?}", ledger.doubled());
         let found = ledger.authorized().count();
-        ensure!(
-            found == authorized,
-            "{found} authorisations stand, not {authorized}"
-        );
-        until(SOON, "a clean audit", async || {
-            self.stoa.audit().await.map(Some)
-        })
-        .await?;
+        ensure!(found == authorized, "{found} authorisations stand, not {authorized}");
+        until(SOON, "a clean audit", async || self.stoa.audit().await.map(Some)).await?;
         Ok(())
     }
 }
@@ -72,10 +60,7 @@ async fn tokens_that_approve_confirm_the_order_once() -> Result<()> {
     for token in tokens {
         let settled = ["ORDER_STATE_CONFIRMED", "ORDER_STATE_REJECTED"];
         let (_, order) = shop.buy(token, &settled).await?;
-        ensure!(
-            order["state"] == "ORDER_STATE_CONFIRMED",
-            "{token}: {order}"
-        );
+        ensure!(order["state"] == "ORDER_STATE_CONFIRMED", "{token}: {order}");
     }
     shop.judge(tokens.len()).await
 }
@@ -85,10 +70,7 @@ async fn a_declined_payment_rejects_the_order_and_gives_the_stock_back() -> Resu
     let shop = Shop::open().await?;
     let (_, order) = shop.buy("tok_declined", &["ORDER_STATE_REJECTED"]).await?;
     ensure!(order["rejectReason"] == "REJECT_REASON_DECLINED", "{order}");
-    let stock = Shopper::operator(&shop.stoa)
-        .await?
-        .availability(&[SKU])
-        .await?;
+    let stock = Shopper::operator(&shop.stoa).await?.availability(&[SKU]).await?;
     ensure!(stock["availabilities"][0]["available"] == "100", "{stock}");
     shop.judge(0).await
 }
@@ -96,21 +78,13 @@ async fn a_declined_payment_rejects_the_order_and_gives_the_stock_back() -> Resu
 #[tokio::test]
 async fn a_payment_that_requires_action_waits_for_the_customer() -> Result<()> {
     let shop = Shop::open().await?;
-    for (approve, expected) in [
-        (true, "ORDER_STATE_CONFIRMED"),
-        (false, "ORDER_STATE_REJECTED"),
-    ] {
+    for (approve, expected) in [(true, "ORDER_STATE_CONFIRMED"), (false, "ORDER_STATE_REJECTED")] {
         let waiting = ["ORDER_STATE_AWAITING_PAYMENT_ACTION"];
         let (mut guest, order) = shop.buy("tok_requires_action", &waiting).await?;
-        ensure!(
-            order["paymentAction"]["uri"].is_string(),
-            "nowhere to go: {order}"
-        );
+        ensure!(order["paymentAction"]["uri"].is_string(), "nowhere to go: {order}");
         let challenge = text(&order["paymentAction"], "challengeId")?;
         shop.provider.complete(&challenge, approve).await?;
-        guest
-            .await_order(&text(&order, "name")?, &[expected], SOON)
-            .await?;
+        guest.await_order(&text(&order, "name")?, &[expected], SOON).await?;
     }
     shop.judge(1).await
 }
@@ -118,13 +92,8 @@ async fn a_payment_that_requires_action_waits_for_the_customer() -> Result<()> {
 #[tokio::test]
 async fn a_challenge_nobody_finishes_expires_with_the_order() -> Result<()> {
     let shop = Shop::open().await?;
-    let (_, order) = shop
-        .buy("tok_requires_action", &["ORDER_STATE_REJECTED"])
-        .await?;
-    ensure!(
-        order["rejectReason"] == "REJECT_REASON_ACTION_EXPIRED",
-        "{order}"
-    );
+    let (_, order) = shop.buy("tok_requires_action", &["ORDER_STATE_REJECTED"]).await?;
+    ensure!(order["rejectReason"] == "REJECT_REASON_ACTION_EXPIRED", "{order}");
     shop.judge(0).await
 }
 
@@ -132,10 +101,7 @@ async fn a_challenge_nobody_finishes_expires_with_the_order() -> Result<()> {
 async fn a_payment_without_any_answer_ends_in_a_rejection_and_no_charge() -> Result<()> {
     let shop = Shop::open().await?;
     let (_, order) = shop.buy("tok_never", &["ORDER_STATE_REJECTED"]).await?;
-    ensure!(
-        order["rejectReason"] == "REJECT_REASON_PAYMENT_TIMEOUT",
-        "{order}"
-    );
+    ensure!(order["rejectReason"] == "REJECT_REASON_PAYMENT_TIMEOUT", "{order}");
     shop.judge(0).await
 }
 
@@ -154,20 +120,12 @@ async fn an_unknown_token_is_a_refusal_and_no_charge() -> Result<()> {
 #[tokio::test]
 async fn a_forged_webhook_is_unauthenticated_and_has_no_effect() -> Result<()> {
     let shop = Shop::open().await?;
-    let (mut guest, order) = shop
-        .buy(
-            "tok_requires_action",
-            &["ORDER_STATE_AWAITING_PAYMENT_ACTION"],
-        )
-        .await?;
+    let (mut guest, order) = shop.buy("tok_requires_action", &["ORDER_STATE_AWAITING_PAYMENT_ACTION"]).await?;
     let event = json!({ "id": "evt_1", "type": "authorization.authorized", "authorization": {} });
     for headers in [
         vec![],
         vec![("Stoa-Signature", "t=1,v1=00")],
-        vec![
-            ("Webhook-Signature", "t=1,v1=00"),
-            ("Sandbox-Signature", "t=1,v1=00"),
-        ],
+        vec![("Webhook-Signature", "t=1,v1=00"), ("Sandbox-Signature", "t=1,v1=00")],
     ] {
         let answer = shop
             .stoa
@@ -182,21 +140,10 @@ async fn a_forged_webhook_is_unauthenticated_and_has_no_effect() -> Result<()> {
             .await?;
         ensure!(answer.status == 401, "{}", answer.describe());
     }
-    let unknown = shop
-        .stoa
-        .client()
-        .post("/v1/webhooks/nobody", &event)
-        .await?;
-    ensure!(
-        [401, 404].contains(&unknown.status),
-        "{}",
-        unknown.describe()
-    );
+    let unknown = shop.stoa.client().post("/v1/webhooks/nobody", &event).await?;
+    ensure!([401, 404].contains(&unknown.status), "{}", unknown.describe());
     let name = text(&order, "name")?;
     let still = guest.http.get(&format!("/v1/{name}")).await?.ok()?;
-    ensure!(
-        still["state"] != "ORDER_STATE_CONFIRMED",
-        "a forged webhook paid: {still}"
-    );
+    ensure!(still["state"] != "ORDER_STATE_CONFIRMED", "a forged webhook paid: {still}");
     Ok(())
 }

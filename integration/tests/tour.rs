@@ -12,23 +12,13 @@ use tokio::process::Command;
 
 /// Commands that are not executed: they build, they start the server that runs here already, or they
 /// are lanes of their own.
-const ELSEWHERE: [&str; 5] = [
-    "cargo run --release -p stoa",
-    "cargo xtask",
-    "git clone",
-    "cargo build",
-    "cd stoa",
-];
+const ELSEWHERE: [&str; 5] = ["cargo run --release -p stoa", "cargo xtask", "git clone", "cargo build", "cd stoa"];
 
 #[tokio::test]
 async fn the_tour_works_by_copy_and_paste() -> Result<()> {
     let readme = fs::read_to_string(command_line::repository().join("README.md"))?;
     let commands = fenced(&readme);
-    ensure!(
-        commands.len() >= 5,
-        "the README has only {} commands",
-        commands.len()
-    );
+    ensure!(commands.len() >= 5, "the README has only {} commands", commands.len());
     let grpcurl = std::env::var_os("STOA_GRPCURL");
     let stoa = Stoa::start(Setup::default()).await?;
     let script: Vec<String> = commands
@@ -49,11 +39,7 @@ async fn the_tour_works_by_copy_and_paste() -> Result<()> {
     // command that fails, `pipefail` sees a curl that fails before a pipe.
     let work = tempfile::tempdir()?;
     let path = std::env::var("PATH").unwrap_or_default();
-    let beside = command_line::binary()?
-        .parent()
-        .context("no folder")?
-        .display()
-        .to_string();
+    let beside = command_line::binary()?.parent().context("no folder")?.display().to_string();
     let tools = grpcurl
         .as_deref()
         .and_then(|path| std::path::Path::new(path).parent())
@@ -68,18 +54,8 @@ async fn the_tour_works_by_copy_and_paste() -> Result<()> {
         Duration::from_secs(120),
     )
     .await?;
-    ensure!(
-        ended.code == Some(0),
-        "the tour stops ({:?}) at:\n{}\n{}",
-        ended.code,
-        ended.errors,
-        ended.output
-    );
-    ensure!(
-        ended.output.contains("ORDER_STATE_CONFIRMED"),
-        "no order was confirmed:\n{}",
-        ended.output
-    );
+    ensure!(ended.code == Some(0), "the tour stops ({:?}) at:\n{}\n{}", ended.code, ended.errors, ended.output);
+    ensure!(ended.output.contains("ORDER_STATE_CONFIRMED"), "no order was confirmed:\n{}", ended.output);
     Ok(())
 }
 
@@ -106,11 +82,7 @@ fn fenced(text: &str) -> Vec<String> {
         .into_iter()
         .flat_map(|block| {
             let whole = ELSEWHERE.iter().all(|start| !block.contains(start));
-            if whole {
-                vec![block]
-            } else {
-                block.lines().map(str::to_owned).collect()
-            }
+            if whole { vec![block] } else { block.lines().map(str::to_owned).collect() }
         })
         .filter(|command| !command.trim().is_empty())
         .collect()
@@ -126,10 +98,7 @@ fn ours(script: &str, stoa: &Stoa) -> Result<String> {
     // Operator commands look into the default folder: ours is named for them.
     let folder = stoa.data().display().to_string();
     for command in ["audit", "explain", "orders", "rebuild", "import", "config"] {
-        script = script.replace(
-            &format!("stoa {command}"),
-            &format!("stoa --data {folder} {command}"),
-        );
+        script = script.replace(&format!("stoa {command}"), &format!("stoa --data {folder} {command}"));
     }
     Ok(script)
 }
