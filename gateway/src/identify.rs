@@ -17,14 +17,8 @@ pub(crate) struct Doorkeeper {
 }
 
 impl Doorkeeper {
-    pub(crate) fn new(
-        verifier: Verifier,
-        now: impl Fn() -> jiff::Timestamp + Send + Sync + 'static,
-    ) -> Self {
-        Doorkeeper {
-            verifier,
-            now: Box::new(now),
-        }
+    pub(crate) fn new(verifier: Verifier, now: impl Fn() -> jiff::Timestamp + Send + Sync + 'static) -> Self {
+        Doorkeeper { verifier, now: Box::new(now) }
     }
 
     /// The person behind the token. A token that is not believed is refused even where none is needed: a client that shows
@@ -37,33 +31,20 @@ impl Doorkeeper {
         if values.next().is_some() {
             return Err(refused("more than one token"));
         }
-        let token = value
-            .to_str()
-            .ok()
-            .and_then(bearer)
-            .ok_or_else(|| refused("not a bearer token"))?;
-        self.verifier
-            .verify(token, (self.now)())
-            .map(Principal::User)
-            .map_err(|reason| refused(&reason.to_string()))
+        let token = value.to_str().ok().and_then(bearer).ok_or_else(|| refused("not a bearer token"))?;
+        self.verifier.verify(token, (self.now)()).map(Principal::User).map_err(|reason| refused(&reason.to_string()))
     }
 }
 
 fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && !token.contains([' ', ',']))
-        .then_some(token)
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && !token.contains([' ', ','])).then_some(token)
 }
 
 /// The reason goes to the log; outside it would only help to forge a better one.
 fn refused(reason: &str) -> Problem {
     tracing::warn!(target: "audit", reason, "token refused");
-    Problem::from_status(&status::rejected(
-        Code::Unauthenticated,
-        "UNAUTHENTICATED",
-        "a valid token is needed",
-        [],
-    ))
+    Problem::from_status(&status::rejected(Code::Unauthenticated, "UNAUTHENTICATED", "a valid token is needed", []))
 }
 
 #[cfg(test)]
@@ -74,16 +55,7 @@ mod tests {
     fn a_bearer_token_is_one_word_behind_its_scheme() {
         assert_eq!(bearer("Bearer abc"), Some("abc"));
         assert_eq!(bearer("bearer abc"), Some("abc"));
-        for bad in [
-            "",
-            "Bearer",
-            "Bearer ",
-            "Bearer a b",
-            "Bearer a, Bearer b",
-            "Basic abc",
-            "abc",
-            "Bearer  abc",
-        ] {
+        for bad in ["", "Bearer", "Bearer ", "Bearer a b", "Bearer a, Bearer b", "Basic abc", "abc", "Bearer  abc"] {
             assert_eq!(bearer(bad), None, "{bad:?}");
         }
     }

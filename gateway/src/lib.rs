@@ -87,15 +87,11 @@ struct Inner {
 
 /// Compiles the contracts and takes its place in front of the services of this process.
 pub fn build(config: Config, context: &server::Context) -> Result<Gateway, Error> {
-    let pool =
-        DescriptorPool::decode(config.descriptors).map_err(transcode::table::LoadError::from)?;
+    let pool = DescriptorPool::decode(config.descriptors).map_err(transcode::table::LoadError::from)?;
     let services = Arc::new(Services::new(&pool, config.methods, &context.clients));
     let methods = config.methods;
     let limits = move |path: &str| match methods.by_path(path) {
-        Some(method) => Limits {
-            deadline: method.deadline,
-            max_request_bytes: method.max_request_bytes as usize,
-        },
+        Some(method) => Limits { deadline: method.deadline, max_request_bytes: method.max_request_bytes as usize },
         None => Limits::default(),
     };
     let standard = standard::routes(config.descriptors, &pool, context.shutdown.clone())?;
@@ -116,25 +112,21 @@ pub fn build(config: Config, context: &server::Context) -> Result<Gateway, Error
         passthrough: Passthrough::new(methods, services, standard, FORWARD.to_vec()),
         shutdown: context.shutdown.clone(),
     };
-    Ok(Gateway {
-        inner: Arc::new(inner),
-    })
+    Ok(Gateway { inner: Arc::new(inner) })
 }
 
 impl Inner {
     async fn answer(&self, request: Request<Body>) -> Response<Body> {
         let trace = trace_of(&request);
         let grpc = passthrough::is_grpc(request.headers());
-        let mut response = if grpc {
-            self.passthrough(request, trace).await
-        } else {
-            self.rest(request, trace).await
-        };
+        let line = tracing::enabled!(tracing::Level::DEBUG)
+            .then(|| (request.method().clone(), request.uri().path().to_owned()));
+        let mut response = if grpc { self.passthrough(request, trace).await } else { self.rest(request, trace).await };
+        if let Some((method, path)) = line {
+            tracing::debug!(%method, path, status = response.status().as_u16(), trace_id = trace.id(), "answered");
+        }
         let headers = response.headers_mut();
-        if let (Ok(id), Ok(parent)) = (
-            HeaderValue::try_from(trace.id()),
-            HeaderValue::try_from(trace.traceparent()),
-        ) {
+        if let (Ok(id), Ok(parent)) = (HeaderValue::try_from(trace.id()), HeaderValue::try_from(trace.traceparent())) {
             headers.insert(TRACE_ID, id);
             headers.insert(TRACEPARENT, parent);
         }
@@ -151,9 +143,7 @@ impl Inner {
             request.extensions_mut().insert(Caller { principal, trace });
             Ok::<_, Problem>(self.transcoder.serve(&matched, request).await)
         };
-        served
-            .await
-            .unwrap_or_else(|problem| self.transcoder.problem(&problem))
+        served.await.unwrap_or_else(|problem| self.transcoder.problem(&problem))
     }
 
     async fn passthrough(&self, mut request: Request<Body>, trace: Trace) -> Response<Body> {
@@ -174,27 +164,20 @@ impl Inner {
             _ => return None,
         };
         if request.method() != http::Method::GET && request.method() != http::Method::HEAD {
-            let problem = Problem::new(Code::Unimplemented, "this path answers GET")
-                .with_status(StatusCode::METHOD_NOT_ALLOWED);
-            return Some(self.transcoder.problem(
-                &problem.with_header(header::ALLOW, HeaderValue::from_static("GET, HEAD")),
-            ));
+            let problem =
+                Problem::new(Code::Unimplemented, "this path answers GET").with_status(StatusCode::METHOD_NOT_ALLOWED);
+            return Some(
+                self.transcoder.problem(&problem.with_header(header::ALLOW, HeaderValue::from_static("GET, HEAD"))),
+            );
         }
-        let mut response = Response::new(Body::new(http_body_util::Full::new(Bytes::from_static(
-            if ready { b"ok\n" } else { b"draining\n" },
-        ))));
-        *response.status_mut() = if ready {
-            StatusCode::OK
+        let mut response = Response::new(Body::new(http_body_util::Full::new(Bytes::from_static(if ready {
+            b"ok\n"
         } else {
-            StatusCode::SERVICE_UNAVAILABLE
-        };
-        response.headers_mut().insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("text/plain; charset=utf-8"),
-        );
-        response
-            .headers_mut()
-            .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            b"draining\n"
+        }))));
+        *response.status_mut() = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Some(response)
     }
 }
@@ -202,13 +185,8 @@ impl Inner {
 /// The client's story if it names one, else a new one.
 fn trace_of<B>(request: &Request<B>) -> Trace {
     let mut given = request.headers().get_all(TRACEPARENT).iter();
-    match (
-        given.next().and_then(|value| value.to_str().ok()),
-        given.next(),
-    ) {
-        (Some(text), None) => {
-            Trace::parse(text).map_or_else(|_| Trace::new_root(), |trace| trace.child())
-        }
+    match (given.next().and_then(|value| value.to_str().ok()), given.next()) {
+        (Some(text), None) => Trace::parse(text).map_or_else(|_| Trace::new_root(), |trace| trace.child()),
         _ => Trace::new_root(),
     }
 }
@@ -236,10 +214,7 @@ where
 impl std::fmt::Debug for Gateway {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Gateway")
-            .field(
-                "routes",
-                &self.inner.transcoder.table().routes.routes().count(),
-            )
+            .field("routes", &self.inner.transcoder.table().routes.routes().count())
             .finish_non_exhaustive()
     }
 }

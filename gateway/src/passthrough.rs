@@ -26,19 +26,13 @@ use crate::{
 const PREFIX: usize = 5;
 
 /// Headers of the protocol itself that a service must see.
-const PROTOCOL: [HeaderName; 2] = [
-    HeaderName::from_static("grpc-encoding"),
-    HeaderName::from_static("grpc-accept-encoding"),
-];
+const PROTOCOL: [HeaderName; 2] =
+    [HeaderName::from_static("grpc-encoding"), HeaderName::from_static("grpc-accept-encoding")];
 
 /// True for a native gRPC request; gRPC-Web says something longer.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    let kind = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    kind.strip_prefix("application/grpc")
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    kind.strip_prefix("application/grpc").is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
 }
 
 /// Passes gRPC calls on.
@@ -50,18 +44,8 @@ pub(crate) struct Passthrough {
 }
 
 impl Passthrough {
-    pub(crate) fn new(
-        methods: Table,
-        services: Arc<Services>,
-        standard: Routes,
-        forward: Vec<HeaderName>,
-    ) -> Self {
-        Passthrough {
-            methods,
-            services,
-            standard,
-            forward,
-        }
+    pub(crate) fn new(methods: Table, services: Arc<Services>, standard: Routes, forward: Vec<HeaderName>) -> Self {
+        Passthrough { methods, services, standard, forward }
     }
 
     pub(crate) async fn answer(&self, request: Request<Body>) -> Response<Body> {
@@ -86,17 +70,14 @@ impl Passthrough {
         if request.method() != http::Method::POST {
             return Err(Status::invalid_argument("a gRPC call is a POST"));
         }
-        let timeout = server::requested_deadline(request.headers())?
-            .unwrap_or(method.deadline)
-            .min(method.deadline);
+        let timeout = server::requested_deadline(request.headers())?.unwrap_or(method.deadline).min(method.deadline);
         let deadline = Instant::now() + timeout;
         let (parts, body) = request.into_parts();
         let body = bounded(method, body);
         let (first, body) = if self.services.needs_first_message(method.path) {
-            let (first, body) =
-                tokio::time::timeout_at(deadline, peek(body, method.max_request_bytes as usize))
-                    .await
-                    .map_err(|_| Status::deadline_exceeded("the request took too long"))??;
+            let (first, body) = tokio::time::timeout_at(deadline, peek(body, method.max_request_bytes as usize))
+                .await
+                .map_err(|_| Status::deadline_exceeded("the request took too long"))??;
             (Some(first), body)
         } else {
             (None, body)
@@ -109,15 +90,13 @@ impl Passthrough {
         *inward.headers_mut() = self.inward_headers(&parts.headers);
         *inward.extensions_mut() = parts.extensions;
         upstream::address(&mut inward, Some(deadline));
-        channel.call(inward).await
+        let answer = channel.call(inward).await?;
+        Ok(if method.server_streaming { answer.map(|body| until(deadline, body)) } else { answer })
     }
 
     fn inward_headers(&self, outside: &HeaderMap) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/grpc"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         for name in PROTOCOL.iter().chain(&self.forward) {
             for value in outside.get_all(name) {
@@ -155,11 +134,7 @@ impl http_body::Body for Bounded {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        if let Some(data) = frame
-            .as_ref()
-            .and_then(|frame| frame.as_ref().ok())
-            .and_then(http_body::Frame::data_ref)
-        {
+        if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(http_body::Frame::data_ref) {
             match self.left.checked_sub(data.len()) {
                 Some(left) => self.left = left,
                 None => {
@@ -178,6 +153,24 @@ impl http_body::Body for Bounded {
     }
 }
 
+/// A streamed answer that ends by its deadline, with the status that says so.
+fn until(deadline: Instant, body: Body) -> Body {
+    let frames = futures_util::stream::unfold(Some(body), move |body| async move {
+        let mut body = body?;
+        match tokio::time::timeout_at(deadline, body.frame()).await {
+            Ok(frame) => frame.map(|frame| (frame, Some(body))),
+            Err(_) => {
+                let late = Status::deadline_exceeded("the stream took too long");
+                let mut trailers = HeaderMap::new();
+                let ended = late.add_header(&mut trailers);
+                let frame = ended.map(|()| http_body::Frame::trailers(trailers));
+                Some((frame, None))
+            }
+        }
+    });
+    Body::new(StreamBody::new(frames))
+}
+
 /// Reads the first message and gives it back together with a body that still has it.
 async fn peek(mut body: Body, limit: usize) -> Result<(Bytes, Body), Status> {
     let mut read = BytesMut::new();
@@ -189,9 +182,7 @@ async fn peek(mut body: Body, limit: usize) -> Result<(Bytes, Body), Status> {
                 return Err(Status::unimplemented("compressed requests are not taken"));
             }
             if length > limit {
-                return Err(Status::resource_exhausted(format!(
-                    "the request is larger than {limit} bytes"
-                )));
+                return Err(Status::resource_exhausted(format!("the request is larger than {limit} bytes")));
             }
             if let Some(message) = rest.get(..length) {
                 let message = Bytes::copy_from_slice(message);
@@ -224,29 +215,19 @@ fn rejoin(read: Bytes, rest: Body) -> Body {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use futures_util::StreamExt as _;
+
     use super::*;
 
     #[test]
     fn grpc_is_told_from_its_web_cousins() {
-        let say = |value: &str| {
-            is_grpc(&HeaderMap::from_iter([(
-                header::CONTENT_TYPE,
-                value.parse().unwrap(),
-            )]))
-        };
-        for good in [
-            "application/grpc",
-            "application/grpc+proto",
-            "application/grpc;charset=x",
-        ] {
+        let say = |value: &str| is_grpc(&HeaderMap::from_iter([(header::CONTENT_TYPE, value.parse().unwrap())]));
+        for good in ["application/grpc", "application/grpc+proto", "application/grpc;charset=x"] {
             assert!(say(good), "{good}");
         }
-        for bad in [
-            "application/grpc-web",
-            "application/grpc-web+proto",
-            "application/json",
-            "application/grpcx",
-        ] {
+        for bad in ["application/grpc-web", "application/grpc-web+proto", "application/json", "application/grpcx"] {
             assert!(!say(bad), "{bad}");
         }
     }
@@ -255,25 +236,27 @@ mod tests {
     async fn a_peeked_message_is_still_in_the_body() {
         let whole = [&[0, 0, 0, 0, 3][..], b"abc", b"rest"].concat();
         for split in [1, 5, 7, 8, 10] {
-            let chunks = [
-                Bytes::copy_from_slice(&whole[..split]),
-                Bytes::copy_from_slice(&whole[split..]),
-            ];
-            let frames = futures_util::stream::iter(
-                chunks.map(|chunk| Ok::<_, Status>(http_body::Frame::data(chunk))),
-            );
+            let chunks = [Bytes::copy_from_slice(&whole[..split]), Bytes::copy_from_slice(&whole[split..])];
+            let frames = futures_util::stream::iter(chunks.map(|chunk| Ok::<_, Status>(http_body::Frame::data(chunk))));
             let (first, body) = peek(Body::new(StreamBody::new(frames)), 10).await.unwrap();
             assert_eq!(first, "abc");
             assert_eq!(body.collect().await.unwrap().to_bytes(), whole);
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_goes_on_ends_by_its_deadline() {
+        let first =
+            futures_util::stream::once(async { Ok::<_, Status>(http_body::Frame::data(Bytes::from_static(b"x"))) });
+        let endless = Body::new(StreamBody::new(first.chain(futures_util::stream::pending())));
+        let ended = until(Instant::now() + Duration::from_secs(5), endless).collect().await.unwrap();
+        assert_eq!(ended.trailers().unwrap()["grpc-status"], "4");
+        assert_eq!(ended.to_bytes(), "x");
+    }
+
     #[tokio::test]
     async fn a_length_beyond_the_limit_is_refused_before_it_is_read() {
         let body = Body::new(Full::new(Bytes::from_static(&[0, 0xff, 0xff, 0xff, 0xff])));
-        assert_eq!(
-            peek(body, 10).await.unwrap_err().code(),
-            tonic::Code::ResourceExhausted
-        );
+        assert_eq!(peek(body, 10).await.unwrap_err().code(), tonic::Code::ResourceExhausted);
     }
 }

@@ -29,14 +29,8 @@ pub(crate) fn routes(
             .register_encoded_file_descriptor_set(descriptors)
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
     };
-    let services = pool
-        .services()
-        .map(|service| service.full_name().to_owned())
-        .collect();
-    let health = Standing {
-        services: Arc::new(services),
-        shutdown,
-    };
+    let services = pool.services().map(|service| service.full_name().to_owned()).collect();
+    let health = Standing { services: Arc::new(services), shutdown };
     Ok(Routes::new(builder().build_v1()?)
         .add_service(builder().build_v1alpha()?)
         .add_service(HealthServer::new(health))
@@ -55,38 +49,24 @@ impl Standing {
         if !service.is_empty() && !self.services.contains(service) {
             return None;
         }
-        Some(if self.shutdown.is_cancelled() {
-            ServingStatus::NotServing
-        } else {
-            ServingStatus::Serving
-        })
+        Some(if self.shutdown.is_cancelled() { ServingStatus::NotServing } else { ServingStatus::Serving })
     }
 }
 
 fn answer(status: ServingStatus) -> HealthCheckResponse {
-    HealthCheckResponse {
-        status: status.into(),
-    }
+    HealthCheckResponse { status: status.into() }
 }
 
 #[tonic::async_trait]
 impl Health for Standing {
-    async fn check(
-        &self,
-        request: Request<HealthCheckRequest>,
-    ) -> Result<Response<HealthCheckResponse>, Status> {
-        let status = self
-            .of(&request.get_ref().service)
-            .ok_or_else(|| Status::not_found("no such service"))?;
+    async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+        let status = self.of(&request.get_ref().service).ok_or_else(|| Status::not_found("no such service"))?;
         Ok(Response::new(answer(status)))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
 
-    async fn watch(
-        &self,
-        request: Request<HealthCheckRequest>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let Some(now) = self.of(&request.get_ref().service) else {
             // The protocol wants the stream to stay open: the service might yet appear.
             let unknown = stream::once(async { Ok(answer(ServingStatus::ServiceUnknown)) });

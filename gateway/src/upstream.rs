@@ -46,16 +46,10 @@ impl Services {
                     .filter_map(|field| Some(input.as_ref()?.get_field_by_name(field)?.number()));
                 named_by.insert(method.path.to_owned(), fields.collect());
             } else {
-                channels
-                    .entry(method.owner)
-                    .or_insert_with(|| caller.channel(method.owner));
+                channels.entry(method.owner).or_insert_with(|| caller.channel(method.owner));
             }
         }
-        Services {
-            methods,
-            channels,
-            named_by,
-        }
+        Services { methods, channels, named_by }
     }
 
     /// True if the first message must be seen before it is known where the call goes.
@@ -68,17 +62,10 @@ impl Services {
         let owner = match self.named_by.get(path) {
             Some(fields) => {
                 let name = first
-                    .and_then(|message| {
-                        fields
-                            .iter()
-                            .find_map(|field| wire::find_text(message, &[*field]))
-                    })
+                    .and_then(|message| fields.iter().find_map(|field| wire::find_text(message, &[*field])))
                     .unwrap_or_default();
                 service_in(name).ok_or_else(|| {
-                    server::status::invalid_argument(
-                        "name",
-                        "is not of the form services/{service}/...",
-                    )
+                    server::status::invalid_argument("name", "is not of the form services/{service}/...")
                 })?
             }
             None => self
@@ -87,10 +74,7 @@ impl Services {
                 .map(|method| method.owner)
                 .ok_or_else(|| Status::unimplemented("no such method"))?,
         };
-        self.channels
-            .get(owner)
-            .cloned()
-            .ok_or_else(|| server::status::not_found(&format!("services/{owner}")))
+        self.channels.get(owner).cloned().ok_or_else(|| server::status::not_found(&format!("services/{owner}")))
     }
 }
 
@@ -102,15 +86,9 @@ fn service_in(name: &str) -> Option<&str> {
 /// Turns what the door found out into what the channel takes.
 pub(crate) fn address(request: &mut Request<Body>, deadline: Option<Instant>) {
     let caller = request.extensions_mut().remove::<Caller>();
-    let (principal, trace) = caller.map_or_else(
-        || (Principal::Anonymous, Trace::new_root()),
-        |caller| (caller.principal, caller.trace),
-    );
-    request.extensions_mut().insert(Outgoing {
-        principal,
-        trace,
-        deadline,
-    });
+    let (principal, trace) =
+        caller.map_or_else(|| (Principal::Anonymous, Trace::new_root()), |caller| (caller.principal, caller.trace));
+    request.extensions_mut().insert(Outgoing { principal, trace, deadline });
 }
 
 impl Upstream for Services {

@@ -13,23 +13,16 @@ use std::time::Duration;
 use client::{Channel, Outgoing};
 use contract::Table;
 use contracts::{
-    cart::v1::{
-        Cart, GetCartRequest, PriceCartRequest, Quote, cart_service_client::CartServiceClient,
-    },
+    cart::v1::{Cart, GetCartRequest, PriceCartRequest, Quote, cart_service_client::CartServiceClient},
     catalog::v1::{
         Facet, GetProductRequest, Product, SearchOrder, SearchProductsRequest,
         catalog_service_client::CatalogServiceClient,
     },
-    inventory::v1::{
-        Availability, BatchGetAvailabilityRequest, inventory_service_client::InventoryServiceClient,
-    },
-    shipping::v1::{
-        QuoteRatesRequest, ShippingRate, shipping_service_client::ShippingServiceClient,
-    },
+    inventory::v1::{Availability, BatchGetAvailabilityRequest, inventory_service_client::InventoryServiceClient},
+    shipping::v1::{QuoteRatesRequest, ShippingRate, shipping_service_client::ShippingServiceClient},
     storefront::v1::{
-        AvailabilityPart, CartPart, CheckoutPage, FacetsPart, GetCheckoutPageRequest,
-        GetHomeRequest, GetProductPageRequest, HomePage, METHODS, ProductPage, ProductPart,
-        ProductsPart, QuotePart, RatesPart,
+        AvailabilityPart, CartPart, CheckoutPage, FacetsPart, GetCheckoutPageRequest, GetHomeRequest,
+        GetProductPageRequest, HomePage, METHODS, ProductPage, ProductPart, ProductsPart, QuotePart, RatesPart,
         storefront_service_server::{StorefrontService, StorefrontServiceServer},
     },
 };
@@ -49,10 +42,7 @@ pub struct Deadlines {
 
 impl Default for Deadlines {
     fn default() -> Self {
-        Deadlines {
-            part: Duration::from_millis(300),
-            quote: Duration::from_millis(1500),
-        }
+        Deadlines { part: Duration::from_millis(300), quote: Duration::from_millis(1500) }
     }
 }
 
@@ -81,11 +71,7 @@ pub fn build(deadlines: Deadlines, context: &server::Context) -> Component {
         availabilities: Kept::default(),
         rates: Kept::default(),
     };
-    Component::new(
-        "edge",
-        Table(METHODS),
-        Routes::new(StorefrontServiceServer::new(storefront)),
-    )
+    Component::new("edge", Table(METHODS), Routes::new(StorefrontServiceServer::new(storefront)))
 }
 
 struct Storefront {
@@ -104,29 +90,17 @@ struct Storefront {
 
 #[tonic::async_trait]
 impl StorefrontService for Storefront {
-    async fn get_home(
-        &self,
-        request: Request<GetHomeRequest>,
-    ) -> Result<Response<HomePage>, Status> {
+    async fn get_home(&self, request: Request<GetHomeRequest>) -> Result<Response<HomePage>, Status> {
         let call = Call::of(&request)?;
         let currency = request.into_inner().currency_code;
-        let (featured, navigation) = tokio::join!(
-            self.featured(&call, &currency),
-            self.navigation(&call, &currency)
-        );
+        let (featured, navigation) = tokio::join!(self.featured(&call, &currency), self.navigation(&call, &currency));
         Ok(Response::new(HomePage {
             featured: Some(products_part(featured)),
-            navigation: Some(FacetsPart {
-                mark: Some(navigation.mark),
-                facets: navigation.value.unwrap_or_default(),
-            }),
+            navigation: Some(FacetsPart { mark: Some(navigation.mark), facets: navigation.value.unwrap_or_default() }),
         }))
     }
 
-    async fn get_product_page(
-        &self,
-        request: Request<GetProductPageRequest>,
-    ) -> Result<Response<ProductPage>, Status> {
+    async fn get_product_page(&self, request: Request<GetProductPageRequest>) -> Result<Response<ProductPage>, Status> {
         let call = Call::of(&request)?;
         let asked = request.into_inner();
         let mut product = self.product(&call, &asked.product).await?;
@@ -136,21 +110,14 @@ impl StorefrontService for Storefront {
         let (availability, related) = match &product.value {
             Some(found) => {
                 let skus = stocked_skus(found);
-                tokio::join!(
-                    self.availability(&call, skus),
-                    self.related(&call, found, &asked.currency_code)
-                )
+                tokio::join!(self.availability(&call, skus), self.related(&call, found, &asked.currency_code))
             }
-            None => (
-                Answered::missing("inventory", "PRODUCT_MISSING"),
-                Answered::missing("catalog", "PRODUCT_MISSING"),
-            ),
+            None => {
+                (Answered::missing("inventory", "PRODUCT_MISSING"), Answered::missing("catalog", "PRODUCT_MISSING"))
+            }
         };
         Ok(Response::new(ProductPage {
-            product: Some(ProductPart {
-                mark: Some(product.mark),
-                product: product.value,
-            }),
+            product: Some(ProductPart { mark: Some(product.mark), product: product.value }),
             availability: Some(availability_part(availability)),
             related: Some(products_part(related)),
         }))
@@ -162,24 +129,13 @@ impl StorefrontService for Storefront {
     ) -> Result<Response<CheckoutPage>, Status> {
         let call = Call::of(&request)?;
         let asked = request.into_inner();
-        let ((cart, availability), (quote, rates)) = tokio::join!(
-            self.cart_and_stock(&call, &asked),
-            self.quote_and_rates(&call, &asked)
-        );
+        let ((cart, availability), (quote, rates)) =
+            tokio::join!(self.cart_and_stock(&call, &asked), self.quote_and_rates(&call, &asked));
         let cart = cart?;
         Ok(Response::new(CheckoutPage {
-            cart: Some(CartPart {
-                mark: Some(cart.mark),
-                cart: cart.value,
-            }),
-            quote: Some(QuotePart {
-                mark: Some(quote.mark),
-                quote: quote.value,
-            }),
-            rates: Some(RatesPart {
-                mark: Some(rates.mark),
-                rates: rates.value.unwrap_or_default(),
-            }),
+            cart: Some(CartPart { mark: Some(cart.mark), cart: cart.value }),
+            quote: Some(QuotePart { mark: Some(quote.mark), quote: quote.value }),
+            rates: Some(RatesPart { mark: Some(rates.mark), rates: rates.value.unwrap_or_default() }),
             availability: Some(availability_part(availability)),
         }))
     }
@@ -193,11 +149,7 @@ impl Storefront {
             page_size: FEATURED,
             ..Default::default()
         };
-        let asked = self
-            .catalog
-            .clone()
-            .search_products(self.asking(call).request(search))
-            .await;
+        let asked = self.catalog.clone().search_products(self.asking(call).request(search)).await;
         part::fallback(
             "catalog",
             &self.now,
@@ -207,16 +159,8 @@ impl Storefront {
     }
 
     async fn navigation(&self, call: &Call, currency: &str) -> Answered<Vec<Facet>> {
-        let search = SearchProductsRequest {
-            currency_code: currency.to_owned(),
-            page_size: 1,
-            ..Default::default()
-        };
-        let asked = self
-            .catalog
-            .clone()
-            .search_products(self.asking(call).request(search))
-            .await;
+        let search = SearchProductsRequest { currency_code: currency.to_owned(), page_size: 1, ..Default::default() };
+        let asked = self.catalog.clone().search_products(self.asking(call).request(search)).await;
         part::fallback(
             "catalog",
             &self.now,
@@ -229,48 +173,22 @@ impl Storefront {
         let asked = self
             .catalog
             .clone()
-            .get_product(self.asking(call).request(GetProductRequest {
-                name: name.to_owned(),
-            }))
+            .get_product(self.asking(call).request(GetProductRequest { name: name.to_owned() }))
             .await;
         let asked = part::definite(asked)?;
-        Ok(part::fallback(
-            "catalog",
-            &self.now,
-            Some((&self.products, name.to_owned())),
-            asked,
-        ))
+        Ok(part::fallback("catalog", &self.now, Some((&self.products, name.to_owned())), asked))
     }
 
-    async fn related(
-        &self,
-        call: &Call,
-        product: &Product,
-        currency: &str,
-    ) -> Answered<Vec<Product>> {
+    async fn related(&self, call: &Call, product: &Product, currency: &str) -> Answered<Vec<Product>> {
         let Some(filter) = alike(product) else {
             return Answered::live("catalog", &self.now, Vec::new());
         };
         let page_size = i32::try_from(RELATED + 1).unwrap_or(i32::MAX);
-        let search = SearchProductsRequest {
-            filter,
-            currency_code: currency.to_owned(),
-            page_size,
-            ..Default::default()
-        };
-        let asked = self
-            .catalog
-            .clone()
-            .search_products(self.asking(call).request(search))
-            .await;
+        let search =
+            SearchProductsRequest { filter, currency_code: currency.to_owned(), page_size, ..Default::default() };
+        let asked = self.catalog.clone().search_products(self.asking(call).request(search)).await;
         let others = |found: Response<contracts::catalog::v1::SearchProductsResponse>| {
-            found
-                .into_inner()
-                .products
-                .into_iter()
-                .filter(|other| other.name != product.name)
-                .take(RELATED)
-                .collect()
+            found.into_inner().products.into_iter().filter(|other| other.name != product.name).take(RELATED).collect()
         };
         part::fallback(
             "catalog",
@@ -280,11 +198,7 @@ impl Storefront {
         )
     }
 
-    async fn availability(
-        &self,
-        call: &Call,
-        mut skus: Vec<String>,
-    ) -> Answered<Vec<Availability>> {
+    async fn availability(&self, call: &Call, mut skus: Vec<String>) -> Answered<Vec<Availability>> {
         skus.sort_unstable();
         skus.dedup();
         skus.truncate(MAX_SKUS);
@@ -295,10 +209,7 @@ impl Storefront {
         let asked = self
             .inventory
             .clone()
-            .batch_get_availability(
-                self.asking(call)
-                    .request(BatchGetAvailabilityRequest { skus }),
-            )
+            .batch_get_availability(self.asking(call).request(BatchGetAvailabilityRequest { skus }))
             .await;
         part::fallback(
             "inventory",
@@ -313,13 +224,8 @@ impl Storefront {
         call: &Call,
         asked: &GetCheckoutPageRequest,
     ) -> (Result<Answered<Cart>, Status>, Answered<Vec<Availability>>) {
-        let found = self
-            .cart
-            .clone()
-            .get_cart(self.asking(call).request(GetCartRequest {
-                name: asked.cart.clone(),
-            }))
-            .await;
+        let found =
+            self.cart.clone().get_cart(self.asking(call).request(GetCartRequest { name: asked.cart.clone() })).await;
         let cart = match part::definite(found) {
             Ok(found) => part::fallback("cart", &self.now, None, found),
             Err(status) => return (Err(status), Answered::missing("inventory", "CART_MISSING")),
@@ -328,11 +234,7 @@ impl Storefront {
             Some(cart) => {
                 self.availability(
                     call,
-                    cart.items
-                        .iter()
-                        .filter(|item| item.stocked)
-                        .map(|item| item.sku.clone())
-                        .collect(),
+                    cart.items.iter().filter(|item| item.stocked).map(|item| item.sku.clone()).collect(),
                 )
                 .await
             }
@@ -351,21 +253,8 @@ impl Storefront {
             country_code: asked.country_code.clone(),
             shipping_service: asked.shipping_service.clone(),
         };
-        let priced = self
-            .cart
-            .clone()
-            .price_cart(
-                call.forwarding()
-                    .within(self.deadlines.quote)
-                    .request(price),
-            )
-            .await;
-        let priced = priced.and_then(|priced| {
-            priced
-                .into_inner()
-                .quote
-                .ok_or_else(|| Status::unavailable("no quote"))
-        });
+        let priced = self.cart.clone().price_cart(call.forwarding().within(self.deadlines.quote).request(price)).await;
+        let priced = priced.and_then(|priced| priced.into_inner().quote.ok_or_else(|| Status::unavailable("no quote")));
         let quote = part::fallback("cart", &self.now, None, priced);
         let rates = match &quote.value {
             Some(quote) => self.rates(call, quote, &asked.country_code).await,
@@ -375,17 +264,9 @@ impl Storefront {
     }
 
     /// Rates for what the quote says is sent.
-    async fn rates(
-        &self,
-        call: &Call,
-        quote: &Quote,
-        country: &str,
-    ) -> Answered<Vec<ShippingRate>> {
-        let weight_grams = quote
-            .lines
-            .iter()
-            .map(|line| i64::from(line.weight_grams).saturating_mul(i64::from(line.quantity)))
-            .sum();
+    async fn rates(&self, call: &Call, quote: &Quote, country: &str) -> Answered<Vec<ShippingRate>> {
+        let weight_grams =
+            quote.lines.iter().map(|line| i64::from(line.weight_grams).saturating_mul(i64::from(line.quantity))).sum();
         let ask = QuoteRatesRequest {
             country_code: country.to_owned(),
             weight_grams,
@@ -393,17 +274,8 @@ impl Storefront {
             subtotal: quote.subtotal.clone(),
         };
         let key = format!("{ask:?}");
-        let asked = self
-            .shipping
-            .clone()
-            .quote_rates(self.asking(call).request(ask))
-            .await;
-        part::fallback(
-            "shipping",
-            &self.now,
-            Some((&self.rates, key)),
-            asked.map(|found| found.into_inner().rates),
-        )
+        let asked = self.shipping.clone().quote_rates(self.asking(call).request(ask)).await;
+        part::fallback("shipping", &self.now, Some((&self.rates, key)), asked.map(|found| found.into_inner().rates))
     }
 
     fn asking(&self, call: &Call) -> Outgoing {
@@ -420,44 +292,27 @@ fn alike(product: &Product) -> Option<String> {
         .map(String::as_str)
         .filter(quotable)
         .map(|category| format!("category=\"{category}\""));
-    category.or_else(|| {
-        Some(product.brand.as_str())
-            .filter(quotable)
-            .map(|brand| format!("brand=\"{brand}\""))
-    })
+    category.or_else(|| Some(product.brand.as_str()).filter(quotable).map(|brand| format!("brand=\"{brand}\"")))
 }
 
 /// Shows the price of each variant in the currency asked for, where it has one.
 fn price_in(product: &mut Product, currency: &str) {
     for variant in &mut product.variants {
-        if let Some(price) = variant
-            .prices
-            .iter()
-            .find(|price| price.currency_code == currency)
-        {
+        if let Some(price) = variant.prices.iter().find(|price| price.currency_code == currency) {
             variant.price = Some(price.clone());
         }
     }
 }
 
 fn stocked_skus(product: &Product) -> Vec<String> {
-    let stocked = product
-        .variants
-        .iter()
-        .filter(|variant| variant.stocked.or(product.stocked).unwrap_or(true));
+    let stocked = product.variants.iter().filter(|variant| variant.stocked.or(product.stocked).unwrap_or(true));
     stocked.map(|variant| variant.sku.clone()).collect()
 }
 
 fn products_part(answered: Answered<Vec<Product>>) -> ProductsPart {
-    ProductsPart {
-        mark: Some(answered.mark),
-        products: answered.value.unwrap_or_default(),
-    }
+    ProductsPart { mark: Some(answered.mark), products: answered.value.unwrap_or_default() }
 }
 
 fn availability_part(answered: Answered<Vec<Availability>>) -> AvailabilityPart {
-    AvailabilityPart {
-        mark: Some(answered.mark),
-        availabilities: answered.value.unwrap_or_default(),
-    }
+    AvailabilityPart { mark: Some(answered.mark), availabilities: answered.value.unwrap_or_default() }
 }

@@ -26,17 +26,11 @@ pub(super) struct Answered<T> {
 
 impl<T> Answered<T> {
     pub(super) fn live(service: &str, now: &Now, value: T) -> Self {
-        Answered {
-            mark: mark(PartStatus::Live, service, Some(now()), ""),
-            value: Some(value),
-        }
+        Answered { mark: mark(PartStatus::Live, service, Some(now()), ""), value: Some(value) }
     }
 
     pub(super) fn missing(service: &str, reason: &str) -> Self {
-        Answered {
-            mark: mark(PartStatus::Missing, service, None, reason),
-            value: None,
-        }
+        Answered { mark: mark(PartStatus::Missing, service, None, reason), value: None }
     }
 }
 
@@ -47,9 +41,7 @@ pub(super) struct Kept<T> {
 
 impl<T> Default for Kept<T> {
     fn default() -> Self {
-        Kept {
-            answers: Mutex::default(),
-        }
+        Kept { answers: Mutex::default() }
     }
 }
 
@@ -57,21 +49,14 @@ impl<T: Clone> Kept<T> {
     fn put(&self, key: String, at: Timestamp, value: T) {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         if answers.len() >= MOST && !answers.contains_key(&key) {
-            let oldest = answers
-                .iter()
-                .min_by_key(|(_, (at, _))| *at)
-                .map(|(key, _)| key.clone());
+            let oldest = answers.iter().min_by_key(|(_, (at, _))| *at).map(|(key, _)| key.clone());
             oldest.and_then(|oldest| answers.remove(&oldest));
         }
         answers.insert(key, (at, value));
     }
 
     fn get(&self, key: &str) -> Option<(Timestamp, T)> {
-        self.answers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(key)
-            .cloned()
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 }
 
@@ -88,19 +73,15 @@ pub(super) fn fallback<T: Clone>(
             if let Some((kept, key)) = kept {
                 kept.put(key, at, value.clone());
             }
-            Answered {
-                mark: mark(PartStatus::Live, service, Some(at), ""),
-                value: Some(value),
-            }
+            Answered { mark: mark(PartStatus::Live, service, Some(at), ""), value: Some(value) }
         }
         (Err(status), kept) => {
             let reason = reason(&status);
             tracing::debug!(service, reason, "a part of a page is not live");
             match kept.and_then(|(kept, key)| kept.get(&key)) {
-                Some((at, value)) => Answered {
-                    mark: mark(PartStatus::Stale, service, Some(at), &reason),
-                    value: Some(value),
-                },
+                Some((at, value)) => {
+                    Answered { mark: mark(PartStatus::Stale, service, Some(at), &reason), value: Some(value) }
+                }
                 None => Answered::missing(service, &reason),
             }
         }
@@ -108,16 +89,11 @@ pub(super) fn fallback<T: Clone>(
 }
 
 /// Tells a definite refusal, which is the page's answer too, from a service that does not answer.
-pub(super) fn definite<T>(
-    answer: Result<Response<T>, Status>,
-) -> Result<Result<T, Status>, Status> {
+pub(super) fn definite<T>(answer: Result<Response<T>, Status>) -> Result<Result<T, Status>, Status> {
     match answer {
         Ok(value) => Ok(Ok(value.into_inner())),
         Err(status) => match status.code() {
-            Code::NotFound
-            | Code::PermissionDenied
-            | Code::Unauthenticated
-            | Code::InvalidArgument => Err(status),
+            Code::NotFound | Code::PermissionDenied | Code::Unauthenticated | Code::InvalidArgument => Err(status),
             Code::Ok
             | Code::Cancelled
             | Code::Unknown
@@ -146,9 +122,7 @@ fn mark(status: PartStatus, service: &str, at: Option<Timestamp>, reason: &str) 
 
 /// The service's own reason, or the name of the code.
 fn reason(status: &Status) -> String {
-    let code = || {
-        rpc::Code::try_from(i32::from(status.code())).map_or("UNKNOWN", |code| code.as_str_name())
-    };
+    let code = || rpc::Code::try_from(i32::from(status.code())).map_or("UNKNOWN", |code| code.as_str_name());
     server::status::reason(status).unwrap_or_else(|| code().to_owned())
 }
 
@@ -164,56 +138,28 @@ mod tests {
     fn a_part_is_live_then_stale_then_never_mistaken_for_another() {
         let kept = Kept::default();
         let live = fallback("catalog", &at(1), Some((&kept, "a".to_owned())), Ok(7));
-        assert_eq!(
-            (live.mark.status(), live.value),
-            (PartStatus::Live, Some(7))
-        );
-        let stale = fallback(
-            "catalog",
-            &at(2),
-            Some((&kept, "a".to_owned())),
-            Err(Status::unavailable("")),
-        );
+        assert_eq!((live.mark.status(), live.value), (PartStatus::Live, Some(7)));
+        let stale = fallback("catalog", &at(2), Some((&kept, "a".to_owned())), Err(Status::unavailable("")));
         assert_eq!(
             (stale.mark.status(), stale.value, stale.mark.reason.as_str()),
             (PartStatus::Stale, Some(7), "UNAVAILABLE")
         );
         assert_eq!(stale.mark.as_of_time.map(|time| time.seconds), Some(1));
-        let missing = fallback(
-            "catalog",
-            &at(2),
-            Some((&kept, "b".to_owned())),
-            Err(Status::deadline_exceeded("")),
-        );
+        let missing = fallback("catalog", &at(2), Some((&kept, "b".to_owned())), Err(Status::deadline_exceeded("")));
         assert_eq!(
-            (
-                missing.mark.status(),
-                missing.value,
-                missing.mark.reason.as_str()
-            ),
+            (missing.mark.status(), missing.value, missing.mark.reason.as_str()),
             (PartStatus::Missing, None, "DEADLINE_EXCEEDED")
         );
         let unkept = fallback("cart", &at(2), None, Err::<i32, _>(Status::internal("")));
-        assert_eq!(
-            (unkept.mark.status(), unkept.mark.as_of_time),
-            (PartStatus::Missing, None)
-        );
+        assert_eq!((unkept.mark.status(), unkept.mark.as_of_time), (PartStatus::Missing, None));
     }
 
     #[test]
     fn what_is_kept_is_bounded_and_the_oldest_goes_first() {
         let kept = Kept::default();
         for n in 0..=MOST {
-            kept.put(
-                n.to_string(),
-                Timestamp::from_second(i64::try_from(n).unwrap()).unwrap(),
-                n,
-            );
+            kept.put(n.to_string(), Timestamp::from_second(i64::try_from(n).unwrap()).unwrap(), n);
         }
-        assert!(
-            kept.get("0").is_none()
-                && kept.get("1").is_some()
-                && kept.get(&MOST.to_string()).is_some()
-        );
+        assert!(kept.get("0").is_none() && kept.get("1").is_some() && kept.get(&MOST.to_string()).is_some());
     }
 }

@@ -1,8 +1,6 @@
 //! One answer message as JSON: the whole of it, or the one field the binding names.
 
-use prost_reflect::{
-    Cardinality, DynamicMessage, FieldDescriptor, MessageDescriptor, SerializeOptions,
-};
+use prost_reflect::{Cardinality, DynamicMessage, FieldDescriptor, MessageDescriptor, SerializeOptions};
 use tonic::Code;
 
 use super::{codec::Codecs, problem::Problem, table::message_of, wire};
@@ -15,11 +13,11 @@ pub(crate) fn json(
     message: &[u8],
 ) -> Result<Vec<u8>, Problem> {
     let Some(field) = field else {
-        return codecs.from_wire(output, message);
+        return codecs.wire_to_json(output, message);
     };
     match message_of(field).filter(|_| field.cardinality() != Cardinality::Repeated) {
         Some(inner) => match wire::find_message(message, field.number()) {
-            Some(inner_wire) => codecs.from_wire(&inner, &inner_wire),
+            Some(inner_wire) => codecs.wire_to_json(&inner, &inner_wire),
             None => Ok(b"null".to_vec()),
         },
         None => plain_field(output, field, message)
@@ -28,16 +26,10 @@ pub(crate) fn json(
 }
 
 /// Scalars, lists and maps: read from the JSON of a message that says also what it leaves empty.
-fn plain_field(
-    output: &MessageDescriptor,
-    field: &FieldDescriptor,
-    message: &[u8],
-) -> Option<Vec<u8>> {
+fn plain_field(output: &MessageDescriptor, field: &FieldDescriptor, message: &[u8]) -> Option<Vec<u8>> {
     let dynamic = DynamicMessage::decode(output.clone(), message).ok()?;
     let options = SerializeOptions::new().skip_default_fields(false);
-    let mut value = dynamic
-        .serialize_with_options(serde_json::value::Serializer, &options)
-        .ok()?;
+    let mut value = dynamic.serialize_with_options(serde_json::value::Serializer, &options).ok()?;
     let part = value.get_mut(field.json_name())?.take();
     serde_json::to_vec(&part).ok()
 }

@@ -47,10 +47,7 @@ impl Frame {
             let name = path_text(fields);
             let numbers: Vec<u32> = fields.iter().map(FieldDescriptor::number).collect();
             let mut leaf = Vec::new();
-            match fields
-                .last()
-                .map(|field| value::put_text(&mut leaf, field, text))
-            {
+            match fields.last().map(|field| value::put_text(&mut leaf, field, text)) {
                 Some(Ok(())) => {
                     let mut nested = Vec::new();
                     wire::put_nested(&mut nested, &numbers[..numbers.len() - 1], &leaf);
@@ -88,13 +85,7 @@ impl Frame {
         if !violations.is_empty() {
             return Err(Problem::invalid(violations));
         }
-        Ok(Frame {
-            route: route.clone(),
-            around,
-            fixed,
-            request_id,
-            etag: etag.filter(|etag| etag != "*"),
-        })
+        Ok(Frame { route: route.clone(), around, fixed, request_id, etag: etag.filter(|etag| etag != "*") })
     }
 
     /// Binds a JSON body (blank is an absent one) and puts the message together.
@@ -104,21 +95,19 @@ impl Frame {
             Body::None if blank => Vec::new(),
             Body::None => return Err(Problem::field("body", "this method takes no body")),
             Body::Whole | Body::Field(_) if blank => Vec::new(),
-            Body::Whole => codecs.to_wire(&self.route.method.input, body)?,
-            Body::Field(field) => {
-                match message_of(field).filter(|_| field.cardinality() != Cardinality::Repeated) {
-                    Some(inner) => {
-                        let inner = codecs.to_wire(&inner, body)?;
-                        let mut message = Vec::with_capacity(inner.len() + self.around.len() + 48);
-                        wire::put(&mut message, field.number(), Raw::Len(&inner));
-                        message
-                    }
-                    None => codecs.to_wire(
-                        &self.route.method.input,
-                        &[b"{\"", field.json_name().as_bytes(), b"\":", body, b"}"].concat(),
-                    )?,
+            Body::Whole => codecs.json_to_wire(&self.route.method.input, body)?,
+            Body::Field(field) => match message_of(field).filter(|_| field.cardinality() != Cardinality::Repeated) {
+                Some(inner) => {
+                    let inner = codecs.json_to_wire(&inner, body)?;
+                    let mut message = Vec::with_capacity(inner.len() + self.around.len() + 48);
+                    wire::put(&mut message, field.number(), Raw::Len(&inner));
+                    message
                 }
-            }
+                None => codecs.json_to_wire(
+                    &self.route.method.input,
+                    &[b"{\"", field.json_name().as_bytes(), b"\":", body, b"}"].concat(),
+                )?,
+            },
         };
         self.compare(&message)?;
         message.extend_from_slice(&self.around);
@@ -153,10 +142,7 @@ impl Frame {
             if let Some(given) = wire::find(body, numbers)
                 && wire::find(encoded, numbers) != Some(given)
             {
-                return Err(Problem::field(
-                    name,
-                    "the body says something else than the path",
-                ));
+                return Err(Problem::field(name, "the body says something else than the path"));
             }
         }
         Ok(())
@@ -164,22 +150,10 @@ impl Frame {
 
     fn fill_headers(&self, message: &mut Vec<u8>) -> Result<(), Problem> {
         if let (Some(number), Some(key)) = (self.route.method.request_id, &self.request_id) {
-            fill(
-                message,
-                &[number],
-                key,
-                "request_id",
-                "the header Idempotency-Key says something else",
-            )?;
+            fill(message, &[number], key, "request_id", "the header Idempotency-Key says something else")?;
         }
         if let (Some(numbers), Some(etag)) = (&self.route.etag_in, &self.etag) {
-            fill(
-                message,
-                numbers,
-                etag,
-                "etag",
-                "the header If-Match says something else",
-            )?;
+            fill(message, numbers, etag, "etag", "the header If-Match says something else")?;
         }
         Ok(())
     }
@@ -204,15 +178,7 @@ impl Frame {
             return Ok(());
         };
         let mut paths = Vec::new();
-        collect_paths(
-            &resource,
-            &given,
-            &prefix,
-            "",
-            self,
-            mask.number(),
-            &mut paths,
-        );
+        collect_paths(&resource, &given, &prefix, "", self, mask.number(), &mut paths);
         let mut inner = Vec::new();
         for path in &paths {
             wire::put(&mut inner, 1, Raw::Len(path.as_bytes()));
@@ -245,22 +211,14 @@ fn collect_paths(
         let whole_request = prefix.is_empty() && matches!(frame.route.body, Body::Whole);
         let skipped = frame.is_fixed(&numbers)
             || (prefix.is_empty() && field.name() == "etag")
-            || (whole_request
-                && (field.number() == mask
-                    || Some(field.number()) == frame.route.method.request_id))
+            || (whole_request && (field.number() == mask || Some(field.number()) == frame.route.method.request_id))
             || is_set_by_server(&field);
         if skipped {
             continue;
         }
-        let path = if prefix.is_empty() {
-            field.name().to_owned()
-        } else {
-            format!("{prefix}.{}", field.name())
-        };
-        let inner = message_of(&field).filter(|inner| {
-            field.cardinality() != Cardinality::Repeated
-                && !inner.full_name().starts_with("google.")
-        });
+        let path = if prefix.is_empty() { field.name().to_owned() } else { format!("{prefix}.{}", field.name()) };
+        let inner = message_of(&field)
+            .filter(|inner| field.cardinality() != Cardinality::Repeated && !inner.full_name().starts_with("google."));
         match (inner, value) {
             (Some(inner), Value::Object(nested)) if !nested.is_empty() => {
                 collect_paths(&inner, nested, &numbers, &path, frame, mask, out)
@@ -273,36 +231,25 @@ fn collect_paths(
 fn is_set_by_server(field: &FieldDescriptor) -> bool {
     /// OUTPUT_ONLY and IDENTIFIER of `google.api.FieldBehavior`.
     const SET_BY_SERVER: [i32; 2] = [3, 8];
-    let Some(extension) = field
-        .parent_message()
-        .parent_pool()
-        .get_extension_by_name("google.api.field_behavior")
+    let Some(extension) = field.parent_message().parent_pool().get_extension_by_name("google.api.field_behavior")
     else {
         return false;
     };
     let options = field.options();
     let value = options.get_extension(&extension);
-    value.as_list().unwrap_or_default().iter().any(|behavior| {
-        behavior
-            .as_enum_number()
-            .is_some_and(|number| SET_BY_SERVER.contains(&number))
-    })
+    value
+        .as_list()
+        .unwrap_or_default()
+        .iter()
+        .any(|behavior| behavior.as_enum_number().is_some_and(|number| SET_BY_SERVER.contains(&number)))
 }
 
-fn fill(
-    message: &mut Vec<u8>,
-    numbers: &[u32],
-    text: &str,
-    name: &str,
-    conflict: &str,
-) -> Result<(), Problem> {
+fn fill(message: &mut Vec<u8>, numbers: &[u32], text: &str, name: &str, conflict: &str) -> Result<(), Problem> {
     match wire::find_text(message, numbers) {
         Some(given) if given == text => Ok(()),
         Some(_) => Err(Problem::field(name, conflict)),
         None => {
-            let (Some(last), parents) =
-                (numbers.last(), &numbers[..numbers.len().saturating_sub(1)])
-            else {
+            let (Some(last), parents) = (numbers.last(), &numbers[..numbers.len().saturating_sub(1)]) else {
                 return Ok(());
             };
             let mut leaf = Vec::new();
@@ -322,15 +269,9 @@ fn header_text(headers: &HeaderMap, name: &str) -> Result<Option<String>, String
     if values.next().is_some() {
         return Err(format!("the header {name} is given twice"));
     }
-    let text = value
-        .to_str()
-        .map_err(|_| format!("the header {name} is not ASCII text"))?
-        .trim();
+    let text = value.to_str().map_err(|_| format!("the header {name} is not ASCII text"))?.trim();
     let text = text.strip_prefix("W/").unwrap_or(text);
-    let text = text
-        .strip_prefix('"')
-        .and_then(|text| text.strip_suffix('"'))
-        .unwrap_or(text);
+    let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
     Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
 }
 
@@ -347,12 +288,9 @@ impl Query<'_> {
     fn bind(&mut self, query: &str) {
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, text) = pair.split_once('=').unwrap_or((pair, ""));
-            let decoded =
-                percent::decode_query(key).and_then(|key| Ok((key, percent::decode_query(text)?)));
+            let decoded = percent::decode_query(key).and_then(|key| Ok((key, percent::decode_query(text)?)));
             let outcome = match &decoded {
-                Ok((key, text)) => self
-                    .parameter(key, text)
-                    .map_err(|reason| Violation::new(key.as_ref(), reason)),
+                Ok((key, text)) => self.parameter(key, text).map_err(|reason| Violation::new(key.as_ref(), reason)),
                 Err(error) => Err(Violation::new(key, error.to_string())),
             };
             if let Err(violation) = outcome {
@@ -363,9 +301,7 @@ impl Query<'_> {
 
     fn parameter(&mut self, key: &str, text: &str) -> Result<(), String> {
         if matches!(self.route.body, Body::Whole) {
-            return Err(
-                "the body is the whole request, so a query parameter binds nothing".to_owned(),
-            );
+            return Err("the body is the whole request, so a query parameter binds nothing".to_owned());
         }
         let fields = self.fields(key)?;
         let numbers: Vec<u32> = fields.iter().map(FieldDescriptor::number).collect();
@@ -383,9 +319,7 @@ impl Query<'_> {
         let Some(field) = fields.last() else {
             return Err("no field".to_owned());
         };
-        if field.cardinality() != Cardinality::Repeated
-            && self.seen.insert(numbers.clone(), key.to_owned()).is_some()
-        {
+        if field.cardinality() != Cardinality::Repeated && self.seen.insert(numbers.clone(), key.to_owned()).is_some() {
             return Err("the field is given twice".to_owned());
         }
         self.check_oneofs(&fields)?;
@@ -399,18 +333,13 @@ impl Query<'_> {
         let mut fields: Vec<FieldDescriptor> = Vec::new();
         let mut message = Some(self.route.method.input.clone());
         for part in key.split('.') {
-            let parent = message
-                .take()
-                .ok_or_else(|| "no such field: the path goes into a value".to_owned())?;
+            let parent = message.take().ok_or_else(|| "no such field: the path goes into a value".to_owned())?;
             let field = field_named(&parent, part).ok_or_else(|| "no such field".to_owned())?;
             message = message_of(&field).filter(|inner| !value::is_text_message(inner));
             if message.is_some() && field.cardinality() == Cardinality::Repeated {
                 return Err("a map or a list of messages cannot be given in the query".to_owned());
             }
-            if message
-                .as_ref()
-                .is_some_and(|inner| inner.full_name().starts_with("google.protobuf."))
-            {
+            if message.as_ref().is_some_and(|inner| inner.full_name().starts_with("google.protobuf.")) {
                 return Err("this type cannot be given in the query".to_owned());
             }
             fields.push(field);
@@ -418,10 +347,7 @@ impl Query<'_> {
         if message.is_some() {
             return Err("a message cannot be given as text; name a field in it".to_owned());
         }
-        if fields
-            .last()
-            .is_some_and(|field| field.is_list() && message_of(field).is_some())
-        {
+        if fields.last().is_some_and(|field| field.is_list() && message_of(field).is_some()) {
             return Err("a list of messages cannot be given in the query".to_owned());
         }
         Ok(fields)
@@ -432,10 +358,7 @@ impl Query<'_> {
         for field in fields {
             let before = numbers.clone();
             numbers.push(field.number());
-            let Some(oneof) = field
-                .containing_oneof()
-                .filter(|oneof| !oneof.is_synthetic())
-            else {
+            let Some(oneof) = field.containing_oneof().filter(|oneof| !oneof.is_synthetic()) else {
                 continue;
             };
             let key = format!("{before:?}{}", oneof.full_name());
@@ -449,17 +372,11 @@ impl Query<'_> {
 }
 
 fn field_named(message: &MessageDescriptor, name: &str) -> Option<FieldDescriptor> {
-    message
-        .get_field_by_json_name(name)
-        .or_else(|| message.get_field_by_name(name))
+    message.get_field_by_json_name(name).or_else(|| message.get_field_by_name(name))
 }
 
 fn path_text(fields: &[FieldDescriptor]) -> String {
-    fields
-        .iter()
-        .map(FieldDescriptor::name)
-        .collect::<Vec<_>>()
-        .join(".")
+    fields.iter().map(FieldDescriptor::name).collect::<Vec<_>>().join(".")
 }
 
 /// True if the route takes bytes that are no JSON.

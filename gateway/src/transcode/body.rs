@@ -22,18 +22,17 @@ const PREFIX: usize = 5;
 /// Reads a request body of at most `limit` bytes, after inflation too.
 pub(crate) async fn read(mut body: Body, coding: Coding, limit: usize) -> Result<Bytes, Problem> {
     if body.size_hint().lower() > limit as u64 {
-        return Err(Problem::too_large(limit));
+        return Err(too_large(body, limit).await);
     }
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame =
-            frame.map_err(|_| Problem::new(Code::InvalidArgument, "the request body broke off"))?;
+        let frame = frame.map_err(|_| Problem::new(Code::InvalidArgument, "the request body broke off"))?;
         let Ok(data) = frame.into_data() else {
             continue;
         };
         if first.len() + rest.len() + data.len() > limit {
-            return Err(Problem::too_large(limit));
+            return Err(too_large(body, limit).await);
         }
         if first.is_empty() {
             first = data;
@@ -41,11 +40,7 @@ pub(crate) async fn read(mut body: Body, coding: Coding, limit: usize) -> Result
             rest.put(data);
         }
     }
-    let whole = if rest.is_empty() {
-        first
-    } else {
-        [first.as_ref(), rest.as_ref()].concat().into()
-    };
+    let whole = if rest.is_empty() { first } else { [first.as_ref(), rest.as_ref()].concat().into() };
     match coding {
         Coding::Identity => Ok(whole),
         Coding::Gzip if whole.is_empty() => Ok(whole),
@@ -53,26 +48,29 @@ pub(crate) async fn read(mut body: Body, coding: Coding, limit: usize) -> Result
     }
 }
 
+/// A client that is still sending when the connection closes may never see the answer, so a moderate rest is read and dropped.
+async fn too_large(mut body: Body, limit: usize) -> Problem {
+    const MODERATE: usize = 16 << 20;
+    let mut dropped = 0;
+    while dropped < MODERATE {
+        match body.frame().await {
+            Some(Ok(frame)) => dropped += frame.data_ref().map_or(0, Bytes::len),
+            Some(Err(_)) | None => break,
+        }
+    }
+    Problem::too_large(limit)
+}
+
 fn inflate(packed: &[u8], limit: usize) -> Result<Bytes, Problem> {
     let mut text = Vec::new();
     let bound = limit as u64 + 1;
-    MultiGzDecoder::new(packed)
-        .take(bound)
-        .read_to_end(&mut text)
-        .map_err(|_| broken_gzip())?;
-    if text.len() > limit {
-        Err(Problem::too_large(limit))
-    } else {
-        Ok(Bytes::from(text))
-    }
+    MultiGzDecoder::new(packed).take(bound).read_to_end(&mut text).map_err(|_| broken_gzip())?;
+    if text.len() > limit { Err(Problem::too_large(limit)) } else { Ok(Bytes::from(text)) }
 }
 
 /// 400 for a gzip body that cannot be inflated.
 pub(crate) fn broken_gzip() -> Problem {
-    Problem::new(
-        Code::InvalidArgument,
-        "the gzip request body is damaged or truncated",
-    )
+    Problem::new(Code::InvalidArgument, "the gzip request body is damaged or truncated")
 }
 
 /// Packs an answer: level 1, since the gateway's time costs more than the last few percent.
@@ -106,16 +104,9 @@ impl Answers {
     pub(crate) fn new(response: http::Response<Body>) -> Result<Self, Status> {
         let (parts, body) = response.into_parts();
         if parts.status != StatusCode::OK && !parts.headers.contains_key("grpc-status") {
-            return Err(Status::unavailable(
-                "the service did not answer as a gRPC service",
-            ));
+            return Err(Status::unavailable("the service did not answer as a gRPC service"));
         }
-        Ok(Answers {
-            head: parts.headers,
-            body,
-            buffer: Bytes::new(),
-            ended: false,
-        })
+        Ok(Answers { head: parts.headers, body, buffer: Bytes::new(), ended: false })
     }
 
     /// The metadata in front of the messages.

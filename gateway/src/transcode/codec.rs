@@ -17,9 +17,9 @@ use super::{
 /// Turns one message from JSON to wire format and back.
 pub trait Codec: Send + Sync + 'static {
     /// ProtoJSON to wire format; the text has passed [`json::check`]. Errors end with serde's ` at line L column C` where known.
-    fn to_wire(&self, message: &MessageDescriptor, text: &[u8]) -> Result<Vec<u8>, String>;
+    fn json_to_wire(&self, message: &MessageDescriptor, text: &[u8]) -> Result<Vec<u8>, String>;
     /// Wire format to ProtoJSON.
-    fn from_wire(&self, message: &MessageDescriptor, wire: &[u8]) -> Result<Vec<u8>, String>;
+    fn wire_to_json(&self, message: &MessageDescriptor, wire: &[u8]) -> Result<Vec<u8>, String>;
 }
 
 /// The codec over generated functions, found by the message's full name.
@@ -35,17 +35,17 @@ impl Tables {
 }
 
 impl Codec for Tables {
-    fn to_wire(&self, message: &MessageDescriptor, text: &[u8]) -> Result<Vec<u8>, String> {
+    fn json_to_wire(&self, message: &MessageDescriptor, text: &[u8]) -> Result<Vec<u8>, String> {
         match self.table.get(message.full_name()) {
             Some(functions) => (functions.to_wire)(text),
-            None => Reflected.to_wire(message, text),
+            None => Reflected.json_to_wire(message, text),
         }
     }
 
-    fn from_wire(&self, message: &MessageDescriptor, wire: &[u8]) -> Result<Vec<u8>, String> {
+    fn wire_to_json(&self, message: &MessageDescriptor, wire: &[u8]) -> Result<Vec<u8>, String> {
         match self.table.get(message.full_name()) {
             Some(functions) => (functions.from_wire)(wire),
-            None => Reflected.from_wire(message, wire),
+            None => Reflected.wire_to_json(message, wire),
         }
     }
 }
@@ -55,24 +55,18 @@ impl Codec for Tables {
 pub struct Reflected;
 
 impl Codec for Reflected {
-    fn to_wire(&self, message: &MessageDescriptor, text: &[u8]) -> Result<Vec<u8>, String> {
+    fn json_to_wire(&self, message: &MessageDescriptor, text: &[u8]) -> Result<Vec<u8>, String> {
         let mut source = serde_json::Deserializer::from_slice(text);
-        let dynamic = message
-            .clone()
-            .deserialize(&mut source)
-            .map_err(|error| error.to_string())?;
+        let dynamic = message.clone().deserialize(&mut source).map_err(|error| error.to_string())?;
         source.end().map_err(|error| error.to_string())?;
         Ok(dynamic.encode_to_vec())
     }
 
-    fn from_wire(&self, message: &MessageDescriptor, wire: &[u8]) -> Result<Vec<u8>, String> {
-        let dynamic =
-            DynamicMessage::decode(message.clone(), wire).map_err(|error| error.to_string())?;
+    fn wire_to_json(&self, message: &MessageDescriptor, wire: &[u8]) -> Result<Vec<u8>, String> {
+        let dynamic = DynamicMessage::decode(message.clone(), wire).map_err(|error| error.to_string())?;
         let mut text = Vec::with_capacity(wire.len() * 2);
         let mut target = serde_json::Serializer::new(&mut text);
-        dynamic
-            .serialize_with_options(&mut target, &SerializeOptions::new())
-            .map_err(|error| error.to_string())?;
+        dynamic.serialize_with_options(&mut target, &SerializeOptions::new()).map_err(|error| error.to_string())?;
         Ok(text)
     }
 }
@@ -91,35 +85,24 @@ impl Codecs {
     }
 
     /// Checks a JSON text and turns it into wire format.
-    pub fn to_wire(&self, message: &MessageDescriptor, text: &[u8]) -> Result<Vec<u8>, Problem> {
+    pub fn json_to_wire(&self, message: &MessageDescriptor, text: &[u8]) -> Result<Vec<u8>, Problem> {
         json::check(text).map_err(Problem::json)?;
-        self.codec
-            .to_wire(message, text)
-            .map_err(|error| Problem::json(locate(text, &error)))
+        self.codec.json_to_wire(message, text).map_err(|error| Problem::json(locate(text, &error)))
     }
 
     /// Turns a message into JSON; a failure is the upstream's fault, so it is told as an internal error.
-    pub fn from_wire(&self, message: &MessageDescriptor, wire: &[u8]) -> Result<Vec<u8>, Problem> {
-        self.codec.from_wire(message, wire).map_err(|error| {
-            tracing::error!(
-                message = message.full_name(),
-                error,
-                "an answer does not fit its contract"
-            );
-            Problem::new(
-                tonic::Code::Internal,
-                "the service's answer could not be read",
-            )
+    pub fn wire_to_json(&self, message: &MessageDescriptor, wire: &[u8]) -> Result<Vec<u8>, Problem> {
+        self.codec.wire_to_json(message, wire).map_err(|error| {
+            tracing::error!(message = message.full_name(), error, "an answer does not fit its contract");
+            Problem::new(tonic::Code::Internal, "the service's answer could not be read")
         })
     }
 
     /// JSON of a message known by name only; `None` if the name or the bytes are unknown.
     pub fn by_name(&self, name: &str, wire: &[u8]) -> Option<Vec<u8>> {
         match self.pool.get_message_by_name(name) {
-            Some(message) => self.codec.from_wire(&message, wire).ok(),
-            None => Reflected
-                .from_wire(&rpc_pool().get_message_by_name(name)?, wire)
-                .ok(),
+            Some(message) => self.codec.wire_to_json(&message, wire).ok(),
+            None => Reflected.wire_to_json(&rpc_pool().get_message_by_name(name)?, wire).ok(),
         }
     }
 }
@@ -141,18 +124,10 @@ fn locate(text: &[u8], error: &str) -> Fault {
         Some((at, line.parse().ok()?, column.parse().ok()?))
     });
     match position {
-        Some((at, line, column)) => Fault {
-            reason: plain(&error[..at]),
-            line,
-            column,
-            field: json::field_at(text, line, column),
-        },
-        None => Fault {
-            reason: plain(error),
-            line: 1,
-            column: 1,
-            field: String::new(),
-        },
+        Some((at, line, column)) => {
+            Fault { reason: plain(&error[..at]), line, column, field: json::field_at(text, line, column) }
+        }
+        None => Fault { reason: plain(error), line: 1, column: 1, field: String::new() },
     }
 }
 
@@ -189,17 +164,9 @@ mod tests {
 
     #[test]
     fn an_error_text_loses_its_position_and_gains_a_field() {
-        let fault = locate(
-            br#"{"a":{"b":"x"}}"#,
-            "invalid type: string, expected i32 at line 1 column 13",
-        );
+        let fault = locate(br#"{"a":{"b":"x"}}"#, "invalid type: string, expected i32 at line 1 column 13");
         assert_eq!(
-            (
-                fault.reason.as_str(),
-                fault.line,
-                fault.column,
-                fault.field.as_str()
-            ),
+            (fault.reason.as_str(), fault.line, fault.column, fault.field.as_str()),
             ("invalid type: string, expected i32", 1, 13, "a.b")
         );
     }

@@ -41,40 +41,28 @@ pub(crate) struct Writer {
 
 /// The body over the messages, of which the first has been read (`None`: there was none).
 pub(crate) fn frames(writer: Writer, first: Option<Bytes>, answers: Answers) -> Body {
-    let state = State {
-        writer,
-        step: Step::First(first),
-        answers,
-    };
-    Body::new(StreamBody::new(stream::unfold(
-        state,
-        |mut state| async move {
-            let text = state.next().await?;
-            Some((Ok::<_, Status>(BodyFrame::data(Bytes::from(text))), state))
-        },
-    )))
+    let state = State { writer, step: Step::First(first), answers };
+    Body::new(StreamBody::new(stream::unfold(state, |mut state| async move {
+        let text = state.next().await?;
+        Some((Ok::<_, Status>(BodyFrame::data(Bytes::from(text))), state))
+    })))
 }
 
 /// The raw body over `google.api.HttpBody` messages.
 pub(crate) fn raw(first: Option<Bytes>, answers: Answers, deadline: Instant) -> Body {
     let state = (first, answers);
-    Body::new(StreamBody::new(stream::try_unfold(
-        state,
-        move |(first, mut answers)| async move {
-            let message = match first {
-                Some(message) => Some(message),
-                None => timeout_at(deadline, answers.next())
-                    .await
-                    .unwrap_or_else(|_| {
-                        Err(Status::deadline_exceeded("the stream took too long"))
-                    })?,
-            };
-            let Some(message) = message else {
-                return Ok::<_, Status>(None);
-            };
-            Ok(Some((BodyFrame::data(raw_data(&message)), (None, answers))))
-        },
-    )))
+    Body::new(StreamBody::new(stream::try_unfold(state, move |(first, mut answers)| async move {
+        let message = match first {
+            Some(message) => Some(message),
+            None => timeout_at(deadline, answers.next())
+                .await
+                .unwrap_or_else(|_| Err(Status::deadline_exceeded("the stream took too long")))?,
+        };
+        let Some(message) = message else {
+            return Ok::<_, Status>(None);
+        };
+        Ok(Some((BodyFrame::data(raw_data(&message)), (None, answers))))
+    })))
 }
 
 /// The bytes of a `google.api.HttpBody`.
@@ -128,20 +116,12 @@ impl State {
                 (self.writer.format == Format::Array).then(|| b"]".to_vec())
             }
             Ok(Some(Err(status))) => Some(self.failure(&Problem::from_status(&status), false)),
-            Err(_) => Some(self.failure(
-                &Problem::new(Code::DeadlineExceeded, "the stream took too long"),
-                false,
-            )),
+            Err(_) => Some(self.failure(&Problem::new(Code::DeadlineExceeded, "the stream took too long"), false)),
         }
     }
 
     fn element(&mut self, message: &[u8], first: bool) -> Vec<u8> {
-        match answer::json(
-            &self.writer.codecs,
-            &self.writer.output,
-            self.writer.field.as_ref(),
-            message,
-        ) {
+        match answer::json(&self.writer.codecs, &self.writer.output, self.writer.field.as_ref(), message) {
             Ok(text) => self.wrap(&text, first),
             Err(problem) => self.failure(&problem, first),
         }
@@ -158,12 +138,7 @@ impl State {
 
     fn failure(&mut self, problem: &Problem, first: bool) -> Vec<u8> {
         self.step = Step::Done;
-        let error = [
-            b"{\"error\":".as_slice(),
-            &problem.json_body(&self.writer.codecs),
-            b"}",
-        ]
-        .concat();
+        let error = [b"{\"error\":".as_slice(), &problem.json_body(&self.writer.codecs), b"}"].concat();
         let frame = self.wrap(&error, first);
         match self.writer.format {
             Format::Events => [b"event: error\n".as_slice(), &frame].concat(),

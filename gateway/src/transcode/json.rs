@@ -32,12 +32,8 @@ pub fn check(text: &[u8]) -> Result<(), Fault> {
 
 /// The path of the value that ends at or spans the given line and column (both from 1).
 pub fn field_at(text: &[u8], line: usize, column: usize) -> String {
-    let start = text
-        .iter()
-        .enumerate()
-        .filter(|(_, byte)| **byte == b'\n')
-        .map(|(at, _)| at + 1)
-        .nth(line.wrapping_sub(2));
+    let start =
+        text.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1).nth(line.wrapping_sub(2));
     let start = if line <= 1 { 0 } else { start.unwrap_or(0) };
     match Scanner::new(text, Some(start + column)).run() {
         Ok(()) => String::new(),
@@ -83,12 +79,7 @@ struct Scanner<'a> {
 
 impl<'a> Scanner<'a> {
     fn new(text: &'a [u8], stop: Option<usize>) -> Self {
-        Scanner {
-            text,
-            at: 0,
-            stop,
-            levels: Vec::new(),
-        }
+        Scanner { text, at: 0, stop, levels: Vec::new() }
     }
 
     fn run(mut self) -> Result<(), Fault> {
@@ -100,10 +91,7 @@ impl<'a> Scanner<'a> {
                     self.reached(self.at + 1)?;
                     self.at += 1;
                     self.blanks();
-                    self.open(Level::Object {
-                        keys: Keys::default(),
-                        key: Cow::Borrowed(""),
-                    })?;
+                    self.open(Level::Object { keys: Keys::default(), key: Cow::Borrowed("") })?;
                     if self.text.get(self.at) == Some(&b'}') {
                         self.at += 1;
                         self.levels.pop();
@@ -154,8 +142,7 @@ impl<'a> Scanner<'a> {
                         self.blanks();
                         continue 'value;
                     }
-                    (Some(Level::Object { .. }), Some(b'}'))
-                    | (Some(Level::Array { .. }), Some(b']')) => {
+                    (Some(Level::Object { .. }), Some(b'}')) | (Some(Level::Array { .. }), Some(b']')) => {
                         // serde closes an object before it places the error of its last value, so a position behind
                         // the bracket means that value.
                         self.reached(self.at + 1)?;
@@ -178,10 +165,7 @@ impl<'a> Scanner<'a> {
 
     fn open(&mut self, level: Level<'a>) -> Result<(), Fault> {
         if self.levels.len() >= MAX_DEPTH {
-            return Err(Fault {
-                field: String::new(),
-                ..self.fault(self.at, "nested deeper than 100 levels")
-            });
+            return Err(Fault { field: String::new(), ..self.fault(self.at, "nested deeper than 100 levels") });
         }
         self.levels.push(level);
         Ok(())
@@ -270,23 +254,18 @@ impl<'a> Scanner<'a> {
             }
             let unit = |at: usize| -> Option<u32> {
                 let digits = raw.get(at..at + 4)?;
-                digits.iter().try_fold(0, |sum, digit| {
-                    Some(sum << 4 | char::from(*digit).to_digit(16)?)
-                })
+                digits.iter().try_fold(0, |sum, digit| Some(sum << 4 | char::from(*digit).to_digit(16)?))
             };
-            let first = unit(at + 2)
-                .ok_or_else(|| self.fault(here, "`\\u` without four hexadecimal digits"))?;
+            let first = unit(at + 2).ok_or_else(|| self.fault(here, "`\\u` without four hexadecimal digits"))?;
             at += 6;
-            let scalar = if (0xd800..0xdc00).contains(&first)
-                && raw.get(at) == Some(&b'\\')
-                && raw.get(at + 1) == Some(&b'u')
-            {
-                let second = unit(at + 2).filter(|unit| (0xdc00..0xe000).contains(unit));
-                at += 6;
-                second.map(|second| 0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00))
-            } else {
-                Some(first)
-            };
+            let scalar =
+                if (0xd800..0xdc00).contains(&first) && raw.get(at) == Some(&b'\\') && raw.get(at + 1) == Some(&b'u') {
+                    let second = unit(at + 2).filter(|unit| (0xdc00..0xe000).contains(unit));
+                    at += 6;
+                    second.map(|second| 0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00))
+                } else {
+                    Some(first)
+                };
             let Some(character) = scalar.and_then(char::from_u32) else {
                 return Err(self.fault(here, "a lone surrogate in a string"));
             };
@@ -316,11 +295,7 @@ impl<'a> Scanner<'a> {
             }
             self.some_digits(start)?;
         }
-        if self
-            .text
-            .get(self.at)
-            .is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'.')
-        {
+        if self.text.get(self.at).is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'.') {
             return Err(self.fault(start, "a malformed number"));
         }
         Ok(())
@@ -335,11 +310,7 @@ impl<'a> Scanner<'a> {
     fn some_digits(&mut self, start: usize) -> Result<(), Fault> {
         let before = self.at;
         self.digits();
-        if self.at == before {
-            Err(self.fault(start, "a malformed number"))
-        } else {
-            Ok(())
-        }
+        if self.at == before { Err(self.fault(start, "a malformed number")) } else { Ok(()) }
     }
 
     fn word(&mut self, word: &str) -> Result<(), Fault> {
@@ -357,27 +328,14 @@ impl<'a> Scanner<'a> {
     }
 
     fn reached(&self, end: usize) -> Result<(), Fault> {
-        if self.stop.is_some_and(|stop| end >= stop) {
-            Err(self.fault(end, ""))
-        } else {
-            Ok(())
-        }
+        if self.stop.is_some_and(|stop| end >= stop) { Err(self.fault(end, "")) } else { Ok(()) }
     }
 
     fn fault(&self, at: usize, reason: &str) -> Fault {
         let before = &self.text[..at.min(self.text.len())];
         let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
-        let column = 1 + before
-            .iter()
-            .rev()
-            .take_while(|byte| **byte != b'\n')
-            .count();
-        Fault {
-            reason: reason.to_owned(),
-            line,
-            column,
-            field: self.path(),
-        }
+        let column = 1 + before.iter().rev().take_while(|byte| **byte != b'\n').count();
+        Fault { reason: reason.to_owned(), line, column, field: self.path() }
     }
 
     fn path(&self) -> String {
@@ -463,10 +421,7 @@ mod tests {
     #[test]
     fn a_key_given_twice_is_named_with_its_place() {
         let fault = refused(b"{\"items\": [{\"sku\": 1},\n {\"sku\": 1, \"\\u0073ku\": 2}]}");
-        assert_eq!(
-            (fault.line, fault.column, fault.field.as_str()),
-            (2, 13, "items[1].sku")
-        );
+        assert_eq!((fault.line, fault.column, fault.field.as_str()), (2, 13, "items[1].sku"));
         let many: String = (0..40).map(|n| format!("\"k{n}\":1,")).collect();
         assert_eq!(check(format!("{{{many}\"z\":1}}").as_bytes()), Ok(()));
         assert!(check(format!("{{{many}\"k7\":1}}").as_bytes()).is_err());
@@ -475,17 +430,8 @@ mod tests {
 
     #[test]
     fn lone_surrogates_are_refused() {
-        for bad in [
-            r#""\ud800""#,
-            r#""\udc00""#,
-            r#""\ud800\ud800""#,
-            r#""\ud800x""#,
-        ] {
-            assert_eq!(
-                refused(bad.as_bytes()).reason,
-                "a lone surrogate in a string",
-                "{bad}"
-            );
+        for bad in [r#""\ud800""#, r#""\udc00""#, r#""\ud800\ud800""#, r#""\ud800x""#] {
+            assert_eq!(refused(bad.as_bytes()).reason, "a lone surrogate in a string", "{bad}");
         }
     }
 
@@ -493,10 +439,7 @@ mod tests {
     fn a_hundred_levels_pass_and_ten_thousand_are_refused() {
         let nest = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         assert_eq!(check(nest(100).as_bytes()), Ok(()));
-        assert_eq!(
-            refused(nest(101).as_bytes()).reason,
-            "nested deeper than 100 levels"
-        );
+        assert_eq!(refused(nest(101).as_bytes()).reason, "nested deeper than 100 levels");
         assert!(check("{\"a\":".repeat(10_000).as_bytes()).is_err());
         assert!(check("[".repeat(1_000_000).as_bytes()).is_err());
     }

@@ -23,10 +23,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method as HttpMethod, Request, Response, StatusCode,
-    Version, header,
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Method as HttpMethod, Request, Response, StatusCode, Version, header};
 use http_body_util::Full;
 use prost_reflect::DescriptorPool;
 use tokio::time::{Instant, timeout_at};
@@ -140,28 +137,18 @@ impl Transcoder {
 
     /// Finds the route of a request: the first thing to know, before a token or a body is looked at.
     pub fn find(&self, method: &HttpMethod, target: &http::Uri) -> Result<Matched, Problem> {
-        if target
-            .path_and_query()
-            .is_some_and(|target| target.as_str().len() > MAX_URL)
-        {
-            return Err(Problem::new(
-                Code::InvalidArgument,
-                format!("the URL is longer than {MAX_URL} bytes"),
-            )
-            .with_status(StatusCode::URI_TOO_LONG));
+        if target.path_and_query().is_some_and(|target| target.as_str().len() > MAX_URL) {
+            return Err(Problem::new(Code::InvalidArgument, format!("the URL is longer than {MAX_URL} bytes"))
+                .with_status(StatusCode::URI_TOO_LONG));
         }
         match self.inner.table.routes.find(method, target.path()) {
-            Ok(found) => Ok(Matched {
-                route: found.value.clone(),
-                captures: found.captures,
-            }),
+            Ok(found) => Ok(Matched { route: found.value.clone(), captures: found.captures }),
             Err(Miss::NotFound) => Err(Problem::new(Code::NotFound, "no such path")),
             Err(Miss::BadPath(error)) => Err(Problem::field("path", error.to_string())),
             Err(Miss::MethodNotAllowed(allowed)) => {
                 let allowed = allowed.join(", ");
-                let problem =
-                    Problem::new(Code::Unimplemented, format!("this path answers {allowed}"))
-                        .with_status(StatusCode::METHOD_NOT_ALLOWED);
+                let problem = Problem::new(Code::Unimplemented, format!("this path answers {allowed}"))
+                    .with_status(StatusCode::METHOD_NOT_ALLOWED);
                 Err(match HeaderValue::from_str(&allowed) {
                     Ok(value) => problem.with_header(header::ALLOW, value),
                     Err(_) => problem,
@@ -194,11 +181,7 @@ impl Transcoder {
 }
 
 impl Inner {
-    async fn exchange(
-        &self,
-        matched: &Matched,
-        request: Request<Body>,
-    ) -> Result<Response<Body>, Problem> {
+    async fn exchange(&self, matched: &Matched, request: Request<Body>) -> Result<Response<Body>, Problem> {
         let method = &matched.route.method;
         let deadline = Instant::now() + method.limits.deadline;
         let raw_answer = is_raw_answer(&matched.route);
@@ -208,21 +191,11 @@ impl Inner {
             (false, false) => negotiate::unary(request.headers()),
         };
         let format = format.ok_or_else(not_acceptable)?;
-        let frame = Frame::new(
-            &matched.route,
-            &matched.captures,
-            request.uri().query(),
-            request.headers(),
-        )?;
-        let coding =
-            negotiate::coding(request.headers()).ok_or_else(|| unsupported("Content-Encoding"))?;
+        let frame = Frame::new(&matched.route, &matched.captures, request.uri().query(), request.headers())?;
+        let coding = negotiate::coding(request.headers()).ok_or_else(|| unsupported("Content-Encoding"))?;
         let (parts, body) = request.into_parts();
         let (outgoing, first, failure) = if method.client_streaming {
-            let pieces = if bind::takes_raw(&matched.route) {
-                Pieces::Raw
-            } else {
-                Pieces::Lines
-            };
+            let pieces = if bind::takes_raw(&matched.route) { Pieces::Raw } else { Pieces::Lines };
             if pieces == Pieces::Lines && negotiate::content(&parts.headers) == Content::Other {
                 return Err(unsupported("Content-Type"));
             }
@@ -238,22 +211,9 @@ impl Inner {
             );
             (outgoing, None, Some(failure))
         } else {
-            let message = self
-                .read_message(
-                    &matched.route,
-                    &parts.headers,
-                    body,
-                    coding,
-                    &frame,
-                    deadline,
-                )
-                .await?;
+            let message = self.read_message(&matched.route, &parts.headers, body, coding, &frame, deadline).await?;
             let framed = body::frame(&message);
-            (
-                Body::new(Full::new(framed)),
-                Some(Bytes::from(message)),
-                None,
-            )
+            (Body::new(Full::new(framed)), Some(Bytes::from(message)), None)
         };
         let call = self.call(method, &parts, outgoing, first, deadline);
         let pending = async {
@@ -268,21 +228,10 @@ impl Inner {
             Ok(Ok(answered)) => answered,
             Ok(Err(status)) => return Err(Problem::from_status(&status)),
             Err(_) => {
-                return Err(Problem::new(
-                    Code::DeadlineExceeded,
-                    "the answer took too long",
-                ));
+                return Err(Problem::new(Code::DeadlineExceeded, "the answer took too long"));
             }
         };
-        self.respond(
-            &matched.route,
-            &parts,
-            format,
-            raw_answer,
-            first,
-            answers,
-            deadline,
-        )
+        self.respond(&matched.route, &parts, format, raw_answer, first, answers, deadline)
     }
 
     async fn read_message(
@@ -338,18 +287,10 @@ impl Inner {
                 headers.append(name.clone(), value.clone());
             }
         }
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/grpc"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         *request.extensions_mut() = parts.extensions.clone();
-        Call {
-            method: method.clone(),
-            request,
-            first,
-            deadline,
-        }
+        Call { method: method.clone(), request, first, deadline }
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -376,13 +317,8 @@ impl Inner {
                 deadline,
             };
             let mut response = Response::new(download::frames(writer, first, answers));
-            response.headers_mut().insert(
-                header::CONTENT_TYPE,
-                HeaderValue::from_static(format.media_type()),
-            );
-            response
-                .headers_mut()
-                .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
+            response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
             response
         } else {
             let message = first.unwrap_or_default();
@@ -406,28 +342,17 @@ impl Inner {
             .and_then(|number| wire::find_text(message, &[number]))
             .and_then(|etag| HeaderValue::from_str(&format!("\"{etag}\"")).ok());
         let read = matches!(parts.method, HttpMethod::GET | HttpMethod::HEAD);
-        if let Some(etag) = etag
-            .as_ref()
-            .filter(|etag| read && is_known(&parts.headers, etag))
-        {
+        if let Some(etag) = etag.as_ref().filter(|etag| read && is_known(&parts.headers, etag)) {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             response.headers_mut().insert(header::ETAG, etag.clone());
             return Ok(response);
         }
-        let text = answer::json(
-            &self.codecs,
-            &route.method.output,
-            route.answer.as_ref(),
-            message,
-        )?;
+        let text = answer::json(&self.codecs, &route.method.output, route.answer.as_ref(), message)?;
         let packed = text.len() > MIN_GZIP && negotiate::takes_gzip(&parts.headers);
         let mut response = full(if packed { body::gzip(&text) } else { text });
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
         if packed {
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -448,9 +373,7 @@ impl Inner {
         deadline: Instant,
     ) -> Result<Response<Body>, Problem> {
         let first = first.map(|message| match &route.answer {
-            Some(field) => {
-                Bytes::from(wire::find_message(&message, field.number()).unwrap_or_default())
-            }
+            Some(field) => Bytes::from(wire::find_message(&message, field.number()).unwrap_or_default()),
             None => message,
         });
         let media = first
@@ -474,10 +397,7 @@ impl Inner {
 }
 
 /// Waits for the first message; a single answer also for its status, which may still be an error.
-async fn first_of(
-    mut answers: Answers,
-    streaming: bool,
-) -> Result<(Option<Bytes>, Answers), Status> {
+async fn first_of(mut answers: Answers, streaming: bool) -> Result<(Option<Bytes>, Answers), Status> {
     let first = answers.next().await?;
     if !streaming {
         if first.is_none() {
@@ -500,28 +420,20 @@ fn is_raw_answer(route: &Route) -> bool {
 fn full(body: Vec<u8>) -> Response<Body> {
     let length = HeaderValue::from(body.len());
     let mut response = Response::new(Body::new(Full::new(Bytes::from(body))));
-    response
-        .headers_mut()
-        .insert(header::CONTENT_LENGTH, length);
+    response.headers_mut().insert(header::CONTENT_LENGTH, length);
     response
 }
 
 fn chosen_status(metadata: &HeaderMap) -> StatusCode {
-    let chosen = metadata
-        .get(STATUS_KEY)
-        .and_then(|value| StatusCode::from_bytes(value.as_bytes()).ok());
-    chosen
-        .filter(|status| (200..400).contains(&status.as_u16()))
-        .unwrap_or(StatusCode::OK)
+    let chosen = metadata.get(STATUS_KEY).and_then(|value| StatusCode::from_bytes(value.as_bytes()).ok());
+    chosen.filter(|status| (200..400).contains(&status.as_u16())).unwrap_or(StatusCode::OK)
 }
 
 fn exposed_headers(metadata: &HeaderMap, prefix: &str) -> HeaderMap {
     let exposed = metadata.iter().filter(|(name, _)| {
         name.as_str().starts_with(prefix) && !name.as_str().ends_with("-bin") && *name != STATUS_KEY
     });
-    exposed
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect()
+    exposed.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
@@ -530,25 +442,18 @@ fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','));
-    given.map(str::trim).any(|given| {
-        given == "*" || given.strip_prefix("W/").unwrap_or(given).as_bytes() == etag.as_bytes()
-    })
+    given
+        .map(str::trim)
+        .any(|given| given == "*" || given.strip_prefix("W/").unwrap_or(given).as_bytes() == etag.as_bytes())
 }
 
 fn content_type(headers: &HeaderMap) -> String {
-    headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default()
-        .to_owned()
+    headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
 }
 
 fn not_acceptable() -> Problem {
-    Problem::new(
-        Code::InvalidArgument,
-        "the answer has no form that the header Accept allows",
-    )
-    .with_status(StatusCode::NOT_ACCEPTABLE)
+    Problem::new(Code::InvalidArgument, "the answer has no form that the header Accept allows")
+        .with_status(StatusCode::NOT_ACCEPTABLE)
 }
 
 fn unsupported(header: &str) -> Problem {

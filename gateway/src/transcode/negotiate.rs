@@ -27,12 +27,7 @@ impl Format {
 }
 
 /// The media types of JSON lines; they have never been agreed upon.
-const LINES: [&str; 4] = [
-    "application/x-ndjson",
-    "application/ndjson",
-    "application/jsonl",
-    "application/x-jsonl",
-];
+const LINES: [&str; 4] = ["application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonl"];
 
 /// The format of a single answer; `None` if the client takes no JSON.
 pub fn unary(headers: &HeaderMap) -> Option<Format> {
@@ -41,32 +36,19 @@ pub fn unary(headers: &HeaderMap) -> Option<Format> {
 
 /// The format of a stream: what the client prefers, and lines when it does not say.
 pub fn stream(headers: &HeaderMap) -> Option<Format> {
-    let lines = LINES
-        .iter()
-        .map(|media| quality(headers, media))
-        .max()
-        .unwrap_or((0, 0));
+    let lines = LINES.iter().map(|media| quality(headers, media)).max().unwrap_or((0, 0));
     let events = quality(headers, "text/event-stream");
     let array = quality(headers, "application/json");
-    [
-        (array, Format::Array),
-        (events, Format::Events),
-        (lines, Format::Lines),
-    ]
-    .into_iter()
-    .filter(|((q, _), _)| *q > 0)
-    .max_by_key(|(rank, _)| *rank)
-    .map(|(_, format)| format)
+    [(array, Format::Array), (events, Format::Events), (lines, Format::Lines)]
+        .into_iter()
+        .filter(|((q, _), _)| *q > 0)
+        .max_by_key(|(rank, _)| *rank)
+        .map(|(_, format)| format)
 }
 
 /// True if the client takes this media type.
 pub fn accepts(headers: &HeaderMap, media: &str) -> bool {
-    let media = media
-        .split(';')
-        .next()
-        .unwrap_or(media)
-        .trim()
-        .to_ascii_lowercase();
+    let media = media.split(';').next().unwrap_or(media).trim().to_ascii_lowercase();
     quality(headers, &media).0 > 0
 }
 
@@ -89,12 +71,7 @@ fn quality(headers: &HeaderMap, media: &str) -> (u32, u8) {
         let exact = match name.as_str() {
             "*/*" | "*" => 0,
             name if name == media => 2,
-            name if name
-                .strip_suffix("/*")
-                .is_some_and(|kind| media.split('/').next() == Some(kind)) =>
-            {
-                1
-            }
+            name if name.strip_suffix("/*").is_some_and(|kind| media.split('/').next() == Some(kind)) => 1,
             _ => continue,
         };
         let weight = parts
@@ -112,9 +89,7 @@ fn quality(headers: &HeaderMap, media: &str) -> (u32, u8) {
 }
 
 fn thousandths(text: &str) -> u32 {
-    text.trim()
-        .parse::<f32>()
-        .map_or(0, |weight| (weight.clamp(0.0, 1.0) * 1000.0) as u32)
+    text.trim().parse::<f32>().map_or(0, |weight| (weight.clamp(0.0, 1.0) * 1000.0) as u32)
 }
 
 /// What the request's `Content-Type` says it is.
@@ -140,16 +115,11 @@ pub fn content(headers: &HeaderMap) -> Content {
     let mut parts = text.split(';').map(|part| part.trim().to_ascii_lowercase());
     let media = parts.next().unwrap_or_default();
     let utf8 = parts
-        .filter_map(|part| {
-            part.strip_prefix("charset=")
-                .map(|charset| charset.trim_matches('"').to_owned())
-        })
+        .filter_map(|part| part.strip_prefix("charset=").map(|charset| charset.trim_matches('"').to_owned()))
         .all(|charset| charset == "utf-8" || charset == "utf8");
     if !utf8 {
         Content::Other
-    } else if media == "application/json"
-        || (media.starts_with("application/") && media.ends_with("+json"))
-    {
+    } else if media == "application/json" || (media.starts_with("application/") && media.ends_with("+json")) {
         Content::Json
     } else if LINES.contains(&media.as_str()) {
         Content::Lines
@@ -194,9 +164,7 @@ pub fn takes_gzip(headers: &HeaderMap) -> bool {
     {
         let mut parts = coding.split(';').map(str::trim);
         let name = parts.next().unwrap_or_default();
-        let weight = parts
-            .find_map(|part| part.strip_prefix("q="))
-            .map_or(1000, thousandths);
+        let weight = parts.find_map(|part| part.strip_prefix("q=")).map_or(1000, thousandths);
         if name.eq_ignore_ascii_case("gzip") || name.eq_ignore_ascii_case("x-gzip") {
             return weight > 0;
         }
@@ -219,14 +187,8 @@ mod tests {
         assert_eq!(stream(&HeaderMap::new()), Some(Format::Lines));
         assert_eq!(ask("*/*"), Some(Format::Lines));
         assert_eq!(ask("text/event-stream"), Some(Format::Events));
-        assert_eq!(
-            ask("application/json, text/plain, */*"),
-            Some(Format::Array)
-        );
-        assert_eq!(
-            ask("application/json;q=0.5, application/x-ndjson"),
-            Some(Format::Lines)
-        );
+        assert_eq!(ask("application/json, text/plain, */*"), Some(Format::Array));
+        assert_eq!(ask("application/json;q=0.5, application/x-ndjson"), Some(Format::Lines));
         assert_eq!(ask("text/html"), None);
     }
 
@@ -234,21 +196,12 @@ mod tests {
     fn a_single_answer_is_json_or_nothing() {
         let ask = |accept: &str| unary(&headers(header::ACCEPT, accept)).is_some();
         assert!(unary(&HeaderMap::new()).is_some());
-        for good in [
-            "*/*",
-            "application/*",
-            "application/json",
-            "text/html, application/json;q=0.1",
-            "APPLICATION/JSON",
-        ] {
+        for good in
+            ["*/*", "application/*", "application/json", "text/html, application/json;q=0.1", "APPLICATION/JSON"]
+        {
             assert!(ask(good), "{good}");
         }
-        for bad in [
-            "text/html",
-            "application/json;q=0",
-            "application/json;q=0, */*",
-            "image/*",
-        ] {
+        for bad in ["text/html", "application/json;q=0", "application/json;q=0, */*", "image/*"] {
             assert!(!ask(bad), "{bad}");
         }
     }
@@ -266,19 +219,10 @@ mod tests {
 
     #[test]
     fn codings_are_gzip_or_nothing() {
-        assert_eq!(
-            coding(&headers(header::CONTENT_ENCODING, "gzip")),
-            Some(Coding::Gzip)
-        );
+        assert_eq!(coding(&headers(header::CONTENT_ENCODING, "gzip")), Some(Coding::Gzip));
         assert_eq!(coding(&headers(header::CONTENT_ENCODING, "br")), None);
-        assert!(takes_gzip(&headers(
-            header::ACCEPT_ENCODING,
-            "br, gzip;q=0.5"
-        )));
-        assert!(!takes_gzip(&headers(
-            header::ACCEPT_ENCODING,
-            "gzip;q=0, *"
-        )));
+        assert!(takes_gzip(&headers(header::ACCEPT_ENCODING, "br, gzip;q=0.5")));
+        assert!(!takes_gzip(&headers(header::ACCEPT_ENCODING, "gzip;q=0, *")));
         assert!(!takes_gzip(&HeaderMap::new()));
     }
 }

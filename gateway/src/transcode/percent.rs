@@ -28,15 +28,8 @@ pub fn decode_query(text: &str) -> Result<Cow<'_, str>, EscapeError> {
     decode_with(text, false, true)
 }
 
-fn decode_with(
-    text: &str,
-    keep_slash: bool,
-    plus_is_space: bool,
-) -> Result<Cow<'_, str>, EscapeError> {
-    if !text
-        .bytes()
-        .any(|byte| byte == b'%' || (plus_is_space && byte == b'+'))
-    {
+fn decode_with(text: &str, keep_slash: bool, plus_is_space: bool) -> Result<Cow<'_, str>, EscapeError> {
+    if !text.bytes().any(|byte| byte == b'%' || (plus_is_space && byte == b'+')) {
         return Ok(Cow::Borrowed(text));
     }
     let bytes = text.as_bytes();
@@ -45,14 +38,8 @@ fn decode_with(
     while at < bytes.len() {
         match bytes[at] {
             b'%' => {
-                let high = bytes
-                    .get(at + 1)
-                    .and_then(|digit| hex(*digit))
-                    .ok_or(EscapeError::Escape)?;
-                let low = bytes
-                    .get(at + 2)
-                    .and_then(|digit| hex(*digit))
-                    .ok_or(EscapeError::Escape)?;
+                let high = bytes.get(at + 1).and_then(|digit| hex(*digit)).ok_or(EscapeError::Escape)?;
+                let low = bytes.get(at + 2).and_then(|digit| hex(*digit)).ok_or(EscapeError::Escape)?;
                 let byte = high << 4 | low;
                 if keep_slash && byte == b'/' {
                     decoded.extend_from_slice(&bytes[at..at + 3]);
@@ -71,15 +58,11 @@ fn decode_with(
             }
         }
     }
-    String::from_utf8(decoded)
-        .map(Cow::Owned)
-        .map_err(|_| EscapeError::Utf8)
+    String::from_utf8(decoded).map(Cow::Owned).map_err(|_| EscapeError::Utf8)
 }
 
 fn hex(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 #[cfg(test)]

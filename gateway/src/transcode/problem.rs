@@ -32,7 +32,7 @@ pub struct Problem {
     /// What a program may want to know.
     pub details: Vec<Detail>,
     /// Headers that belong to the answer, such as `Allow`.
-    pub headers: HeaderMap,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// One violated rule of one field.
@@ -47,10 +47,7 @@ pub struct Violation {
 impl Violation {
     /// A violation of `field`.
     pub fn new(field: impl Into<String>, description: impl Into<String>) -> Self {
-        Violation {
-            field: field.into(),
-            description: description.into(),
-        }
+        Violation { field: field.into(), description: description.into() }
     }
 }
 
@@ -60,9 +57,7 @@ pub fn http_status(code: Code) -> StatusCode {
         Code::Ok => StatusCode::OK,
         // 499 is nginx's "client closed request", which google.rpc.Code names for CANCELLED.
         Code::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
-        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => {
-            StatusCode::BAD_REQUEST
-        }
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => StatusCode::BAD_REQUEST,
         Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         Code::NotFound => StatusCode::NOT_FOUND,
         Code::AlreadyExists | Code::Aborted => StatusCode::CONFLICT,
@@ -78,13 +73,7 @@ pub fn http_status(code: Code) -> StatusCode {
 impl Problem {
     /// An error with the usual HTTP status of its code.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Problem {
-            status: http_status(code),
-            code,
-            message: message.into(),
-            details: Vec::new(),
-            headers: HeaderMap::new(),
-        }
+        Problem { status: http_status(code), code, message: message.into(), details: Vec::new(), headers: Vec::new() }
     }
 
     /// The same error with another HTTP status.
@@ -95,7 +84,7 @@ impl Problem {
 
     /// The same error with a header.
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.insert(name, value);
+        self.headers.push((name, value));
         self
     }
 
@@ -110,10 +99,7 @@ impl Problem {
             })
             .collect();
         let value = Bytes::from(pb::BadRequest { field_violations }.encode_to_vec());
-        self.details.push(Detail {
-            type_url: "type.googleapis.com/google.rpc.BadRequest".to_owned(),
-            value,
-        });
+        self.details.push(Detail { type_url: "type.googleapis.com/google.rpc.BadRequest".to_owned(), value });
         self
     }
 
@@ -125,10 +111,7 @@ impl Problem {
             many => format!(
                 "{} fields of the request are invalid: {}",
                 many.len(),
-                many.iter()
-                    .map(|one| one.field.as_str())
-                    .collect::<Vec<_>>()
-                    .join(", ")
+                many.iter().map(|one| one.field.as_str()).collect::<Vec<_>>().join(", ")
             ),
         };
         Problem::new(Code::InvalidArgument, message).with_violations(violations)
@@ -147,19 +130,14 @@ impl Problem {
         } else {
             format!("{}: {}: {}", place, fault.field, fault.reason)
         };
-        Problem::new(Code::InvalidArgument, message).with_violations(vec![Violation::new(
-            fault.field,
-            format!("{} ({place})", fault.reason),
-        )])
+        Problem::new(Code::InvalidArgument, message)
+            .with_violations(vec![Violation::new(fault.field, format!("{} ({place})", fault.reason))])
     }
 
     /// 413.
     pub fn too_large(limit: usize) -> Self {
-        Problem::new(
-            Code::ResourceExhausted,
-            format!("the request body is larger than {limit} bytes"),
-        )
-        .with_status(StatusCode::PAYLOAD_TOO_LARGE)
+        Problem::new(Code::ResourceExhausted, format!("the request body is larger than {limit} bytes"))
+            .with_status(StatusCode::PAYLOAD_TOO_LARGE)
     }
 
     /// What an upstream said.
@@ -169,10 +147,7 @@ impl Problem {
             problem.details = rich
                 .details
                 .into_iter()
-                .map(|any| Detail {
-                    type_url: any.type_url,
-                    value: Bytes::from(any.value),
-                })
+                .map(|any| Detail { type_url: any.type_url, value: Bytes::from(any.value) })
                 .collect();
         }
         problem
@@ -181,9 +156,7 @@ impl Problem {
     /// The body: `google.rpc.Status` as JSON.
     pub fn json_body(&self, codecs: &Codecs) -> Vec<u8> {
         let mut body = Vec::with_capacity(128);
-        body.extend_from_slice(
-            format!("{{\"code\":{},\"message\":", i32::from(self.code)).as_bytes(),
-        );
+        body.extend_from_slice(format!("{{\"code\":{},\"message\":", i32::from(self.code)).as_bytes());
         body.extend_from_slice(quoted(&self.message).as_bytes());
         body.extend_from_slice(b",\"details\":[");
         let mut first = true;
@@ -203,18 +176,12 @@ impl Problem {
 
     /// The headers of the answer: content type, `Retry-After`, `WWW-Authenticate`, and what the error carries.
     pub fn answer_headers(&self) -> HeaderMap {
-        let mut headers = self.headers.clone();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        );
+        let mut headers: HeaderMap = self.headers.iter().cloned().collect();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if self.status == StatusCode::UNAUTHORIZED {
             // Never the error's own text: it may carry what a client must not see or a header must not hold.
-            headers.insert(
-                header::WWW_AUTHENTICATE,
-                HeaderValue::from_static("Bearer realm=\"stoa\""),
-            );
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"stoa\""));
         }
         if let Some(seconds) = self.retry_after() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -230,41 +197,23 @@ impl Problem {
         let details = self
             .details
             .iter()
-            .map(|detail| prost_types::Any {
-                type_url: detail.type_url.clone(),
-                value: detail.value.to_vec(),
-            })
+            .map(|detail| prost_types::Any { type_url: detail.type_url.clone(), value: detail.value.to_vec() })
             .collect();
-        let rich = pb::Status {
-            code: i32::from(self.code),
-            message: self.message.clone(),
-            details,
-        };
+        let rich = pb::Status { code: i32::from(self.code), message: self.message.clone(), details };
         tonic::Status::with_details(self.code, &self.message, Bytes::from(rich.encode_to_vec()))
     }
 
     fn retry_after(&self) -> Option<u64> {
-        let detail = self
-            .details
-            .iter()
-            .find(|detail| detail.name() == "google.rpc.RetryInfo")?;
-        let delay = pb::RetryInfo::decode(detail.value.clone())
-            .ok()?
-            .retry_delay?;
+        let detail = self.details.iter().find(|detail| detail.name() == "google.rpc.RetryInfo")?;
+        let delay = pb::RetryInfo::decode(detail.value.clone()).ok()?.retry_delay?;
         let seconds = u64::try_from(delay.seconds).ok()?;
-        Some(if delay.nanos > 0 {
-            seconds + 1
-        } else {
-            seconds.max(1)
-        })
+        Some(if delay.nanos > 0 { seconds + 1 } else { seconds.max(1) })
     }
 }
 
 impl Detail {
     fn name(&self) -> &str {
-        self.type_url
-            .rsplit_once('/')
-            .map_or(self.type_url.as_str(), |(_, name)| name)
+        self.type_url.rsplit_once('/').map_or(self.type_url.as_str(), |(_, name)| name)
     }
 
     /// The detail as a ProtoJSON `Any`; `None` for what must not leave.
@@ -275,9 +224,7 @@ impl Detail {
         }
         let mut text = format!("{{\"@type\":{}", quoted(&self.type_url)).into_bytes();
         match codecs.by_name(self.name(), &self.value) {
-            Some(inner)
-                if inner.first() == Some(&b'{') && !self.name().starts_with("google.protobuf.") =>
-            {
+            Some(inner) if inner.first() == Some(&b'{') && !self.name().starts_with("google.protobuf.") => {
                 if inner.len() > 2 {
                     text.push(b',');
                 }
@@ -307,34 +254,19 @@ mod tests {
 
     #[test]
     fn every_code_has_the_status_google_gives_it() {
-        let statuses: Vec<u16> = (0..=16)
-            .map(|code| http_status(Code::from_i32(code)).as_u16())
-            .collect();
-        assert_eq!(
-            statuses,
-            [
-                200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401
-            ]
-        );
+        let statuses: Vec<u16> = (0..=16).map(|code| http_status(Code::from_i32(code)).as_u16()).collect();
+        assert_eq!(statuses, [200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401]);
     }
 
     #[test]
     fn an_unauthenticated_answer_carries_a_fixed_challenge() {
         let problem = Problem::new(Code::Unauthenticated, "token of \"eve\"\r\nX: y");
-        assert_eq!(
-            problem.answer_headers()[header::WWW_AUTHENTICATE],
-            "Bearer realm=\"stoa\""
-        );
+        assert_eq!(problem.answer_headers()[header::WWW_AUTHENTICATE], "Bearer realm=\"stoa\"");
     }
 
     #[test]
     fn a_retry_delay_becomes_a_header_in_whole_seconds() {
-        let info = pb::RetryInfo {
-            retry_delay: Some(prost_types::Duration {
-                seconds: 1,
-                nanos: 1,
-            }),
-        };
+        let info = pb::RetryInfo { retry_delay: Some(prost_types::Duration { seconds: 1, nanos: 1 }) };
         let mut problem = Problem::new(Code::ResourceExhausted, "slow down");
         problem.details.push(Detail {
             type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),

@@ -76,22 +76,13 @@ struct End {
 
 impl<T> Default for Router<T> {
     fn default() -> Self {
-        Router {
-            root: Node::default(),
-            verbs: HashSet::new(),
-            routes: Vec::new(),
-        }
+        Router { root: Node::default(), verbs: HashSet::new(), routes: Vec::new() }
     }
 }
 
 impl<T> Router<T> {
     /// Adds a route; `None` is any method.
-    pub fn insert(
-        &mut self,
-        method: Option<Method>,
-        template: Template,
-        value: T,
-    ) -> Result<(), Collision> {
+    pub fn insert(&mut self, method: Option<Method>, template: Template, value: T) -> Result<(), Collision> {
         let mut node = &mut self.root;
         let mut rest = false;
         for segment in &template.segments {
@@ -101,25 +92,14 @@ impl<T> Router<T> {
                 Segment::DoubleStar => rest = true,
             }
         }
-        let ends = if rest {
-            &mut node.rests
-        } else {
-            &mut node.ends
-        };
-        if ends
-            .iter()
-            .any(|end| end.verb == template.verb && end.method == method)
-        {
+        let ends = if rest { &mut node.rests } else { &mut node.ends };
+        if ends.iter().any(|end| end.verb == template.verb && end.method == method) {
             return Err(Collision {
                 method: method.map_or_else(|| "*".to_owned(), |method| method.to_string()),
                 shape: template.shape(),
             });
         }
-        ends.push(End {
-            verb: template.verb.clone(),
-            method,
-            route: self.routes.len(),
-        });
+        ends.push(End { verb: template.verb.clone(), method, route: self.routes.len() });
         self.verbs.extend(template.verb.clone());
         self.routes.push((template, value));
         Ok(())
@@ -127,23 +107,14 @@ impl<T> Router<T> {
 
     /// Every template with its value, in the order they were added.
     pub fn routes(&self) -> impl Iterator<Item = (&Template, &T)> {
-        self.routes
-            .iter()
-            .map(|(template, value)| (template, value))
+        self.routes.iter().map(|(template, value)| (template, value))
     }
 
     /// Finds the route of a request; `path` is as it was sent, without the query.
     pub fn find(&self, method: &Method, path: &str) -> Result<Found<'_, T>, Miss> {
-        let raw: Vec<&str> = path
-            .strip_prefix('/')
-            .ok_or(Miss::NotFound)?
-            .split('/')
-            .collect();
-        let decoded = raw
-            .iter()
-            .map(|segment| percent::decode(segment))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(Miss::BadPath)?;
+        let raw: Vec<&str> = path.strip_prefix('/').ok_or(Miss::NotFound)?.split('/').collect();
+        let decoded =
+            raw.iter().map(|segment| percent::decode(segment)).collect::<Result<Vec<_>, _>>().map_err(Miss::BadPath)?;
         if raw.iter().any(|segment| segment.is_empty()) {
             return Err(Miss::NotFound);
         }
@@ -154,12 +125,7 @@ impl<T> Router<T> {
             }
             return self.found(found, &raw);
         }
-        let mut search = Search {
-            segments: &decoded,
-            verb: None,
-            method,
-            allowed: BTreeSet::new(),
-        };
+        let mut search = Search { segments: &decoded, verb: None, method, allowed: BTreeSet::new() };
         match search.visit(&self.root, 0) {
             Some(route) => self.found(route, &raw),
             None => Err(search.miss()),
@@ -183,12 +149,7 @@ impl<T> Router<T> {
         if let Some(last) = segments.last_mut() {
             *last = percent::decode(head).map_err(Miss::BadPath)?;
         }
-        let mut search = Search {
-            segments: &segments,
-            verb: Some(verb),
-            method,
-            allowed: BTreeSet::new(),
-        };
+        let mut search = Search { segments: &segments, verb: Some(verb), method, allowed: BTreeSet::new() };
         match search.visit(&self.root, 0) {
             Some(route) => Ok(Some((route, head))),
             None if search.allowed.is_empty() => Ok(None),
@@ -200,19 +161,11 @@ impl<T> Router<T> {
         let (template, value) = &self.routes[route];
         let mut captures = Vec::with_capacity(template.variables.len());
         for variable in &template.variables {
-            let open_end = variable.end == template.segments.len()
-                && template.segments.last() == Some(&Segment::DoubleStar);
-            let captured = if open_end {
-                &raw[variable.start..]
-            } else {
-                &raw[variable.start..variable.end]
-            };
+            let open_end =
+                variable.end == template.segments.len() && template.segments.last() == Some(&Segment::DoubleStar);
+            let captured = if open_end { &raw[variable.start..] } else { &raw[variable.start..variable.end] };
             let text = captured.join("/");
-            let text = if variable.multi {
-                percent::decode_keeping_slash(&text)
-            } else {
-                percent::decode(&text)
-            };
+            let text = if variable.multi { percent::decode_keeping_slash(&text) } else { percent::decode(&text) };
             captures.push(text.map_err(Miss::BadPath)?.into_owned());
         }
         Ok(Found { value, captures })
@@ -250,10 +203,7 @@ impl Search<'_> {
         let mut any = None;
         for end in ends.iter().filter(|end| end.verb.as_deref() == self.verb) {
             match &end.method {
-                Some(method)
-                    if method == self.method
-                        || (self.method == Method::HEAD && method == Method::GET) =>
-                {
+                Some(method) if method == self.method || (self.method == Method::HEAD && method == Method::GET) => {
                     return Some(end.route);
                 }
                 Some(method) => {
@@ -284,13 +234,7 @@ mod tests {
     fn router(routes: &[(&str, &'static str)]) -> Router<&'static str> {
         let mut router = Router::default();
         for (method, template) in routes {
-            router
-                .insert(
-                    Some(method.parse().unwrap()),
-                    Template::parse(template).unwrap(),
-                    *template,
-                )
-                .unwrap();
+            router.insert(Some(method.parse().unwrap()), Template::parse(template).unwrap(), *template).unwrap();
         }
         router
     }
@@ -300,63 +244,31 @@ mod tests {
         method: &str,
         path: &str,
     ) -> Result<(&'static str, Vec<String>), Miss> {
-        router
-            .find(&method.parse().unwrap(), path)
-            .map(|found: Found<'a, _>| (*found.value, found.captures))
+        router.find(&method.parse().unwrap(), path).map(|found: Found<'a, _>| (*found.value, found.captures))
     }
 
     #[test]
     fn a_literal_beats_a_star_and_a_star_beats_two() {
-        let router = router(&[
-            ("GET", "/v1/**"),
-            ("GET", "/v1/{id}"),
-            ("GET", "/v1/special"),
-            ("GET", "/v1/{name=files/**}"),
-        ]);
-        assert_eq!(
-            find(&router, "GET", "/v1/special").unwrap().0,
-            "/v1/special"
-        );
-        assert_eq!(
-            find(&router, "GET", "/v1/other").unwrap(),
-            ("/v1/{id}", vec!["other".to_owned()])
-        );
+        let router =
+            router(&[("GET", "/v1/**"), ("GET", "/v1/{id}"), ("GET", "/v1/special"), ("GET", "/v1/{name=files/**}")]);
+        assert_eq!(find(&router, "GET", "/v1/special").unwrap().0, "/v1/special");
+        assert_eq!(find(&router, "GET", "/v1/other").unwrap(), ("/v1/{id}", vec!["other".to_owned()]));
         assert_eq!(find(&router, "GET", "/v1/a/b/c").unwrap().0, "/v1/**");
-        assert_eq!(
-            find(&router, "GET", "/v1/files/a/b").unwrap().1,
-            ["files/a/b"]
-        );
+        assert_eq!(find(&router, "GET", "/v1/files/a/b").unwrap().1, ["files/a/b"]);
     }
 
     #[test]
     fn the_order_of_registration_decides_nothing() {
-        let forth = router(&[
-            ("GET", "/v1/special"),
-            ("GET", "/v1/{id}"),
-            ("GET", "/v1/**"),
-        ]);
-        let back = router(&[
-            ("GET", "/v1/**"),
-            ("GET", "/v1/{id}"),
-            ("GET", "/v1/special"),
-        ]);
+        let forth = router(&[("GET", "/v1/special"), ("GET", "/v1/{id}"), ("GET", "/v1/**")]);
+        let back = router(&[("GET", "/v1/**"), ("GET", "/v1/{id}"), ("GET", "/v1/special")]);
         for path in ["/v1/special", "/v1/x", "/v1/x/y"] {
-            assert_eq!(
-                find(&forth, "GET", path).unwrap().0,
-                find(&back, "GET", path).unwrap().0,
-                "{path}"
-            );
+            assert_eq!(find(&forth, "GET", path).unwrap().0, find(&back, "GET", path).unwrap().0, "{path}");
         }
     }
 
     #[test]
     fn a_dead_end_is_left_again() {
-        let router = router(&[
-            ("GET", "/a/b/c"),
-            ("GET", "/a/{x}/d"),
-            ("GET", "/{y}/b/e"),
-            ("GET", "/a/**"),
-        ]);
+        let router = router(&[("GET", "/a/b/c"), ("GET", "/a/{x}/d"), ("GET", "/{y}/b/e"), ("GET", "/a/**")]);
         assert_eq!(find(&router, "GET", "/a/b/d").unwrap().0, "/a/{x}/d");
         assert_eq!(find(&router, "GET", "/a/b/e").unwrap().0, "/a/**");
         assert_eq!(find(&router, "GET", "/z/b/e").unwrap().0, "/{y}/b/e");
@@ -366,30 +278,16 @@ mod tests {
     #[test]
     fn the_method_takes_part_in_the_search() {
         let router = router(&[("GET", "/v1/special"), ("POST", "/v1/{id}")]);
-        assert_eq!(
-            find(&router, "POST", "/v1/special").unwrap(),
-            ("/v1/{id}", vec!["special".to_owned()])
-        );
+        assert_eq!(find(&router, "POST", "/v1/special").unwrap(), ("/v1/{id}", vec!["special".to_owned()]));
     }
 
     #[test]
     fn a_known_path_with_another_method_names_the_allowed_ones() {
-        let router = router(&[
-            ("GET", "/v1/{id}"),
-            ("PATCH", "/v1/{thing}"),
-            ("POST", "/v1/{id}:cancel"),
-        ]);
-        let allowed = |methods: &[&str]| {
-            Miss::MethodNotAllowed(methods.iter().map(|method| (*method).to_owned()).collect())
-        };
-        assert_eq!(
-            find(&router, "DELETE", "/v1/a").unwrap_err(),
-            allowed(&["GET", "HEAD", "PATCH"])
-        );
-        assert_eq!(
-            find(&router, "GET", "/v1/a:cancel").unwrap_err(),
-            allowed(&["POST"])
-        );
+        let router = router(&[("GET", "/v1/{id}"), ("PATCH", "/v1/{thing}"), ("POST", "/v1/{id}:cancel")]);
+        let allowed =
+            |methods: &[&str]| Miss::MethodNotAllowed(methods.iter().map(|method| (*method).to_owned()).collect());
+        assert_eq!(find(&router, "DELETE", "/v1/a").unwrap_err(), allowed(&["GET", "HEAD", "PATCH"]));
+        assert_eq!(find(&router, "GET", "/v1/a:cancel").unwrap_err(), allowed(&["POST"]));
         assert_eq!(find(&router, "GET", "/v2/a").unwrap_err(), Miss::NotFound);
     }
 
@@ -397,10 +295,7 @@ mod tests {
     fn head_works_where_get_does() {
         let router = router(&[("GET", "/v1/{id}"), ("POST", "/v1/{id}:run")]);
         assert_eq!(find(&router, "HEAD", "/v1/a").unwrap().0, "/v1/{id}");
-        assert!(matches!(
-            find(&router, "HEAD", "/v1/a:run").unwrap_err(),
-            Miss::MethodNotAllowed(_)
-        ));
+        assert!(matches!(find(&router, "HEAD", "/v1/a:run").unwrap_err(), Miss::MethodNotAllowed(_)));
     }
 
     #[test]
@@ -411,22 +306,10 @@ mod tests {
             ("GET", "/users:search"),
             ("POST", "/orders/{id}"),
         ]);
-        assert_eq!(
-            find(&router, "GET", "/users/user:1").unwrap(),
-            ("/users/{id}", vec!["user:1".to_owned()])
-        );
-        assert_eq!(
-            find(&router, "POST", "/users/a:b:cancel").unwrap(),
-            ("/users/{id}:cancel", vec!["a:b".to_owned()])
-        );
-        assert_eq!(
-            find(&router, "GET", "/users/a:cancel:1").unwrap().1,
-            ["a:cancel:1"]
-        );
-        assert_eq!(
-            find(&router, "GET", "/users:search").unwrap().0,
-            "/users:search"
-        );
+        assert_eq!(find(&router, "GET", "/users/user:1").unwrap(), ("/users/{id}", vec!["user:1".to_owned()]));
+        assert_eq!(find(&router, "POST", "/users/a:b:cancel").unwrap(), ("/users/{id}:cancel", vec!["a:b".to_owned()]));
+        assert_eq!(find(&router, "GET", "/users/a:cancel:1").unwrap().1, ["a:cancel:1"]);
+        assert_eq!(find(&router, "GET", "/users:search").unwrap().0, "/users:search");
         assert_eq!(
             find(&router, "POST", "/orders/a:cancel").unwrap(),
             ("/orders/{id}", vec!["a:cancel".to_owned()]),
@@ -443,18 +326,9 @@ mod tests {
     fn segments_are_split_before_they_are_decoded() {
         let router = router(&[("GET", "/v1/{id}"), ("GET", "/v2/{name=products/*}")]);
         assert_eq!(find(&router, "GET", "/v1/a%2Fb%20c").unwrap().1, ["a/b c"]);
-        assert_eq!(
-            find(&router, "GET", "/v2/products/a%2Fb%20c").unwrap().1,
-            ["products/a%2Fb c"]
-        );
-        assert_eq!(
-            find(&router, "GET", "/v2/products%2Fa").unwrap_err(),
-            Miss::NotFound
-        );
-        assert_eq!(
-            find(&router, "GET", "/v2/%70roducts/a").unwrap().0,
-            "/v2/{name=products/*}"
-        );
+        assert_eq!(find(&router, "GET", "/v2/products/a%2Fb%20c").unwrap().1, ["products/a%2Fb c"]);
+        assert_eq!(find(&router, "GET", "/v2/products%2Fa").unwrap_err(), Miss::NotFound);
+        assert_eq!(find(&router, "GET", "/v2/%70roducts/a").unwrap().0, "/v2/{name=products/*}");
     }
 
     #[test]
@@ -469,34 +343,15 @@ mod tests {
     #[test]
     fn bad_escapes_are_an_error_of_their_own() {
         let router = router(&[("GET", "/v1/{id}")]);
-        assert_eq!(
-            find(&router, "GET", "/v1/%zz").unwrap_err(),
-            Miss::BadPath(EscapeError::Escape)
-        );
-        assert_eq!(
-            find(&router, "GET", "/v1/%ff").unwrap_err(),
-            Miss::BadPath(EscapeError::Utf8)
-        );
+        assert_eq!(find(&router, "GET", "/v1/%zz").unwrap_err(), Miss::BadPath(EscapeError::Escape));
+        assert_eq!(find(&router, "GET", "/v1/%ff").unwrap_err(), Miss::BadPath(EscapeError::Utf8));
     }
 
     #[test]
     fn two_routes_of_one_shape_and_method_are_refused() {
         let mut router = router(&[("GET", "/v1/{name=products/*}")]);
-        let again = router.insert(
-            Some(Method::GET),
-            Template::parse("/v1/products/{id}").unwrap(),
-            "again",
-        );
-        assert_eq!(
-            again.unwrap_err().to_string(),
-            "two routes answer GET /v1/products/*"
-        );
-        router
-            .insert(
-                Some(Method::PUT),
-                Template::parse("/v1/products/{id}").unwrap(),
-                "other method",
-            )
-            .unwrap();
+        let again = router.insert(Some(Method::GET), Template::parse("/v1/products/{id}").unwrap(), "again");
+        assert_eq!(again.unwrap_err().to_string(), "two routes answer GET /v1/products/*");
+        router.insert(Some(Method::PUT), Template::parse("/v1/products/{id}").unwrap(), "other method").unwrap();
     }
 }

@@ -7,8 +7,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use http::Method as HttpMethod;
 use prost_reflect::{
-    Cardinality, DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor,
-    MethodDescriptor, ReflectMessage as _, Value,
+    Cardinality, DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor,
+    ReflectMessage as _, Value,
 };
 
 use super::{
@@ -27,10 +27,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits {
-            deadline: Duration::from_secs(10),
-            max_request_bytes: 256 << 10,
-        }
+        Limits { deadline: Duration::from_secs(10), max_request_bytes: 256 << 10 }
     }
 }
 
@@ -131,21 +128,12 @@ impl Table {
     /// Compiles every service of the pool.
     pub fn load(pool: &DescriptorPool, limits: &dyn Fn(&str) -> Limits) -> Result<Self, LoadError> {
         let extension = pool.get_extension_by_name("google.api.http");
-        let mut table = Table {
-            routes: Router::default(),
-            methods: HashMap::new(),
-        };
-        for descriptor in pool
-            .services()
-            .flat_map(|service| service.methods().collect::<Vec<_>>())
-        {
+        let mut table = Table { routes: Router::default(), methods: HashMap::new() };
+        for descriptor in pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()) {
             let method = Arc::new(Method::load(&descriptor, limits));
             table.methods.insert(method.path.clone(), method.clone());
             let options = descriptor.options();
-            let Some(extension) = extension
-                .as_ref()
-                .filter(|extension| options.has_extension(extension))
-            else {
+            let Some(extension) = extension.as_ref().filter(|extension| options.has_extension(extension)) else {
                 continue;
             };
             let value = options.get_extension(extension);
@@ -160,22 +148,15 @@ impl Table {
     }
 
     fn add(&mut self, method: &Arc<Method>, rule: &DynamicMessage) -> Result<(), LoadError> {
-        let fail = |reason: String| LoadError::Binding {
-            method: method.path.clone(),
-            reason,
-        };
-        let (verb, path) =
-            pattern(rule).ok_or_else(|| fail("the HTTP rule has no path".to_owned()))?;
-        let template = Template::parse(&path).map_err(|source| LoadError::Template {
-            method: method.path.clone(),
-            source,
-        })?;
+        let fail = |reason: String| LoadError::Binding { method: method.path.clone(), reason };
+        let (verb, path) = pattern(rule).ok_or_else(|| fail("the HTTP rule has no path".to_owned()))?;
+        let template =
+            Template::parse(&path).map_err(|source| LoadError::Template { method: method.path.clone(), source })?;
         let verb = match verb.as_str() {
             "*" => None,
-            name => Some(
-                HttpMethod::from_bytes(name.as_bytes())
-                    .map_err(|_| fail(format!("{name:?} is no HTTP method")))?,
-            ),
+            name => {
+                Some(HttpMethod::from_bytes(name.as_bytes()).map_err(|_| fail(format!("{name:?} is no HTTP method")))?)
+            }
         };
         let variables = template
             .variables
@@ -189,34 +170,28 @@ impl Table {
                 return Err(fail("a GET has no body".to_owned()));
             }
             "*" => Body::Whole,
-            name => Body::Field(method.input.get_field_by_name(name).ok_or_else(|| {
-                fail(format!(
-                    "body `{name}` is no field of {}",
-                    method.input.full_name()
-                ))
-            })?),
+            name => Body::Field(
+                method
+                    .input
+                    .get_field_by_name(name)
+                    .ok_or_else(|| fail(format!("body `{name}` is no field of {}", method.input.full_name())))?,
+            ),
         };
-        let answer = match text(rule, "response_body").as_str() {
-            "" => None,
-            name => Some(method.output.get_field_by_name(name).ok_or_else(|| {
-                fail(format!(
-                    "response_body `{name}` is no field of {}",
-                    method.output.full_name()
-                ))
-            })?),
-        };
-        let etag_in = string_field(&method.input, "etag")
-            .map(|number| vec![number])
-            .or_else(|| match &body {
-                Body::Field(field) => message_of(field)
-                    .and_then(|inner| Some(vec![field.number(), string_field(&inner, "etag")?])),
-                Body::None | Body::Whole => None,
-            });
-        let etag_out = if answer.is_none() && !method.server_streaming {
-            string_field(&method.output, "etag")
-        } else {
-            None
-        };
+        let answer =
+            match text(rule, "response_body").as_str() {
+                "" => None,
+                name => Some(method.output.get_field_by_name(name).ok_or_else(|| {
+                    fail(format!("response_body `{name}` is no field of {}", method.output.full_name()))
+                })?),
+            };
+        let etag_in = string_field(&method.input, "etag").map(|number| vec![number]).or_else(|| match &body {
+            Body::Field(field) => {
+                message_of(field).and_then(|inner| Some(vec![field.number(), string_field(&inner, "etag")?]))
+            }
+            Body::None | Body::Whole => None,
+        });
+        let etag_out =
+            if answer.is_none() && !method.server_streaming { string_field(&method.output, "etag") } else { None };
         let route = Route {
             method: method.clone(),
             patch: verb == Some(HttpMethod::PATCH),
@@ -228,10 +203,7 @@ impl Table {
         };
         self.routes
             .insert(verb, template, Arc::new(route))
-            .map_err(|source| LoadError::Collision {
-                method: method.path.clone(),
-                source,
-            })
+            .map_err(|source| LoadError::Collision { method: method.path.clone(), source })
     }
 }
 
@@ -240,10 +212,8 @@ impl Method {
         let service = descriptor.parent_service().full_name().to_owned();
         let path = format!("/{service}/{}", descriptor.name());
         let input = descriptor.input();
-        let masks: Vec<FieldDescriptor> = input
-            .fields()
-            .filter(|field| !field.is_list() && is_message(field, "google.protobuf.FieldMask"))
-            .collect();
+        let masks: Vec<FieldDescriptor> =
+            input.fields().filter(|field| !field.is_list() && is_message(field, "google.protobuf.FieldMask")).collect();
         Method {
             limits: limits(&path),
             path,
@@ -265,10 +235,7 @@ pub(crate) fn message_of(field: &FieldDescriptor) -> Option<MessageDescriptor> {
 
 /// True for a field of the message type with this name.
 pub(crate) fn is_message(field: &FieldDescriptor, name: &str) -> bool {
-    field
-        .kind()
-        .as_message()
-        .is_some_and(|message| message.full_name() == name)
+    field.kind().as_message().is_some_and(|message| message.full_name() == name)
 }
 
 /// True for `google.api.HttpBody`, which stands for bytes that are no JSON.
@@ -278,33 +245,24 @@ pub(crate) fn is_raw(message: &MessageDescriptor) -> bool {
 
 fn string_field(message: &MessageDescriptor, name: &str) -> Option<u32> {
     let field = message.get_field_by_name(name)?;
-    (field.kind() == Kind::String && field.cardinality() != Cardinality::Repeated)
-        .then(|| field.number())
+    (field.kind() == Kind::String && field.cardinality() != Cardinality::Repeated).then(|| field.number())
 }
 
 fn variable_fields(input: &MessageDescriptor, path: &str) -> Result<Vec<FieldDescriptor>, String> {
     let mut fields: Vec<FieldDescriptor> = Vec::new();
     let mut message = Some(input.clone());
     for part in path.split('.') {
-        let parent = message
-            .ok_or_else(|| format!("variable `{path}` goes into a field that is no message"))?;
-        let field = parent.get_field_by_name(part).ok_or_else(|| {
-            format!(
-                "variable `{path}`: {} has no field `{part}`",
-                parent.full_name()
-            )
-        })?;
+        let parent = message.ok_or_else(|| format!("variable `{path}` goes into a field that is no message"))?;
+        let field = parent
+            .get_field_by_name(part)
+            .ok_or_else(|| format!("variable `{path}`: {} has no field `{part}`", parent.full_name()))?;
         if field.cardinality() == Cardinality::Repeated {
             return Err(format!("variable `{path}` is repeated"));
         }
         message = message_of(&field);
         fields.push(field);
     }
-    if message.is_some() {
-        Err(format!("variable `{path}` is a message"))
-    } else {
-        Ok(fields)
-    }
+    if message.is_some() { Err(format!("variable `{path}` is a message")) } else { Ok(fields) }
 }
 
 fn pattern(rule: &DynamicMessage) -> Option<(String, String)> {
@@ -317,24 +275,15 @@ fn pattern(rule: &DynamicMessage) -> Option<(String, String)> {
     let field = rule.descriptor().get_field_by_name("custom")?;
     let value = rule.get_field(&field);
     let custom = value.as_message()?;
-    Some((text(custom, "kind"), text(custom, "path")))
-        .filter(|(kind, path)| !kind.is_empty() && !path.is_empty())
+    Some((text(custom, "kind"), text(custom, "path"))).filter(|(kind, path)| !kind.is_empty() && !path.is_empty())
 }
 
 fn text(message: &DynamicMessage, name: &str) -> String {
-    message
-        .get_field_by_name(name)
-        .and_then(|value| value.as_str().map(str::to_owned))
-        .unwrap_or_default()
+    message.get_field_by_name(name).and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 fn messages(message: &DynamicMessage, name: &str) -> Vec<DynamicMessage> {
     let value = message.get_field_by_name(name);
-    let list = value
-        .as_ref()
-        .and_then(|value| value.as_list())
-        .unwrap_or_default();
-    list.iter()
-        .filter_map(|value| value.as_message().cloned())
-        .collect()
+    let list = value.as_ref().and_then(|value| value.as_list()).unwrap_or_default();
+    list.iter().filter_map(|value| value.as_message().cloned()).collect()
 }

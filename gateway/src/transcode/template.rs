@@ -50,18 +50,9 @@ pub struct TemplateError {
 impl Template {
     /// Parses a template; the grammar is the one documented in `google/api/http.proto`.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
-        let mut parser = Parser {
-            rest: text,
-            template: Template {
-                segments: Vec::new(),
-                verb: None,
-                variables: Vec::new(),
-            },
-        };
-        parser.template().map_err(|reason| TemplateError {
-            template: text.to_owned(),
-            reason,
-        })?;
+        let mut parser =
+            Parser { rest: text, template: Template { segments: Vec::new(), verb: None, variables: Vec::new() } };
+        parser.template().map_err(|reason| TemplateError { template: text.to_owned(), reason })?;
         Ok(parser.template)
     }
 
@@ -105,12 +96,7 @@ impl Parser<'_> {
         if self.template.segments[..last].contains(&Segment::DoubleStar) {
             return Err("`**` must be the last segment".to_owned());
         }
-        let mut names: Vec<&str> = self
-            .template
-            .variables
-            .iter()
-            .map(|variable| variable.path.as_str())
-            .collect();
+        let mut names: Vec<&str> = self.template.variables.iter().map(|variable| variable.path.as_str()).collect();
         names.sort_unstable();
         if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(format!("variable `{}` is bound twice", pair[0]));
@@ -150,9 +136,7 @@ impl Parser<'_> {
     fn variable(&mut self) -> Result<(), String> {
         self.take('{')?;
         let path = self.word("/{}*:=")?;
-        if path.split('.').any(|part| {
-            part.is_empty() || !part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-        }) {
+        if path.split('.').any(|part| part.is_empty() || !part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')) {
             return Err(format!("`{path}` is not a field path"));
         }
         let start = self.template.segments.len();
@@ -165,12 +149,7 @@ impl Parser<'_> {
         self.take('}')?;
         let end = self.template.segments.len();
         let multi = !matches!(self.template.segments[start..end], [Segment::Star]);
-        self.template.variables.push(Variable {
-            path,
-            start,
-            end,
-            multi,
-        });
+        self.template.variables.push(Variable { path, start, end, multi });
         Ok(())
     }
 
@@ -185,10 +164,7 @@ impl Parser<'_> {
     }
 
     fn word(&mut self, stops: &str) -> Result<String, String> {
-        let end = self
-            .rest
-            .find(|c| stops.contains(c))
-            .unwrap_or(self.rest.len());
+        let end = self.rest.find(|c| stops.contains(c)).unwrap_or(self.rest.len());
         if end == 0 {
             return Err(format!("an empty segment or name before {:?}", self.rest));
         }
@@ -206,26 +182,10 @@ mod tests {
     fn variables_know_their_segments_and_the_verb_is_apart() {
         let template = Template::parse("/v1/{name=users/*/sessions/*}:revoke").unwrap();
         assert_eq!(template.shape(), "/v1/users/*/sessions/*:revoke");
-        assert_eq!(
-            template.variables,
-            [Variable {
-                path: "name".into(),
-                start: 1,
-                end: 5,
-                multi: true
-            }]
-        );
+        assert_eq!(template.variables, [Variable { path: "name".into(), start: 1, end: 5, multi: true }]);
         assert_eq!(template.verb.as_deref(), Some("revoke"));
         let template = Template::parse("/v1/webhooks/{provider}").unwrap();
-        assert_eq!(
-            template.variables,
-            [Variable {
-                path: "provider".into(),
-                start: 2,
-                end: 3,
-                multi: false
-            }]
-        );
+        assert_eq!(template.variables, [Variable { path: "provider".into(), start: 2, end: 3, multi: false }]);
     }
 
     #[test]

@@ -122,40 +122,26 @@ impl Upload {
                 if line.iter().all(u8::is_ascii_whitespace) {
                     continue;
                 }
-                return self
-                    .frame
-                    .json(&self.codecs, &line)
-                    .map(Some)
-                    .map_err(|problem| self.at_line(problem));
+                return self.frame.json(&self.codecs, &line).map(Some).map_err(|problem| self.at_line(problem));
             },
         }
     }
 
     fn at_line(&self, mut problem: Problem) -> Problem {
         // Inside a line the codec counts from 1; the client wants the line of the upload.
-        let text = problem
-            .message
-            .strip_prefix("line 1, ")
-            .unwrap_or(&problem.message);
+        let text = problem.message.strip_prefix("line 1, ").unwrap_or(&problem.message);
         problem.message = format!("line {} of the upload: {text}", self.line);
         problem
     }
 
     async fn next_line(&mut self) -> Result<Option<BytesMut>, Problem> {
         loop {
-            if let Some(end) = self.buffer[self.searched..]
-                .iter()
-                .position(|byte| *byte == b'\n')
-            {
+            if let Some(end) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
                 let end = self.searched + end;
                 let line = self.buffer.split_to(end);
                 self.buffer.advance(1);
                 self.searched = 0;
-                return if line.len() > self.line_limit {
-                    Err(self.line_too_long())
-                } else {
-                    Ok(Some(line))
-                };
+                return if line.len() > self.line_limit { Err(self.line_too_long()) } else { Ok(Some(line)) };
             }
             self.searched = self.buffer.len();
             if self.buffer.len() > self.line_limit {
@@ -172,11 +158,7 @@ impl Upload {
 
     fn line_too_long(&self) -> Problem {
         let mut problem = Problem::too_large(self.line_limit);
-        problem.message = format!(
-            "line {} of the upload is longer than {} bytes",
-            self.line + 1,
-            self.line_limit
-        );
+        problem.message = format!("line {} of the upload is longer than {} bytes", self.line + 1, self.line_limit);
         problem
     }
 
@@ -187,13 +169,9 @@ impl Upload {
             && !self.packed.is_empty()
         {
             let bite = self.packed.len().min(BITE);
-            inflate
-                .write_all(&self.packed[..bite])
-                .and_then(|()| inflate.flush())
-                .map_err(|_| body::broken_gzip())?;
+            inflate.write_all(&self.packed[..bite]).and_then(|()| inflate.flush()).map_err(|_| body::broken_gzip())?;
             self.packed.advance(bite);
-            self.buffer
-                .extend_from_slice(&std::mem::take(inflate.get_mut()));
+            self.buffer.extend_from_slice(&std::mem::take(inflate.get_mut()));
             return Ok(());
         }
         match self.source.frame().await {
@@ -206,17 +184,13 @@ impl Upload {
                 }
             }
             Some(Err(_)) => {
-                return Err(Problem::new(
-                    tonic::Code::InvalidArgument,
-                    "the request body broke off",
-                ));
+                return Err(Problem::new(tonic::Code::InvalidArgument, "the request body broke off"));
             }
             None => {
                 self.ended = true;
                 if let Some(inflate) = &mut self.inflate {
                     inflate.try_finish().map_err(|_| body::broken_gzip())?;
-                    self.buffer
-                        .extend_from_slice(&std::mem::take(inflate.get_mut()));
+                    self.buffer.extend_from_slice(&std::mem::take(inflate.get_mut()));
                 }
             }
         }

@@ -12,11 +12,7 @@ use super::{
 };
 
 /// Appends `field` with the value that `text` spells; the error says what was expected.
-pub(crate) fn put_text(
-    out: &mut Vec<u8>,
-    field: &FieldDescriptor,
-    text: &str,
-) -> Result<(), String> {
+pub(crate) fn put_text(out: &mut Vec<u8>, field: &FieldDescriptor, text: &str) -> Result<(), String> {
     put_kind(out, field.number(), &field.kind(), text)
 }
 
@@ -58,50 +54,22 @@ fn put_kind(out: &mut Vec<u8>, number: u32, kind: &Kind, text: &str) -> Result<(
             wire::put(out, number, Raw::Fixed32(narrow.to_le_bytes()));
         }
         // A negative int32 is sign-extended to ten bytes on the wire.
-        Kind::Int32 => wire::put(
-            out,
-            number,
-            Raw::Varint(i64::from(integer::<i32>(text)?) as u64),
-        ),
+        Kind::Int32 => wire::put(out, number, Raw::Varint(i64::from(integer::<i32>(text)?) as u64)),
         Kind::Int64 => wire::put(out, number, Raw::Varint(integer::<i64>(text)? as u64)),
         Kind::Uint32 => wire::put(out, number, Raw::Varint(u64::from(integer::<u32>(text)?))),
         Kind::Uint64 => wire::put(out, number, Raw::Varint(integer::<u64>(text)?)),
         Kind::Sint32 => {
             let value = i64::from(integer::<i32>(text)?);
-            wire::put(
-                out,
-                number,
-                Raw::Varint(((value << 1) ^ (value >> 63)) as u64),
-            );
+            wire::put(out, number, Raw::Varint(((value << 1) ^ (value >> 63)) as u64));
         }
         Kind::Sint64 => {
             let value = integer::<i64>(text)?;
-            wire::put(
-                out,
-                number,
-                Raw::Varint(((value << 1) ^ (value >> 63)) as u64),
-            );
+            wire::put(out, number, Raw::Varint(((value << 1) ^ (value >> 63)) as u64));
         }
-        Kind::Fixed32 => wire::put(
-            out,
-            number,
-            Raw::Fixed32(integer::<u32>(text)?.to_le_bytes()),
-        ),
-        Kind::Fixed64 => wire::put(
-            out,
-            number,
-            Raw::Fixed64(integer::<u64>(text)?.to_le_bytes()),
-        ),
-        Kind::Sfixed32 => wire::put(
-            out,
-            number,
-            Raw::Fixed32(integer::<i32>(text)?.to_le_bytes()),
-        ),
-        Kind::Sfixed64 => wire::put(
-            out,
-            number,
-            Raw::Fixed64(integer::<i64>(text)?.to_le_bytes()),
-        ),
+        Kind::Fixed32 => wire::put(out, number, Raw::Fixed32(integer::<u32>(text)?.to_le_bytes())),
+        Kind::Fixed64 => wire::put(out, number, Raw::Fixed64(integer::<u64>(text)?.to_le_bytes())),
+        Kind::Sfixed32 => wire::put(out, number, Raw::Fixed32(integer::<i32>(text)?.to_le_bytes())),
+        Kind::Sfixed64 => wire::put(out, number, Raw::Fixed64(integer::<i64>(text)?.to_le_bytes())),
         Kind::Bool => match text {
             "true" => wire::put(out, number, Raw::Varint(1)),
             "false" => wire::put(out, number, Raw::Varint(0)),
@@ -109,11 +77,7 @@ fn put_kind(out: &mut Vec<u8>, number: u32, kind: &Kind, text: &str) -> Result<(
         },
         Kind::String => wire::put(out, number, Raw::Len(text.as_bytes())),
         Kind::Bytes => wire::put(out, number, Raw::Len(&base64_bytes(text)?)),
-        Kind::Enum(descriptor) => wire::put(
-            out,
-            number,
-            Raw::Varint(i64::from(enum_number(descriptor, text)?) as u64),
-        ),
+        Kind::Enum(descriptor) => wire::put(out, number, Raw::Varint(i64::from(enum_number(descriptor, text)?) as u64)),
         Kind::Message(message) => {
             let inner = message_wire(message, text)?;
             wire::put(out, number, Raw::Len(&inner));
@@ -124,9 +88,7 @@ fn put_kind(out: &mut Vec<u8>, number: u32, kind: &Kind, text: &str) -> Result<(
 
 fn message_wire(message: &MessageDescriptor, text: &str) -> Result<Vec<u8>, String> {
     if is_wrapper(message.full_name()) {
-        let value = message
-            .get_field(1)
-            .ok_or_else(|| "not a wrapper".to_owned())?;
+        let value = message.get_field(1).ok_or_else(|| "not a wrapper".to_owned())?;
         let mut inner = Vec::new();
         put_text(&mut inner, &value, text)?;
         return Ok(inner);
@@ -136,9 +98,7 @@ fn message_wire(message: &MessageDescriptor, text: &str) -> Result<Vec<u8>, Stri
     }
     let json = serde_json::Value::from(text).to_string();
     let short = message.name();
-    Reflected
-        .to_wire(message, json.as_bytes())
-        .map_err(|_| format!("{text:?} is not a {short}"))
+    Reflected.json_to_wire(message, json.as_bytes()).map_err(|_| format!("{text:?} is not a {short}"))
 }
 
 fn integer<T: std::str::FromStr>(text: &str) -> Result<T, String> {
@@ -157,18 +117,11 @@ fn double(text: &str) -> Result<f64, String> {
         _ => {}
     }
     let error = || format!("expected a number, not {text:?}");
-    if !text
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte))
-    {
+    if !text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte)) {
         return Err(error());
     }
     let value: f64 = text.parse().map_err(|_| error())?;
-    if value.is_finite() {
-        Ok(value)
-    } else {
-        Err(format!("{text} is out of range"))
-    }
+    if value.is_finite() { Ok(value) } else { Err(format!("{text} is out of range")) }
 }
 
 fn enum_number(descriptor: &EnumDescriptor, text: &str) -> Result<i32, String> {
@@ -179,14 +132,7 @@ fn enum_number(descriptor: &EnumDescriptor, text: &str) -> Result<i32, String> {
 }
 
 fn base64_bytes(text: &str) -> Result<Vec<u8>, String> {
-    let config =
-        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-    let alphabet = if text.contains(['-', '_']) {
-        &base64::alphabet::URL_SAFE
-    } else {
-        &base64::alphabet::STANDARD
-    };
-    GeneralPurpose::new(alphabet, config)
-        .decode(text)
-        .map_err(|_| "expected base64".to_owned())
+    let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let alphabet = if text.contains(['-', '_']) { &base64::alphabet::URL_SAFE } else { &base64::alphabet::STANDARD };
+    GeneralPurpose::new(alphabet, config).decode(text).map_err(|_| "expected base64".to_owned())
 }

@@ -152,9 +152,7 @@ pub fn find<'a>(message: &'a [u8], path: &[u32]) -> Option<Raw<'a>> {
 /// Finds a string field; absent, empty and not UTF-8 are all `None`.
 pub fn find_text<'a>(message: &'a [u8], path: &[u32]) -> Option<&'a str> {
     match find(message, path)? {
-        Raw::Len(bytes) => std::str::from_utf8(bytes)
-            .ok()
-            .filter(|text| !text.is_empty()),
+        Raw::Len(bytes) => std::str::from_utf8(bytes).ok().filter(|text| !text.is_empty()),
         Raw::Varint(_) | Raw::Fixed64(_) | Raw::Fixed32(_) => None,
     }
 }
@@ -200,22 +198,12 @@ mod tests {
         }
         assert_eq!(find_text(&message, &[7, 8, 1]), Some("a"));
         assert_eq!(find_text(&message, &[7, 8, 2]), Some("b"));
-        assert_eq!(
-            find_message(&message, 7).map(|merged| merged.len()),
-            Some(10)
-        );
+        assert_eq!(find_message(&message, 7).map(|merged| merged.len()), Some(10));
     }
 
     #[test]
     fn bytes_that_are_no_message_end_the_walk() {
-        for bad in [
-            &[0x0a][..],
-            &[0x0a, 0x05, 1],
-            &[0xff; 11],
-            &[0x0b, 0x0c],
-            &[0x00, 0x00],
-            &[0x09, 1],
-        ] {
+        for bad in [&[0x0a][..], &[0x0a, 0x05, 1], &[0xff; 11], &[0x0b, 0x0c], &[0x00, 0x00], &[0x09, 1]] {
             assert!(fields(bad).any(|field| field.is_err()), "{bad:?}");
         }
     }

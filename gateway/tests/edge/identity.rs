@@ -22,10 +22,7 @@ async fn without_a_token_a_call_is_the_gateways_for_nobody() {
     let rig = Rig::new().await;
     assert_eq!(get_with(&rig, &[]).await, 200);
     let identity = rig.last().identity;
-    assert_eq!(
-        (identity.caller.as_ref(), identity.principal),
-        ("gateway", Principal::Anonymous)
-    );
+    assert_eq!((identity.caller.as_ref(), identity.principal), ("gateway", Principal::Anonymous));
 }
 
 #[tokio::test]
@@ -47,35 +44,13 @@ async fn a_valid_token_makes_the_call_its_subjects() {
 async fn a_token_that_is_not_believed_is_401_and_no_call_is_made() {
     let rig = Rig::new().await;
     let good = rig.token("users/1", Role::Customer);
-    let foreign = rig.signed(
-        &SigningKey::from_seed(&[9; 32]),
-        "stoa",
-        "users/1",
-        Role::Operator,
-    );
-    let other_issuer = rig.signed(
-        &SigningKey::from_seed(&[1; 32]),
-        "elsewhere",
-        "users/1",
-        Role::Operator,
-    );
+    let foreign = rig.signed(&SigningKey::from_seed(&[9; 32]), "stoa", "users/1", Role::Operator);
+    let other_issuer = rig.signed(&SigningKey::from_seed(&[1; 32]), "elsewhere", "users/1", Role::Operator);
     let mut forged = good.clone();
     forged.replace_range(good.len() - 4.., "AAAA");
     let none = format!("eyJhbGciOiJub25lIn0.{}.", good.split('.').nth(1).unwrap());
-    for bad in [
-        foreign,
-        other_issuer,
-        forged,
-        none,
-        "x".repeat(10_000),
-        "abc".to_owned(),
-        String::new(),
-    ] {
-        assert_eq!(
-            get_with(&rig, &[("authorization", &format!("Bearer {bad}"))]).await,
-            401,
-            "{bad:.40}"
-        );
+    for bad in [foreign, other_issuer, forged, none, "x".repeat(10_000), "abc".to_owned(), String::new()] {
+        assert_eq!(get_with(&rig, &[("authorization", &format!("Bearer {bad}"))]).await, 401, "{bad:.40}");
     }
     for bad in [
         good.clone(),
@@ -83,41 +58,22 @@ async fn a_token_that_is_not_believed_is_401_and_no_call_is_made() {
         format!("Bearer {good}, Bearer {good}"),
         format!("Bearer {good} {good}"),
     ] {
-        assert_eq!(
-            get_with(&rig, &[("authorization", &bad)]).await,
-            401,
-            "{bad:.40}"
-        );
+        assert_eq!(get_with(&rig, &[("authorization", &bad)]).await, 401, "{bad:.40}");
     }
     let once = format!("Bearer {good}");
-    assert_eq!(
-        get_with(&rig, &[("authorization", &once), ("authorization", &once)]).await,
-        401,
-        "two tokens"
-    );
+    assert_eq!(get_with(&rig, &[("authorization", &once), ("authorization", &once)]).await, 401, "two tokens");
     assert_eq!(rig.calls(), 0);
 }
 
 #[tokio::test]
 async fn an_expired_token_is_401() {
     let rig = Rig::new().await;
-    let subject = auth::Subject {
-        id: "users/1".to_owned(),
-        role: Role::Customer,
-        session: String::new(),
-    };
-    let issuer = auth::Issuer::new(
-        SigningKey::from_seed(&[1; 32]),
-        "stoa",
-        "stoa",
-        std::time::Duration::from_secs(300),
-    );
+    let subject = auth::Subject { id: "users/1".to_owned(), role: Role::Customer, session: String::new() };
+    let issuer =
+        auth::Issuer::new(SigningKey::from_seed(&[1; 32]), "stoa", "stoa", std::time::Duration::from_secs(300));
     let past = rig.context.clock.now() - std::time::Duration::from_secs(3600);
     let token = issuer.issue(&subject, past).unwrap().token;
-    assert_eq!(
-        get_with(&rig, &[("authorization", &format!("Bearer {token}"))]).await,
-        401
-    );
+    assert_eq!(get_with(&rig, &[("authorization", &format!("Bearer {token}"))]).await, 401);
 }
 
 #[tokio::test]

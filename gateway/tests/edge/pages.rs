@@ -22,39 +22,20 @@ const PRICE_CART: &str = "/stoa.cart.v1.CartService/PriceCart";
 const RATES: &str = "/stoa.shipping.v1.ShippingService/QuoteRates";
 
 fn euros(units: i64) -> Money {
-    Money {
-        currency_code: "EUR".to_owned(),
-        units,
-        nanos: 0,
-    }
+    Money { currency_code: "EUR".to_owned(), units, nanos: 0 }
 }
 
 fn product(name: &str) -> Product {
     let variant = Variant {
         sku: "A-1".to_owned(),
-        prices: vec![
-            euros(3),
-            Money {
-                currency_code: "USD".to_owned(),
-                units: 4,
-                nanos: 0,
-            },
-        ],
+        prices: vec![euros(3), Money { currency_code: "USD".to_owned(), units: 4, nanos: 0 }],
         ..Default::default()
     };
-    Product {
-        name: name.to_owned(),
-        brand: "Acme".to_owned(),
-        variants: vec![variant],
-        ..Default::default()
-    }
+    Product { name: name.to_owned(), brand: "Acme".to_owned(), variants: vec![variant], ..Default::default() }
 }
 
 fn found() -> SearchProductsResponse {
-    let facets = vec![Facet {
-        field: "brand".to_owned(),
-        ..Default::default()
-    }];
+    let facets = vec![Facet { field: "brand".to_owned(), ..Default::default() }];
     SearchProductsResponse {
         products: vec![product("products/1"), product("products/2")],
         facets,
@@ -68,34 +49,19 @@ async fn the_home_page_is_live_then_stale_and_says_so() {
     let rig = Rig::new().await;
     rig.answer(SEARCH, &found());
     let page = rig.get("/v1/storefront/home").await.json();
-    assert_eq!(
-        page["featured"]["mark"]["status"], "PART_STATUS_LIVE",
-        "{page}"
-    );
-    assert_eq!(
-        page["featured"]["products"].as_array().map(Vec::len),
-        Some(2)
-    );
+    assert_eq!(page["featured"]["mark"]["status"], "PART_STATUS_LIVE", "{page}");
+    assert_eq!(page["featured"]["products"].as_array().map(Vec::len), Some(2));
     assert_eq!(page["navigation"]["facets"][0]["field"], "brand");
     rig.refuse(SEARCH, Status::internal("broken"));
     let page = rig.get("/v1/storefront/home").await.json();
     assert_eq!(
-        (
-            &page["featured"]["mark"]["status"],
-            &page["featured"]["mark"]["reason"]
-        ),
+        (&page["featured"]["mark"]["status"], &page["featured"]["mark"]["reason"]),
         (&json!("PART_STATUS_STALE"), &json!("INTERNAL"))
     );
-    assert_eq!(
-        page["featured"]["products"].as_array().map(Vec::len),
-        Some(2)
-    );
+    assert_eq!(page["featured"]["products"].as_array().map(Vec::len), Some(2));
     assert!(page["featured"]["mark"]["asOfTime"].is_string());
     let page = rig.get("/v1/storefront/home?currencyCode=USD").await.json();
-    assert_eq!(
-        page["featured"]["mark"]["status"], "PART_STATUS_MISSING",
-        "another question has no answer from before"
-    );
+    assert_eq!(page["featured"]["mark"]["status"], "PART_STATUS_MISSING", "another question has no answer from before");
 }
 
 #[tokio::test]
@@ -105,38 +71,20 @@ async fn a_product_page_has_stock_and_likes_and_prices_in_the_currency_asked_for
     rig.answer(SEARCH, &found());
     rig.answer(
         AVAILABILITY,
-        &BatchGetAvailabilityResponse {
-            availabilities: vec![Availability {
-                sku: "A-1".to_owned(),
-                available: 7,
-            }],
-        },
+        &BatchGetAvailabilityResponse { availabilities: vec![Availability { sku: "A-1".to_owned(), available: 7 }] },
     );
-    let page = rig
-        .get("/v1/storefront/products/1?currencyCode=USD")
-        .await
-        .json();
+    let page = rig.get("/v1/storefront/products/1?currencyCode=USD").await.json();
     assert_eq!(
         page["product"]["product"]["variants"][0]["price"],
         json!({"currencyCode": "USD", "units": "4"}),
         "{page}"
     );
-    assert_eq!(
-        page["availability"]["availabilities"],
-        json!([{"sku": "A-1", "available": "7"}])
-    );
-    assert_eq!(
-        page["related"]["products"].as_array().map(Vec::len),
-        Some(1),
-        "not the product itself"
-    );
+    assert_eq!(page["availability"]["availabilities"], json!([{"sku": "A-1", "available": "7"}]));
+    assert_eq!(page["related"]["products"].as_array().map(Vec::len), Some(1), "not the product itself");
     rig.refuse(AVAILABILITY, Status::internal("broken"));
     let page = rig.get("/v1/storefront/products/1").await.json();
     assert_eq!(
-        (
-            &page["product"]["mark"]["status"],
-            &page["availability"]["mark"]["status"]
-        ),
+        (&page["product"]["mark"]["status"], &page["availability"]["mark"]["status"]),
         (&json!("PART_STATUS_LIVE"), &json!("PART_STATUS_STALE"))
     );
 }
@@ -164,19 +112,9 @@ async fn a_checkout_page_belongs_to_its_caller_and_is_never_kept() {
     };
     rig.answer(
         GET_CART,
-        &Cart {
-            name: "carts/1".to_owned(),
-            currency_code: "EUR".to_owned(),
-            items: vec![item],
-            ..Default::default()
-        },
+        &Cart { name: "carts/1".to_owned(), currency_code: "EUR".to_owned(), items: vec![item], ..Default::default() },
     );
-    let line = QuoteLine {
-        sku: "A-1".to_owned(),
-        quantity: 2,
-        weight_grams: 250,
-        ..Default::default()
-    };
+    let line = QuoteLine { sku: "A-1".to_owned(), quantity: 2, weight_grams: 250, ..Default::default() };
     let quote = Quote {
         quote_token: "q".to_owned(),
         lines: vec![line],
@@ -189,48 +127,27 @@ async fn a_checkout_page_belongs_to_its_caller_and_is_never_kept() {
     rig.answer(
         RATES,
         &QuoteRatesResponse {
-            rates: vec![ShippingRate {
-                shipping_service: "standard".to_owned(),
-                ..Default::default()
-            }],
+            rates: vec![ShippingRate { shipping_service: "standard".to_owned(), ..Default::default() }],
         },
     );
     rig.answer(AVAILABILITY, &BatchGetAvailabilityResponse::default());
     let page = rig.send("GET", path, &headers, "").await.json();
     for part in ["cart", "quote", "rates", "availability"] {
-        assert_eq!(
-            page[part]["mark"]["status"], "PART_STATUS_LIVE",
-            "{part} {page}"
-        );
+        assert_eq!(page[part]["mark"]["status"], "PART_STATUS_LIVE", "{part} {page}");
     }
     let seen = rig.seen.lock().unwrap().clone();
-    assert!(seen.iter().all(|seen| {
-        seen.identity
-            .principal
-            .subject()
-            .is_some_and(|subject| subject.id == "guests/1")
-    }));
-    let rates = seen.iter().find(|seen| seen.path == RATES).unwrap();
-    assert_eq!(
-        QuoteRatesRequest::decode(rates.message.clone())
-            .unwrap()
-            .weight_grams,
-        500
+    assert!(
+        seen.iter().all(|seen| { seen.identity.principal.subject().is_some_and(|subject| subject.id == "guests/1") })
     );
+    let rates = seen.iter().find(|seen| seen.path == RATES).unwrap();
+    assert_eq!(QuoteRatesRequest::decode(rates.message.clone()).unwrap().weight_grams, 500);
 
     rig.refuse(PRICE_CART, Status::internal("broken"));
     let page = rig.send("GET", path, &headers, "").await.json();
     assert_eq!(
-        (
-            &page["cart"]["mark"]["status"],
-            &page["quote"]["mark"]["status"]
-        ),
+        (&page["cart"]["mark"]["status"], &page["quote"]["mark"]["status"]),
         (&json!("PART_STATUS_LIVE"), &json!("PART_STATUS_MISSING"))
     );
     rig.refuse(GET_CART, server::status::not_found("carts/1"));
-    assert_eq!(
-        rig.send("GET", path, &headers, "").await.status,
-        404,
-        "another's cart is no cart"
-    );
+    assert_eq!(rig.send("GET", path, &headers, "").await.status, 404, "another's cart is no cart");
 }

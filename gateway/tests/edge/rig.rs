@@ -51,10 +51,7 @@ impl Callee for Mute {
                 Err(status) => return status.into_http(),
             };
             let path = parts.uri.path().to_owned();
-            let message = body
-                .get(5..)
-                .map(Bytes::copy_from_slice)
-                .unwrap_or_default();
+            let message = body.get(5..).map(Bytes::copy_from_slice).unwrap_or_default();
             seen.lock().unwrap().push(Seen {
                 service: name,
                 path: path.clone(),
@@ -78,16 +75,11 @@ fn grpc_answer(message: &[u8]) -> Response<Body> {
     framed.put_u8(0);
     framed.put_u32(u32::try_from(message.len()).unwrap());
     framed.put_slice(message);
-    let trailers = HeaderMap::from_iter([(
-        http::HeaderName::from_static("grpc-status"),
-        http::HeaderValue::from_static("0"),
-    )]);
-    let mut response = Response::new(Body::new(
-        Full::new(framed.freeze()).with_trailers(async move { Some(Ok(trailers)) }),
-    ));
-    response
-        .headers_mut()
-        .insert("content-type", "application/grpc".parse().unwrap());
+    let trailers =
+        HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), http::HeaderValue::from_static("0"))]);
+    let mut response =
+        Response::new(Body::new(Full::new(framed.freeze()).with_trailers(async move { Some(Ok(trailers)) })));
+    response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
     response
 }
 
@@ -101,17 +93,8 @@ pub(crate) struct Rig {
 }
 
 /// The services that stand behind the gateway.
-const SERVICES: [&str; 9] = [
-    "identity",
-    "catalog",
-    "inventory",
-    "cart",
-    "ordering",
-    "orderview",
-    "payment",
-    "shipping",
-    "notification",
-];
+const SERVICES: [&str; 9] =
+    ["identity", "catalog", "inventory", "cart", "ordering", "orderview", "payment", "shipping", "notification"];
 
 impl Rig {
     pub(crate) async fn new() -> Self {
@@ -119,28 +102,15 @@ impl Rig {
         let seen = Arc::<Mutex<Vec<Seen>>>::default();
         let answers = Answers::default();
         for name in SERVICES {
-            context.clients.serve(
-                name,
-                Arc::new(Mute {
-                    name,
-                    seen: seen.clone(),
-                    answers: answers.clone(),
-                }),
-            );
+            context.clients.serve(name, Arc::new(Mute { name, seen: seen.clone(), answers: answers.clone() }));
         }
-        let _ = context.mount(storefront::build(
-            storefront::Deadlines::default(),
-            &context,
-        ));
+        let _ = context.mount(storefront::build(storefront::Deadlines::default(), &context));
         let key = SigningKey::from_seed(&[1; 32]);
         context.keyring().publish(vec![key.public().clone()]);
         let gateway = build(&context);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let limits = server::Limits {
-            drain: Duration::from_millis(50),
-            ..Default::default()
-        };
+        let limits = server::Limits { drain: Duration::from_millis(50), ..Default::default() };
         tokio::spawn(server::accept::run(
             listener,
             gateway,
@@ -148,28 +118,16 @@ impl Rig {
             server::Gauge::default(),
             context.shutdown.clone(),
         ));
-        Rig {
-            address,
-            context,
-            seen,
-            answers,
-            key,
-        }
+        Rig { address, context, seen, answers, key }
     }
 
     /// What the service of this path answers from now on.
     pub(crate) fn answer(&self, path: &str, message: &impl Message) {
-        self.answers
-            .lock()
-            .unwrap()
-            .insert(path.to_owned(), Ok(message.encode_to_vec()));
+        self.answers.lock().unwrap().insert(path.to_owned(), Ok(message.encode_to_vec()));
     }
 
     pub(crate) fn refuse(&self, path: &str, status: Status) {
-        self.answers
-            .lock()
-            .unwrap()
-            .insert(path.to_owned(), Err(status));
+        self.answers.lock().unwrap().insert(path.to_owned(), Err(status));
     }
 
     pub(crate) fn last(&self) -> Seen {
@@ -186,16 +144,9 @@ impl Rig {
     }
 
     pub(crate) fn signed(&self, key: &SigningKey, issuer: &str, id: &str, role: Role) -> String {
-        let subject = Subject {
-            id: id.to_owned(),
-            role,
-            session: format!("{id}/sessions/1"),
-        };
+        let subject = Subject { id: id.to_owned(), role, session: format!("{id}/sessions/1") };
         let issuer = auth::Issuer::new(key.clone(), issuer, "stoa", Duration::from_secs(300));
-        issuer
-            .issue(&subject, self.context.clock.now())
-            .unwrap()
-            .token
+        issuer.issue(&subject, self.context.clock.now()).unwrap().token
     }
 
     pub(crate) async fn send(
@@ -206,27 +157,15 @@ impl Rig {
         body: impl Into<Bytes>,
     ) -> Answer {
         let stream = TcpStream::connect(self.address).await.unwrap();
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "stoa.test");
+        let mut request = Request::builder().method(method).uri(path).header("host", "stoa.test");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = sender
-            .send_request(request.body(Full::new(body.into())).unwrap())
-            .await
-            .unwrap();
+        let response = sender.send_request(request.body(Full::new(body.into())).unwrap()).await.unwrap();
         let (parts, body) = response.into_parts();
-        Answer {
-            status: parts.status.as_u16(),
-            headers: parts.headers,
-            body: body.collect().await.unwrap().to_bytes(),
-        }
+        Answer { status: parts.status.as_u16(), headers: parts.headers, body: body.collect().await.unwrap().to_bytes() }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -234,11 +173,7 @@ impl Rig {
     }
 
     pub(crate) async fn channel(&self) -> tonic::transport::Channel {
-        tonic::transport::Endpoint::from_shared(format!("http://{}", self.address))
-            .unwrap()
-            .connect()
-            .await
-            .unwrap()
+        tonic::transport::Endpoint::from_shared(format!("http://{}", self.address)).unwrap().connect().await.unwrap()
     }
 }
 
@@ -249,11 +184,8 @@ impl Drop for Rig {
 }
 
 pub(crate) fn build(context: &Context) -> Gateway {
-    let config = Config {
-        descriptors: contracts::DESCRIPTOR_SET,
-        methods: contracts::METHODS,
-        json: contracts::json::TABLE,
-    };
+    let config =
+        Config { descriptors: contracts::DESCRIPTOR_SET, methods: contracts::METHODS, json: contracts::json::TABLE };
     gateway::build(config, context).unwrap()
 }
 
@@ -267,13 +199,10 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body)
-            .unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
     }
 
     pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map_or("", |value| value.to_str().unwrap())
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 }

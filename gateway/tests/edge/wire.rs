@@ -30,24 +30,12 @@ async fn ambiguous_framing_is_refused() {
             "two lengths",
             "POST /v1/sessions:guest HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}",
         ),
-        (
-            "a space before the colon",
-            "POST /v1/sessions:guest HTTP/1.1\r\nhost : x\r\n\r\n",
-        ),
-        (
-            "a signed length",
-            "POST /v1/sessions:guest HTTP/1.1\r\nhost: x\r\ncontent-length: +2\r\n\r\n{}",
-        ),
-        (
-            "an unknown coding",
-            "POST /v1/sessions:guest HTTP/1.1\r\nhost: x\r\ntransfer-encoding: xchunked\r\n\r\n",
-        ),
+        ("a space before the colon", "POST /v1/sessions:guest HTTP/1.1\r\nhost : x\r\n\r\n"),
+        ("a signed length", "POST /v1/sessions:guest HTTP/1.1\r\nhost: x\r\ncontent-length: +2\r\n\r\n{}"),
+        ("an unknown coding", "POST /v1/sessions:guest HTTP/1.1\r\nhost: x\r\ntransfer-encoding: xchunked\r\n\r\n"),
     ] {
         let answer = exchange(&rig, request.as_bytes()).await;
-        assert!(
-            answer.starts_with("HTTP/1.1 400") || answer.is_empty(),
-            "{name}: {answer}"
-        );
+        assert!(answer.starts_with("HTTP/1.1 400") || answer.is_empty(), "{name}: {answer}");
     }
     assert_eq!(rig.calls(), 0);
 }
@@ -57,17 +45,8 @@ async fn a_length_beside_chunks_never_smuggles_a_second_request() {
     let rig = Rig::new().await;
     let request = "POST /v1/sessions:guest HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 6\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /v1/products/1 HTTP/1.1\r\nhost: x\r\n\r\n";
     exchange(&rig, request.as_bytes()).await;
-    let paths: Vec<String> = rig
-        .seen
-        .lock()
-        .unwrap()
-        .iter()
-        .map(|seen| seen.path.clone())
-        .collect();
-    assert!(
-        !paths.iter().any(|path| path.ends_with("GetProduct")),
-        "{paths:?}"
-    );
+    let paths: Vec<String> = rig.seen.lock().unwrap().iter().map(|seen| seen.path.clone()).collect();
+    assert!(!paths.iter().any(|path| path.ends_with("GetProduct")), "{paths:?}");
 }
 
 #[tokio::test]
@@ -87,27 +66,16 @@ async fn long_targets_and_headers_are_refused() {
     let rig = Rig::new().await;
     let answer = exchange(
         &rig,
-        format!(
-            "GET /v1/products/{} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
-            "a".repeat(9000)
-        )
-        .as_bytes(),
+        format!("GET /v1/products/{} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "a".repeat(9000)).as_bytes(),
     )
     .await;
     assert!(answer.starts_with("HTTP/1.1 414"), "{answer}");
     let answer = exchange(
         &rig,
-        format!(
-            "GET /v1/products/1 HTTP/1.1\r\nhost: x\r\nx-a: {}\r\n\r\n",
-            "a".repeat(100_000)
-        )
-        .as_bytes(),
+        format!("GET /v1/products/1 HTTP/1.1\r\nhost: x\r\nx-a: {}\r\n\r\n", "a".repeat(100_000)).as_bytes(),
     )
     .await;
-    assert!(
-        answer.starts_with("HTTP/1.1 431") || answer.is_empty(),
-        "{answer}"
-    );
+    assert!(answer.starts_with("HTTP/1.1 431") || answer.is_empty(), "{answer}");
     assert_eq!(rig.calls(), 0);
 }
 
@@ -115,10 +83,6 @@ async fn long_targets_and_headers_are_refused() {
 async fn grpc_over_http_1_is_refused() {
     let rig = Rig::new().await;
     let request = "POST /stoa.catalog.v1.CatalogService/GetProduct HTTP/1.1\r\nhost: x\r\ncontent-type: application/grpc\r\ncontent-length: 5\r\nconnection: close\r\n\r\n\0\0\0\0\0";
-    assert!(
-        exchange(&rig, request.as_bytes())
-            .await
-            .starts_with("HTTP/1.1 505")
-    );
+    assert!(exchange(&rig, request.as_bytes()).await.starts_with("HTTP/1.1 505"));
     assert_eq!(rig.calls(), 0);
 }

@@ -23,12 +23,8 @@ async fn a_get_binds_its_path_and_answers_proto_json() {
 #[tokio::test]
 async fn int64_leaves_as_a_string_and_defaults_are_left_out() {
     let rig = Rig::new();
-    rig.fake
-        .answer([Piece::Message(json!({"copies": 5, "pages": 0}))]);
-    assert_eq!(
-        rig.get("/v1/shelves/1/books/2").await.text(),
-        r#"{"copies":"5"}"#
-    );
+    rig.fake.answer([Piece::Message(json!({"copies": 5, "pages": 0}))]);
+    assert_eq!(rig.get("/v1/shelves/1/books/2").await.text(), r#"{"copies":"5"}"#);
 }
 
 #[tokio::test]
@@ -41,22 +37,11 @@ async fn additional_bindings_reach_the_same_method() {
 #[tokio::test]
 async fn a_response_body_is_the_answers_field() {
     let rig = Rig::new();
-    rig.fake.answer([Piece::Message(
-        json!({"titles": ["a", "b"], "first": {"title": "a"}}),
-    )]);
-    assert_eq!(
-        rig.get("/v1/shelves/1/books:titles").await.json(),
-        json!(["a", "b"])
-    );
-    assert_eq!(
-        rig.get("/v1/shelves/1/books:first").await.json(),
-        json!({"title": "a"})
-    );
+    rig.fake.answer([Piece::Message(json!({"titles": ["a", "b"], "first": {"title": "a"}}))]);
+    assert_eq!(rig.get("/v1/shelves/1/books:titles").await.json(), json!(["a", "b"]));
+    assert_eq!(rig.get("/v1/shelves/1/books:first").await.json(), json!({"title": "a"}));
     rig.fake.answer([Piece::Message(json!({}))]);
-    assert_eq!(
-        rig.get("/v1/shelves/1/books:titles").await.json(),
-        json!([])
-    );
+    assert_eq!(rig.get("/v1/shelves/1/books:titles").await.json(), json!([]));
 }
 
 #[tokio::test]
@@ -64,56 +49,29 @@ async fn head_is_a_get_without_a_body() {
     let rig = Rig::new();
     rig.fake.answer([Piece::Message(json!({"title": "t"}))]);
     let answer = rig.with("HEAD", "/v1/shelves/1/books/2", &[], "").await;
-    assert_eq!(
-        (answer.status, answer.header("content-length")),
-        (200, "13")
-    );
+    assert_eq!((answer.status, answer.header("content-length")), (200, "13"));
     assert!(answer.body.is_empty());
 }
 
 #[tokio::test]
 async fn an_empty_answer_is_an_empty_object() {
     let rig = Rig::new();
-    assert_eq!(
-        rig.with("DELETE", "/v1/shelves/1/books/2", &[], "")
-            .await
-            .text(),
-        "{}"
-    );
+    assert_eq!(rig.with("DELETE", "/v1/shelves/1/books/2", &[], "").await.text(), "{}");
 }
 
 #[tokio::test]
 async fn a_large_answer_is_packed_when_the_client_asks() {
     let rig = Rig::new();
-    rig.fake
-        .answer([Piece::Message(json!({"title": "t".repeat(5000)}))]);
-    let answer = rig
-        .with(
-            "GET",
-            "/v1/shelves/1/books/2",
-            &[("accept-encoding", "gzip")],
-            "",
-        )
-        .await;
+    rig.fake.answer([Piece::Message(json!({"title": "t".repeat(5000)}))]);
+    let answer = rig.with("GET", "/v1/shelves/1/books/2", &[("accept-encoding", "gzip")], "").await;
     assert_eq!(answer.header("content-encoding"), "gzip");
     assert!(answer.body.len() < 500);
     let mut text = String::new();
-    std::io::Read::read_to_string(
-        &mut flate2::read::GzDecoder::new(answer.body.as_ref()),
-        &mut text,
-    )
-    .unwrap();
+    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(answer.body.as_ref()), &mut text).unwrap();
     assert!(text.starts_with("{\"title\":\"ttt"));
     rig.fake.answer([Piece::Message(json!({"title": "small"}))]);
     assert_eq!(
-        rig.with(
-            "GET",
-            "/v1/shelves/1/books/2",
-            &[("accept-encoding", "gzip")],
-            ""
-        )
-        .await
-        .header("content-encoding"),
+        rig.with("GET", "/v1/shelves/1/books/2", &[("accept-encoding", "gzip")], "").await.header("content-encoding"),
         ""
     );
 }
@@ -121,66 +79,24 @@ async fn a_large_answer_is_packed_when_the_client_asks() {
 #[tokio::test]
 async fn the_upstream_may_choose_a_success_status_and_show_headers() {
     let rig = Rig::new();
-    rig.fake
-        .head
-        .lock()
-        .unwrap()
-        .insert("stoa-http-status", "201".parse().unwrap());
-    rig.fake
-        .head
-        .lock()
-        .unwrap()
-        .insert("stoa-stale", "true".parse().unwrap());
-    rig.fake
-        .head
-        .lock()
-        .unwrap()
-        .insert("internal", "secret".parse().unwrap());
+    rig.fake.head.lock().unwrap().insert("stoa-http-status", "201".parse().unwrap());
+    rig.fake.head.lock().unwrap().insert("stoa-stale", "true".parse().unwrap());
+    rig.fake.head.lock().unwrap().insert("internal", "secret".parse().unwrap());
     let answer = rig.get("/v1/shelves/1/books/2").await;
     assert_eq!(
-        (
-            answer.status,
-            answer.header("stoa-stale"),
-            answer.header("internal"),
-            answer.header("stoa-http-status")
-        ),
+        (answer.status, answer.header("stoa-stale"), answer.header("internal"), answer.header("stoa-http-status")),
         (201, "true", "", "")
     );
-    rig.fake
-        .head
-        .lock()
-        .unwrap()
-        .insert("stoa-http-status", "503".parse().unwrap());
+    rig.fake.head.lock().unwrap().insert("stoa-http-status", "503".parse().unwrap());
     assert_eq!(rig.get("/v1/shelves/1/books/2").await.status, 200);
 }
 
 #[tokio::test]
 async fn an_etag_is_a_header_and_a_known_one_answers_304() {
     let rig = Rig::new();
-    rig.fake
-        .answer([Piece::Message(json!({"title": "t", "etag": "7"}))]);
-    assert_eq!(
-        rig.get("/v1/shelves/1/books/2").await.header("etag"),
-        "\"7\""
-    );
-    let answer = rig
-        .with(
-            "GET",
-            "/v1/shelves/1/books/2",
-            &[("if-none-match", "\"6\", W/\"7\"")],
-            "",
-        )
-        .await;
+    rig.fake.answer([Piece::Message(json!({"title": "t", "etag": "7"}))]);
+    assert_eq!(rig.get("/v1/shelves/1/books/2").await.header("etag"), "\"7\"");
+    let answer = rig.with("GET", "/v1/shelves/1/books/2", &[("if-none-match", "\"6\", W/\"7\"")], "").await;
     assert_eq!((answer.status, answer.body.len()), (304, 0));
-    assert_eq!(
-        rig.with(
-            "GET",
-            "/v1/shelves/1/books/2",
-            &[("if-none-match", "\"8\"")],
-            ""
-        )
-        .await
-        .status,
-        200
-    );
+    assert_eq!(rig.with("GET", "/v1/shelves/1/books/2", &[("if-none-match", "\"8\"")], "").await.status, 200);
 }

@@ -61,11 +61,7 @@ async fn query_values_of_another_type_are_named() {
         ("pageToken=%ff", "pageToken"),
     ] {
         let answer = rig.get(&format!("{BOOKS}?{bad}")).await;
-        assert_eq!(
-            (answer.status, answer.violations()),
-            (400, vec![field.to_owned()]),
-            "{bad} {answer:?}"
-        );
+        assert_eq!((answer.status, answer.violations()), (400, vec![field.to_owned()]), "{bad} {answer:?}");
     }
     assert_eq!(rig.fake.calls(), 0);
 }
@@ -87,20 +83,14 @@ async fn query_parameters_that_bind_nothing_are_refused() {
         ("=x", ""),
     ] {
         let answer = rig.get(&format!("{BOOKS}?{bad}")).await;
-        assert_eq!(
-            (answer.status, answer.violations()),
-            (400, vec![field.to_owned()]),
-            "{bad}"
-        );
+        assert_eq!((answer.status, answer.violations()), (400, vec![field.to_owned()]), "{bad}");
     }
 }
 
 #[tokio::test]
 async fn all_bad_parameters_are_told_at_once() {
     let rig = Rig::new();
-    let answer = rig
-        .get(&format!("{BOOKS}?pageSize=x&nothing=1&deep=2&tags=fine"))
-        .await;
+    let answer = rig.get(&format!("{BOOKS}?pageSize=x&nothing=1&deep=2&tags=fine")).await;
     assert_eq!(answer.violations(), ["deep", "nothing", "pageSize"]);
 }
 
@@ -114,96 +104,45 @@ async fn a_singular_field_given_twice_is_refused() {
         "since=2024-01-01T00:00:00Z&since=2024-01-01T00:00:00Z",
         "orderBy=a&rankBy=b",
     ] {
-        assert_eq!(
-            rig.get(&format!("{BOOKS}?{bad}")).await.status,
-            400,
-            "{bad}"
-        );
+        assert_eq!(rig.get(&format!("{BOOKS}?{bad}")).await.status, 400, "{bad}");
     }
-    assert_eq!(
-        query(&rig, "orderBy=a").await,
-        json!({"parent": "shelves/1", "orderBy": "a"})
-    );
+    assert_eq!(query(&rig, "orderBy=a").await, json!({"parent": "shelves/1", "orderBy": "a"}));
 }
 
 #[tokio::test]
 async fn a_query_never_overrides_the_path_or_the_body() {
     let rig = Rig::new();
+    assert_eq!(rig.get(&format!("{BOOKS}?parent=shelves/9")).await.violations(), ["parent"]);
     assert_eq!(
-        rig.get(&format!("{BOOKS}?parent=shelves/9"))
-            .await
-            .violations(),
-        ["parent"]
-    );
-    assert_eq!(
-        rig.json("POST", &format!("{BOOKS}?book.title=x"), r#"{"title":"y"}"#)
-            .await
-            .violations(),
+        rig.json("POST", &format!("{BOOKS}?book.title=x"), r#"{"title":"y"}"#).await.violations(),
         ["book.title"]
     );
-    assert_eq!(
-        rig.json("POST", &format!("{BOOK}:lend?days=3"), r#"{"reader":"y"}"#)
-            .await
-            .violations(),
-        ["days"]
-    );
-    assert_eq!(
-        rig.json("PATCH", &format!("{BOOK}?book.name=x"), "{}")
-            .await
-            .violations(),
-        ["book.name"]
-    );
+    assert_eq!(rig.json("POST", &format!("{BOOK}:lend?days=3"), r#"{"reader":"y"}"#).await.violations(), ["days"]);
+    assert_eq!(rig.json("PATCH", &format!("{BOOK}?book.name=x"), "{}").await.violations(), ["book.name"]);
     assert_eq!(rig.fake.calls(), 0);
 }
 
 #[tokio::test]
 async fn a_body_is_the_whole_request_or_one_field() {
     let rig = Rig::new();
-    let answer = rig
-        .json(
-            "POST",
-            &format!("{BOOK}:lend"),
-            r#"{"reader":"ann","days":3}"#,
-        )
-        .await;
-    assert_eq!(
-        bound(&rig, answer).await,
-        json!({"name": "shelves/1/books/2", "reader": "ann", "days": 3})
-    );
-    let answer = rig
-        .json(
-            "POST",
-            &format!("{BOOKS}?requestId=r"),
-            r#"{"title":"t","authors":[{"given_name":"g"}]}"#,
-        )
-        .await;
+    let answer = rig.json("POST", &format!("{BOOK}:lend"), r#"{"reader":"ann","days":3}"#).await;
+    assert_eq!(bound(&rig, answer).await, json!({"name": "shelves/1/books/2", "reader": "ann", "days": 3}));
+    let answer =
+        rig.json("POST", &format!("{BOOKS}?requestId=r"), r#"{"title":"t","authors":[{"given_name":"g"}]}"#).await;
     assert_eq!(
         bound(&rig, answer).await,
         json!({"parent": "shelves/1", "book": {"title": "t", "authors": [{"givenName": "g"}]}, "requestId": "r"})
     );
-    let answer = rig
-        .json("PUT", &format!("{BOOK}/tags"), r#"["a","b"]"#)
-        .await;
-    assert_eq!(
-        bound(&rig, answer).await,
-        json!({"name": "shelves/1/books/2", "tags": ["a", "b"]})
-    );
-    assert_eq!(
-        rig.json("PUT", &format!("{BOOK}/tags"), r#""a""#)
-            .await
-            .status,
-        400
-    );
+    let answer = rig.json("PUT", &format!("{BOOK}/tags"), r#"["a","b"]"#).await;
+    assert_eq!(bound(&rig, answer).await, json!({"name": "shelves/1/books/2", "tags": ["a", "b"]}));
+    assert_eq!(rig.json("PUT", &format!("{BOOK}/tags"), r#""a""#).await.status, 400);
 }
 
 #[tokio::test]
 async fn an_absent_body_is_an_empty_message() {
     let rig = Rig::new();
     let answer = rig.with("POST", &format!("{BOOK}:lend"), &[], "").await;
-    assert_eq!(
-        bound(&rig, answer).await,
-        json!({"name": "shelves/1/books/2"})
-    );
+    assert_eq!(bound(&rig, answer).await, json!({"name": "shelves/1/books/2"}));
 }
 
 #[tokio::test]
@@ -217,97 +156,38 @@ async fn a_body_where_none_belongs_is_refused() {
 #[tokio::test]
 async fn a_body_may_repeat_the_path_and_never_contradict_it() {
     let rig = Rig::new();
+    assert_eq!(rig.json("POST", &format!("{BOOK}:lend"), r#"{"name":"shelves/1/books/2"}"#).await.status, 200);
     assert_eq!(
-        rig.json(
-            "POST",
-            &format!("{BOOK}:lend"),
-            r#"{"name":"shelves/1/books/2"}"#
-        )
-        .await
-        .status,
-        200
-    );
-    assert_eq!(
-        rig.json(
-            "POST",
-            &format!("{BOOK}:lend"),
-            r#"{"name":"shelves/1/books/3"}"#
-        )
-        .await
-        .violations(),
+        rig.json("POST", &format!("{BOOK}:lend"), r#"{"name":"shelves/1/books/3"}"#).await.violations(),
         ["name"]
     );
-    assert_eq!(
-        rig.json("PATCH", BOOK, r#"{"name":"shelves/1/books/3"}"#)
-            .await
-            .violations(),
-        ["book.name"]
-    );
+    assert_eq!(rig.json("PATCH", BOOK, r#"{"name":"shelves/1/books/3"}"#).await.violations(), ["book.name"]);
 }
 
 #[tokio::test]
 async fn an_idempotency_key_fills_an_empty_request_id() {
     let rig = Rig::new();
     let path = format!("{BOOK}:lend");
-    let key = [
-        ("content-type", "application/json"),
-        ("idempotency-key", "\"k1\""),
-    ];
+    let key = [("content-type", "application/json"), ("idempotency-key", "\"k1\"")];
     let answer = rig.with("POST", &path, &key, r#"{"days":1}"#).await;
     assert_eq!(bound(&rig, answer).await["requestId"], "k1");
     let answer = rig.with("POST", &path, &key, r#"{"requestId":"k1"}"#).await;
     assert_eq!(bound(&rig, answer).await["requestId"], "k1");
-    assert_eq!(
-        rig.with("POST", &path, &key, r#"{"requestId":"k2"}"#)
-            .await
-            .violations(),
-        ["request_id"]
-    );
+    assert_eq!(rig.with("POST", &path, &key, r#"{"requestId":"k2"}"#).await.violations(), ["request_id"]);
     let twice = [("idempotency-key", "a"), ("idempotency-key", "b")];
-    assert_eq!(
-        rig.with("POST", &path, &twice, "").await.violations(),
-        ["request_id"]
-    );
-    assert_eq!(
-        rig.with("GET", BOOK, &key[1..], "").await.status,
-        200,
-        "a method without request_id takes no notice"
-    );
+    assert_eq!(rig.with("POST", &path, &twice, "").await.violations(), ["request_id"]);
+    assert_eq!(rig.with("GET", BOOK, &key[1..], "").await.status, 200, "a method without request_id takes no notice");
 }
 
 #[tokio::test]
 async fn if_match_fills_an_empty_etag() {
     let rig = Rig::new();
-    let answer = rig
-        .with(
-            "POST",
-            &format!("{BOOK}:lend"),
-            &[("if-match", "\"7\"")],
-            "",
-        )
-        .await;
+    let answer = rig.with("POST", &format!("{BOOK}:lend"), &[("if-match", "\"7\"")], "").await;
     assert_eq!(bound(&rig, answer).await["etag"], "7");
-    let answer = rig
-        .with(
-            "PATCH",
-            BOOK,
-            &[("if-match", "W/\"7\"")],
-            r#"{"title":"t"}"#,
-        )
-        .await;
-    assert_eq!(
-        bound(&rig, answer).await["book"],
-        json!({"name": "shelves/1/books/2", "title": "t", "etag": "7"})
-    );
-    assert_eq!(
-        rig.with("PATCH", BOOK, &[("if-match", "\"7\"")], r#"{"etag":"8"}"#)
-            .await
-            .violations(),
-        ["etag"]
-    );
-    let answer = rig
-        .with("PATCH", BOOK, &[("if-match", "*")], r#"{"title":"t"}"#)
-        .await;
+    let answer = rig.with("PATCH", BOOK, &[("if-match", "W/\"7\"")], r#"{"title":"t"}"#).await;
+    assert_eq!(bound(&rig, answer).await["book"], json!({"name": "shelves/1/books/2", "title": "t", "etag": "7"}));
+    assert_eq!(rig.with("PATCH", BOOK, &[("if-match", "\"7\"")], r#"{"etag":"8"}"#).await.violations(), ["etag"]);
+    let answer = rig.with("PATCH", BOOK, &[("if-match", "*")], r#"{"title":"t"}"#).await;
     assert_eq!(bound(&rig, answer).await["book"].get("etag"), None);
 }
 
@@ -321,14 +201,8 @@ async fn a_patch_fills_its_mask_from_the_keys_present() {
             "authors,editor.familyName,editor.givenName,labels",
         ),
         (r#"{"editor":{}}"#, "editor"),
-        (
-            r#"{"sequel":{"sequel":{"title":"t"}},"printTime":"2024-01-01T00:00:00Z"}"#,
-            "printTime,sequel.sequel.title",
-        ),
-        (
-            r#"{"name":"shelves/1/books/2","etag":"3","createTime":"2024-01-01T00:00:00Z","title":"t"}"#,
-            "title",
-        ),
+        (r#"{"sequel":{"sequel":{"title":"t"}},"printTime":"2024-01-01T00:00:00Z"}"#, "printTime,sequel.sequel.title"),
+        (r#"{"name":"shelves/1/books/2","etag":"3","createTime":"2024-01-01T00:00:00Z","title":"t"}"#, "title"),
     ] {
         let answer = rig.json("PATCH", BOOK, body).await;
         let message = bound(&rig, answer).await;
@@ -341,12 +215,6 @@ async fn a_patch_fills_its_mask_from_the_keys_present() {
 #[tokio::test]
 async fn a_mask_that_is_given_stays() {
     let rig = Rig::new();
-    let answer = rig
-        .json(
-            "PATCH",
-            &format!("{BOOK}?updateMask=title"),
-            r#"{"title":"t","copies":"3"}"#,
-        )
-        .await;
+    let answer = rig.json("PATCH", &format!("{BOOK}?updateMask=title"), r#"{"title":"t","copies":"3"}"#).await;
     assert_eq!(bound(&rig, answer).await["updateMask"], "title");
 }

@@ -31,17 +31,9 @@ pub(crate) fn pool() -> DescriptorPool {
 /// Compiles one file of another folder with what it imports.
 pub(crate) fn pool_of(folder: &Path, file: &str) -> DescriptorPool {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut compiler = protox::Compiler::new([
-        here.join(folder),
-        here.join("tests/proto"),
-        here.join("../proto"),
-    ])
-    .unwrap();
-    let set = compiler
-        .include_imports(true)
-        .open_file(file)
-        .unwrap()
-        .encode_file_descriptor_set();
+    let mut compiler =
+        protox::Compiler::new([here.join(folder), here.join("tests/proto"), here.join("../proto")]).unwrap();
+    let set = compiler.include_imports(true).open_file(file).unwrap().encode_file_descriptor_set();
     DescriptorPool::decode(set.as_slice()).unwrap()
 }
 
@@ -104,9 +96,7 @@ impl Upstream for Fake {
             let mut rest = bytes.as_ref();
             while rest.len() >= 5 {
                 let length = u32::from_be_bytes(rest[1..5].try_into().unwrap()) as usize;
-                let message =
-                    DynamicMessage::decode(call.method.input.clone(), &rest[5..5 + length])
-                        .unwrap();
+                let message = DynamicMessage::decode(call.method.input.clone(), &rest[5..5 + length]).unwrap();
                 messages.push(serde_json::to_value(&message).unwrap());
                 rest = &rest[5 + length..];
             }
@@ -121,20 +111,14 @@ impl Upstream for Fake {
             }
             let output = call.method.output.clone();
             let mut frames: Vec<Piece> = pieces;
-            if !frames
-                .iter()
-                .any(|piece| matches!(piece, Piece::Error(_) | Piece::Hang))
-            {
+            if !frames.iter().any(|piece| matches!(piece, Piece::Error(_) | Piece::Hang)) {
                 frames.push(Piece::Error(Status::ok("")));
             }
-            let frames = futures_util::stream::unfold(
-                (frames.into_iter(), output),
-                |(mut pieces, output)| async move {
+            let frames =
+                futures_util::stream::unfold((frames.into_iter(), output), |(mut pieces, output)| async move {
                     let frame = match pieces.next()? {
                         Piece::Message(json) => http_body::Frame::data(frame(
-                            &DynamicMessage::deserialize(output.clone(), json)
-                                .unwrap()
-                                .encode_to_vec(),
+                            &DynamicMessage::deserialize(output.clone(), json).unwrap().encode_to_vec(),
                         )),
                         Piece::Error(status) => {
                             let mut trailers = HeaderMap::new();
@@ -144,13 +128,10 @@ impl Upstream for Fake {
                         Piece::Hang => std::future::pending().await,
                     };
                     Some((Ok::<_, Status>(frame), (pieces, output)))
-                },
-            );
+                });
             let mut response = Response::new(Body::new(StreamBody::new(frames)));
             *response.headers_mut() = fake.head.lock().unwrap().clone();
-            response
-                .headers_mut()
-                .insert("content-type", "application/grpc".parse().unwrap());
+            response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
             Ok(response)
         })
     }
@@ -172,8 +153,7 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body)
-            .unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
     }
 
     pub(crate) fn text(&self) -> &str {
@@ -181,18 +161,14 @@ impl Answer {
     }
 
     pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map_or("", |value| value.to_str().unwrap())
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
     /// The fields a 400 names, sorted.
     pub(crate) fn violations(&self) -> Vec<String> {
         let body = self.json();
         let details = body["details"].as_array().cloned().unwrap_or_default();
-        let bad = details
-            .iter()
-            .find(|detail| detail["@type"] == "type.googleapis.com/google.rpc.BadRequest");
+        let bad = details.iter().find(|detail| detail["@type"] == "type.googleapis.com/google.rpc.BadRequest");
         let mut fields: Vec<String> = bad
             .and_then(|bad| bad["fieldViolations"].as_array())
             .into_iter()
@@ -207,10 +183,7 @@ impl Answer {
 pub(crate) fn load(pool: DescriptorPool, fake: Fake) -> Result<Transcoder, LoadError> {
     Transcoder::new(Config {
         pool,
-        limits: Box::new(|_| Limits {
-            deadline: Duration::from_secs(5),
-            max_request_bytes: MAX_REQUEST,
-        }),
+        limits: Box::new(|_| Limits { deadline: Duration::from_secs(5), max_request_bytes: MAX_REQUEST }),
         codec: Arc::new(Reflected),
         upstream: Arc::new(fake),
         forward: vec!["x-request-id".parse().unwrap()],
@@ -223,10 +196,7 @@ impl Rig {
     pub(crate) fn new() -> Self {
         let fake = Fake::default();
         fake.answer([Piece::Message(serde_json::json!({}))]);
-        Rig {
-            transcoder: load(pool(), fake.clone()).unwrap(),
-            fake,
-        }
+        Rig { transcoder: load(pool(), fake.clone()).unwrap(), fake }
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
@@ -238,22 +208,16 @@ impl Rig {
         Answer {
             status: parts.status.as_u16(),
             headers: parts.headers,
-            body: body
-                .collect()
-                .await
-                .map(|body| body.to_bytes())
-                .unwrap_or_default(),
+            body: body.collect().await.map(|body| body.to_bytes()).unwrap_or_default(),
         }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
-        self.send(Request::get(path).body(Body::empty()).unwrap())
-            .await
+        self.send(Request::get(path).body(Body::empty()).unwrap()).await
     }
 
     pub(crate) async fn json(&self, method: &str, path: &str, body: impl Into<Bytes>) -> Answer {
-        self.with(method, path, &[("content-type", "application/json")], body)
-            .await
+        self.with(method, path, &[("content-type", "application/json")], body).await
     }
 
     pub(crate) async fn with(
@@ -267,11 +231,6 @@ impl Rig {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        self.send(
-            request
-                .body(Body::new(http_body_util::Full::new(body.into())))
-                .unwrap(),
-        )
-        .await
+        self.send(request.body(Body::new(http_body_util::Full::new(body.into()))).unwrap()).await
     }
 }

@@ -7,26 +7,13 @@ use crate::library::{Fake, Rig, load, pool_of};
 #[tokio::test]
 async fn unknown_paths_and_wrong_methods_are_told_apart() {
     let rig = Rig::new();
-    for path in [
-        "/v1/shelves/1/books/",
-        "/v1//books",
-        "/",
-        "/v2",
-        "/v1/shelves/1/BOOKS/2",
-        "/v1/shelves/1/books;x/2/y",
-    ] {
+    for path in ["/v1/shelves/1/books/", "/v1//books", "/", "/v2", "/v1/shelves/1/BOOKS/2", "/v1/shelves/1/books;x/2/y"]
+    {
         let answer = rig.get(path).await;
-        assert_eq!(
-            (answer.status, answer.json()["code"].clone()),
-            (404, json!(5)),
-            "{path}"
-        );
+        assert_eq!((answer.status, answer.json()["code"].clone()), (404, json!(5)), "{path}");
     }
     let answer = rig.json("PUT", "/v1/shelves/1/books/2", "{}").await;
-    assert_eq!(
-        (answer.status, answer.header("allow")),
-        (405, "DELETE, GET, HEAD, PATCH")
-    );
+    assert_eq!((answer.status, answer.header("allow")), (405, "DELETE, GET, HEAD, PATCH"));
     let answer = rig.get("/v1/shelves/1/books/2:lend").await;
     assert_eq!((answer.status, answer.header("allow")), (405, "POST"));
     assert_eq!(rig.fake.calls(), 0);
@@ -36,38 +23,20 @@ async fn unknown_paths_and_wrong_methods_are_told_apart() {
 async fn a_colon_in_an_id_is_no_verb() {
     let rig = Rig::new();
     assert_eq!(rig.get("/v1/shelves/1/books/isbn:978").await.status, 200);
-    assert_eq!(
-        rig.fake.last().messages,
-        [json!({"name": "shelves/1/books/isbn:978"})]
-    );
-    assert_eq!(
-        rig.json("POST", "/v1/shelves/1/books/isbn:978:lend", "{}")
-            .await
-            .status,
-        200
-    );
-    assert_eq!(
-        rig.fake.last().messages,
-        [json!({"name": "shelves/1/books/isbn:978"})]
-    );
+    assert_eq!(rig.fake.last().messages, [json!({"name": "shelves/1/books/isbn:978"})]);
+    assert_eq!(rig.json("POST", "/v1/shelves/1/books/isbn:978:lend", "{}").await.status, 200);
+    assert_eq!(rig.fake.last().messages, [json!({"name": "shelves/1/books/isbn:978"})]);
 }
 
 #[tokio::test]
 async fn paths_are_split_before_they_are_decoded() {
     let rig = Rig::new();
     rig.get("/v1/shelves/a%2Fb/books/c%20d%C3%A9").await;
-    assert_eq!(
-        rig.fake.last().messages,
-        [json!({"name": "shelves/a%2Fb/books/c dé"})]
-    );
+    assert_eq!(rig.fake.last().messages, [json!({"name": "shelves/a%2Fb/books/c dé"})]);
     rig.get("/v1/files/a/b%2fc").await;
     assert_eq!(rig.fake.last().messages, [json!({"path": "files/a/b%2fc"})]);
     assert_eq!(rig.get("/v1/shelves%2F1%2Fbooks%2F2").await.status, 404);
-    for path in [
-        "/v1/shelves/%zz/books/2",
-        "/v1/shelves/%ff/books/2",
-        "/v1/shelves/%/books/2",
-    ] {
+    for path in ["/v1/shelves/%zz/books/2", "/v1/shelves/%ff/books/2", "/v1/shelves/%/books/2"] {
         assert_eq!(rig.get(path).await.status, 400, "{path}");
     }
 }
@@ -76,10 +45,7 @@ async fn paths_are_split_before_they_are_decoded() {
 async fn dots_and_case_never_reach_another_route() {
     let rig = Rig::new();
     rig.get("/v1/shelves/../books/%2e%2e").await;
-    assert_eq!(
-        rig.fake.last().messages,
-        [json!({"name": "shelves/../books/.."})]
-    );
+    assert_eq!(rig.fake.last().messages, [json!({"name": "shelves/../books/.."})]);
     assert_eq!(rig.get("/v1/pages/../shelves/1/books/2").await.status, 404);
 }
 
@@ -90,20 +56,14 @@ async fn path_integers_are_base_ten() {
     assert_eq!(rig.fake.last().messages, [json!({"number": 10})]);
     for bad in ["0x10", "1e1", "1.0", "2147483648", "abc", "+1"] {
         let answer = rig.get(&format!("/v1/pages/{bad}")).await;
-        assert_eq!(
-            (answer.status, answer.violations()),
-            (400, vec!["number".to_owned()]),
-            "{bad}"
-        );
+        assert_eq!((answer.status, answer.violations()), (400, vec!["number".to_owned()]), "{bad}");
     }
 }
 
 #[tokio::test]
 async fn a_long_url_is_refused() {
     let rig = Rig::new();
-    let answer = rig
-        .get(&format!("/v1/shelves/{}/books/2", "a".repeat(9000)))
-        .await;
+    let answer = rig.get(&format!("/v1/shelves/{}/books/2", "a".repeat(9000))).await;
     assert_eq!(answer.status, 414);
 }
 
@@ -119,28 +79,16 @@ fn two_methods_on_one_route_do_not_load() {
 fn bindings_that_fit_no_field_do_not_load() {
     for (rule, reason) in [
         (r#"get: "/x/{nothing}""#, "has no field `nothing`"),
-        (
-            r#"get: "/x/{name.inner}""#,
-            "goes into a field that is no message",
-        ),
+        (r#"get: "/x/{name.inner}""#, "goes into a field that is no message"),
         (r#"get: "/x/{editor}""#, "is a message"),
         (r#"get: "/x/{tags}""#, "is repeated"),
-        (
-            r#"post: "/x" body: "nothing""#,
-            "body `nothing` is no field",
-        ),
+        (r#"post: "/x" body: "nothing""#, "body `nothing` is no field"),
         (r#"get: "/x" body: "*""#, "a GET has no body"),
-        (
-            r#"get: "/x" response_body: "nothing""#,
-            "response_body `nothing` is no field",
-        ),
+        (r#"get: "/x" response_body: "nothing""#, "response_body `nothing` is no field"),
         (r#"get: "/x/{a""#, "path template"),
     ] {
         let error = load_rule(rule);
-        assert!(
-            error.starts_with("/again.Again/Get: ") && error.contains(reason),
-            "{rule}: {error}"
-        );
+        assert!(error.starts_with("/again.Again/Get: ") && error.contains(reason), "{rule}: {error}");
     }
 }
 
@@ -153,8 +101,5 @@ fn load_rule(rule: &str) -> String {
     );
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("again.proto"), source).unwrap();
-    load(pool_of(folder.path(), "again.proto"), Fake::default())
-        .map(|_| ())
-        .unwrap_err()
-        .to_string()
+    load(pool_of(folder.path(), "again.proto"), Fake::default()).map(|_| ()).unwrap_err().to_string()
 }

@@ -12,10 +12,7 @@ const IMPORT: &str = "/v1/shelves/1/books:import";
 const LINES: (&str, &str) = ("content-type", "application/x-ndjson");
 
 fn two_books() -> [Piece; 2] {
-    [
-        Piece::Message(json!({"title": "a"})),
-        Piece::Message(json!({"title": "b"})),
-    ]
+    [Piece::Message(json!({"title": "a"})), Piece::Message(json!({"title": "b"}))]
 }
 
 #[tokio::test]
@@ -23,10 +20,7 @@ async fn a_stream_is_lines_unless_the_client_says_otherwise() {
     let rig = Rig::new();
     rig.fake.answer(two_books());
     let answer = rig.get(WATCH).await;
-    assert_eq!(
-        (answer.status, answer.header("content-type")),
-        (200, "application/x-ndjson")
-    );
+    assert_eq!((answer.status, answer.header("content-type")), (200, "application/x-ndjson"));
     assert_eq!(answer.text(), "{\"title\":\"a\"}\n{\"title\":\"b\"}\n");
 }
 
@@ -34,29 +28,17 @@ async fn a_stream_is_lines_unless_the_client_says_otherwise() {
 async fn a_stream_is_events_or_an_array_when_asked() {
     let rig = Rig::new();
     rig.fake.answer(two_books());
-    let answer = rig
-        .with("GET", WATCH, &[("accept", "text/event-stream")], "")
-        .await;
+    let answer = rig.with("GET", WATCH, &[("accept", "text/event-stream")], "").await;
     assert_eq!(
         (answer.header("content-type"), answer.text()),
-        (
-            "text/event-stream",
-            "data: {\"title\":\"a\"}\n\ndata: {\"title\":\"b\"}\n\n"
-        )
+        ("text/event-stream", "data: {\"title\":\"a\"}\n\ndata: {\"title\":\"b\"}\n\n")
     );
-    let answer = rig
-        .with("GET", WATCH, &[("accept", "application/json")], "")
-        .await;
+    let answer = rig.with("GET", WATCH, &[("accept", "application/json")], "").await;
     assert_eq!(
         (answer.header("content-type"), answer.json()),
         ("application/json", json!([{"title": "a"}, {"title": "b"}]))
     );
-    assert_eq!(
-        rig.with("GET", WATCH, &[("accept", "image/png")], "")
-            .await
-            .status,
-        406
-    );
+    assert_eq!(rig.with("GET", WATCH, &[("accept", "image/png")], "").await.status, 406);
 }
 
 #[tokio::test]
@@ -64,31 +46,17 @@ async fn an_empty_stream_is_empty_in_every_format() {
     let rig = Rig::new();
     rig.fake.answer([]);
     assert_eq!(rig.get(WATCH).await.text(), "");
-    assert_eq!(
-        rig.with("GET", WATCH, &[("accept", "application/json")], "")
-            .await
-            .json(),
-        json!([])
-    );
+    assert_eq!(rig.with("GET", WATCH, &[("accept", "application/json")], "").await.json(), json!([]));
 }
 
 #[tokio::test]
 async fn an_error_before_the_first_message_keeps_its_status() {
     let rig = Rig::new();
-    for accept in [
-        "application/x-ndjson",
-        "text/event-stream",
-        "application/json",
-    ] {
-        rig.fake
-            .answer([Piece::Error(Status::not_found("no shelf"))]);
+    for accept in ["application/x-ndjson", "text/event-stream", "application/json"] {
+        rig.fake.answer([Piece::Error(Status::not_found("no shelf"))]);
         let answer = rig.with("GET", WATCH, &[("accept", accept)], "").await;
         assert_eq!(
-            (
-                answer.status,
-                answer.header("content-type"),
-                answer.json()["message"].clone()
-            ),
+            (answer.status, answer.header("content-type"), answer.json()["message"].clone()),
             (404, "application/json", json!("no shelf")),
             "{accept}"
         );
@@ -98,38 +66,22 @@ async fn an_error_before_the_first_message_keeps_its_status() {
 #[tokio::test]
 async fn an_error_behind_a_message_is_a_visible_last_frame_in_every_format() {
     let rig = Rig::new();
-    rig.fake.answer([
-        Piece::Message(json!({"title": "a"})),
-        Piece::Error(Status::unavailable("lost")),
-    ]);
+    rig.fake.answer([Piece::Message(json!({"title": "a"})), Piece::Error(Status::unavailable("lost"))]);
     let error = r#"{"error":{"code":14,"message":"lost","details":[]}}"#;
-    assert_eq!(
-        rig.get(WATCH).await.text(),
-        format!("{{\"title\":\"a\"}}\n{error}\n")
-    );
-    let answer = rig
-        .with("GET", WATCH, &[("accept", "text/event-stream")], "")
-        .await;
-    assert_eq!(
-        answer.text(),
-        format!("data: {{\"title\":\"a\"}}\n\nevent: error\ndata: {error}\n\n")
-    );
-    let answer = rig
-        .with("GET", WATCH, &[("accept", "application/json")], "")
-        .await;
+    assert_eq!(rig.get(WATCH).await.text(), format!("{{\"title\":\"a\"}}\n{error}\n"));
+    let answer = rig.with("GET", WATCH, &[("accept", "text/event-stream")], "").await;
+    assert_eq!(answer.text(), format!("data: {{\"title\":\"a\"}}\n\nevent: error\ndata: {error}\n\n"));
+    let answer = rig.with("GET", WATCH, &[("accept", "application/json")], "").await;
     assert_eq!(answer.text(), format!("[{{\"title\":\"a\"}},{error}]"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_ends_by_its_deadline_and_says_so() {
     let rig = Rig::new();
-    rig.fake
-        .answer([Piece::Message(json!({"title": "a"})), Piece::Hang]);
+    rig.fake.answer([Piece::Message(json!({"title": "a"})), Piece::Hang]);
     let answer = rig.get(WATCH).await;
     assert!(
-        answer.text().ends_with(
-            "{\"error\":{\"code\":4,\"message\":\"the stream took too long\",\"details\":[]}}\n"
-        ),
+        answer.text().ends_with("{\"error\":{\"code\":4,\"message\":\"the stream took too long\",\"details\":[]}}\n"),
         "{}",
         answer.text()
     );
@@ -142,30 +94,17 @@ async fn raw_bytes_stream_and_break_off_on_an_error() {
     let chunk = |data: &str| Piece::Message(json!({"contentType": "text/plain", "data": data}));
     rig.fake.answer([chunk("YWI="), chunk("Y2Q=")]);
     let answer = rig.get(path).await;
-    assert_eq!(
-        (answer.header("content-type"), answer.text()),
-        ("text/plain", "abcd")
-    );
-    rig.fake
-        .answer([chunk("YWI="), Piece::Error(Status::internal("lost"))]);
-    assert!(
-        rig.get(path).await.body.is_empty(),
-        "the body ended with an error"
-    );
+    assert_eq!((answer.header("content-type"), answer.text()), ("text/plain", "abcd"));
+    rig.fake.answer([chunk("YWI="), Piece::Error(Status::internal("lost"))]);
+    assert!(rig.get(path).await.body.is_empty(), "the body ended with an error");
 }
 
 #[tokio::test]
 async fn an_upload_is_a_message_a_line_with_the_path_in_each() {
     let rig = Rig::new();
     rig.fake.answer([Piece::Message(json!({"books": "3"}))]);
-    let answer = rig
-        .with(
-            "POST",
-            IMPORT,
-            &[LINES],
-            "{\"title\":\"a\"}\n\n{\"title\":\"b\"}\r\n{\"title\":\"c\"}",
-        )
-        .await;
+    let answer =
+        rig.with("POST", IMPORT, &[LINES], "{\"title\":\"a\"}\n\n{\"title\":\"b\"}\r\n{\"title\":\"c\"}").await;
     assert_eq!((answer.status, answer.json()), (200, json!({"books": "3"})));
     let book = |title: &str| json!({"parent": "shelves/1", "book": {"title": title}});
     assert_eq!(rig.fake.last().messages, [book("a"), book("b"), book("c")]);
@@ -177,14 +116,8 @@ async fn an_upload_is_a_message_a_line_with_the_path_in_each() {
 async fn a_bad_line_is_named_by_its_number() {
     let rig = Rig::new();
     for (upload, message) in [
-        (
-            "{\"title\":\"a\"}\n{\"title\":1}\n",
-            "line 2 of the upload: column 10: title: ",
-        ),
-        (
-            "{\"title\":\"a\"}\n\n{\"title\"\n",
-            "line 3 of the upload: column 9: ",
-        ),
+        ("{\"title\":\"a\"}\n{\"title\":1}\n", "line 2 of the upload: column 10: title: "),
+        ("{\"title\":\"a\"}\n\n{\"title\"\n", "line 3 of the upload: column 9: "),
     ] {
         let answer = rig.with("POST", IMPORT, &[LINES], upload).await;
         let text = answer.json()["message"].as_str().unwrap().to_owned();
@@ -195,15 +128,11 @@ async fn a_bad_line_is_named_by_its_number() {
 #[tokio::test]
 async fn a_line_is_bounded_and_an_upload_is_not() {
     let rig = Rig::new();
-    let many = "{\"title\":\"tttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttt\"}\n"
-        .repeat(20_000);
+    let many = "{\"title\":\"tttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttt\"}\n".repeat(20_000);
     assert!(many.len() > 4 * MAX_REQUEST);
     assert_eq!(rig.with("POST", IMPORT, &[LINES], many).await.status, 200);
     assert_eq!(rig.fake.last().messages.len(), 20_000);
-    let long = format!(
-        "{{\"title\":\"a\"}}\n{{\"title\":\"{}\"}}\n",
-        "t".repeat(4 * MAX_REQUEST)
-    );
+    let long = format!("{{\"title\":\"a\"}}\n{{\"title\":\"{}\"}}\n", "t".repeat(4 * MAX_REQUEST));
     let answer = rig.with("POST", IMPORT, &[LINES], long).await;
     assert_eq!(answer.status, 413);
     assert!(answer.text().contains("line 2 of the upload"));
@@ -213,38 +142,16 @@ async fn a_line_is_bounded_and_an_upload_is_not() {
 async fn a_packed_upload_is_inflated_as_it_comes() {
     let rig = Rig::new();
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-    encoder
-        .write_all("{\"title\":\"a\"}\n".repeat(5000).as_bytes())
-        .unwrap();
+    encoder.write_all("{\"title\":\"a\"}\n".repeat(5000).as_bytes()).unwrap();
     let packed = encoder.finish().unwrap();
     let headers = [LINES, ("content-encoding", "gzip")];
-    assert_eq!(
-        rig.with("POST", IMPORT, &headers, packed.clone())
-            .await
-            .status,
-        200
-    );
+    assert_eq!(rig.with("POST", IMPORT, &headers, packed.clone()).await.status, 200);
     assert_eq!(rig.fake.last().messages.len(), 5000);
-    assert_eq!(
-        rig.with(
-            "POST",
-            IMPORT,
-            &headers,
-            packed[..packed.len() / 2].to_vec()
-        )
-        .await
-        .status,
-        400
-    );
+    assert_eq!(rig.with("POST", IMPORT, &headers, packed[..packed.len() / 2].to_vec()).await.status, 400);
 }
 
 #[tokio::test]
 async fn an_upload_of_another_type_is_415() {
     let rig = Rig::new();
-    assert_eq!(
-        rig.with("POST", IMPORT, &[("content-type", "text/csv")], "a,b")
-            .await
-            .status,
-        415
-    );
+    assert_eq!(rig.with("POST", IMPORT, &[("content-type", "text/csv")], "a,b").await.status, 415);
 }
