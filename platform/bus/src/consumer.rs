@@ -94,16 +94,13 @@ struct Standing {
     since: Option<Instant>,
 }
 
+/// How often [`Consumer::caught_up`] looks without being woken.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 impl Consumer {
     /// A consumer of the logs of `producers`, with effects in `store`. The name is kept in the
     /// store beside its cursors and must never change; its commits are the crash point `bus.{name}`.
-    pub fn new(
-        name: &'static str,
-        store: Store,
-        hub: Hub,
-        producers: &[&str],
-        handler: Arc<dyn Handler>,
-    ) -> Self {
+    pub fn new(name: &'static str, store: Store, hub: Hub, producers: &[&str], handler: Arc<dyn Handler>) -> Self {
         Self::with_limits(name, store, hub, producers, handler, Limits::default())
     }
 
@@ -121,10 +118,7 @@ impl Consumer {
                 name,
                 store,
                 hub,
-                producers: producers
-                    .iter()
-                    .map(|&producer| producer.to_owned())
-                    .collect(),
+                producers: producers.iter().map(|&producer| producer.to_owned()).collect(),
                 handler,
                 limits,
                 site: Site::named(&format!("bus.{name}")),
@@ -149,12 +143,7 @@ impl Consumer {
     /// Consumes until `shutdown`. Stopping at any moment is safe: a batch commits whole or not at
     /// all, and what did not commit is read again.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let following = join_all(
-            self.inner
-                .producers
-                .iter()
-                .map(|producer| self.follow(producer)),
-        );
+        let following = join_all(self.inner.producers.iter().map(|producer| self.follow(producer)));
         tokio::select! {
             () = shutdown => {}
             _ = following => tracing::info!(consumer = self.inner.name, "a consumer's store stopped"),
@@ -179,10 +168,7 @@ impl Consumer {
     /// How many messages it has not dealt with yet.
     pub async fn lag(&self) -> Result<u64, Error> {
         let progress = self.progress().await?;
-        Ok(progress
-            .iter()
-            .map(|shard| shard.head.saturating_sub(shard.position))
-            .sum())
+        Ok(progress.iter().map(|shard| shard.head.saturating_sub(shard.position)).sum())
     }
 
     /// How far it is, shard by shard, for the producers that have published.
@@ -211,9 +197,8 @@ impl Consumer {
         let mut steps = self.inner.steps.subscribe();
         for target in self.progress().await? {
             while self.dealt_with(&target.producer, target.shard).await? < target.head {
-                if steps.changed().await.is_err() {
-                    return Ok(());
-                }
+                // Another copy may move the cursor and wake nobody here.
+                let _ = tokio::time::timeout(LOOK_AGAIN, steps.changed()).await;
             }
         }
         Ok(())
@@ -232,12 +217,7 @@ impl Consumer {
             }
         };
         let source = &source;
-        join_all(
-            (0..)
-                .take(shards)
-                .map(|shard| self.follow_shard(producer, source, shard)),
-        )
-        .await;
+        join_all((0..).take(shards).map(|shard| self.follow_shard(producer, source, shard))).await;
     }
 
     async fn follow_shard(&self, producer: &str, source: &Arc<dyn Source>, shard: u32) {
@@ -298,25 +278,15 @@ impl Consumer {
             None => self.position(producer, shard).await?,
         };
         standing.cursor = Some(cursor);
-        let after = standing
-            .unsaved
-            .last()
-            .map_or(cursor, |message| message.position);
+        let after = standing.unsaved.last().map_or(cursor, |message| message.position);
         let mut messages = source.read(shard, after, batch).await?;
         for (expected, message) in (after + 1..).zip(&messages) {
             if message.position != expected {
-                return Err(Error::Hole {
-                    service: producer.to_owned(),
-                    shard,
-                    expected,
-                    found: message.position,
-                });
+                return Err(Error::Hole { service: producer.to_owned(), shard, expected, found: message.position });
             }
         }
         let read = messages.len();
-        let wanted = messages
-            .iter()
-            .any(|message| self.inner.handler.wants(&message.name));
+        let wanted = messages.iter().any(|message| self.inner.handler.wants(&message.name));
         standing.unsaved.append(&mut messages);
         let Some(last) = standing.unsaved.last().map(|message| message.position) else {
             return Ok(0);
@@ -325,17 +295,11 @@ impl Consumer {
         let waits = !wanted && standing.unsaved.len() < batch as usize && since.elapsed() < poll;
         if waits {
             // Never applied, so the content need not be held.
-            standing
-                .unsaved
-                .iter_mut()
-                .for_each(|message| message.payload = Vec::new());
+            standing.unsaved.iter_mut().for_each(|message| message.payload = Vec::new());
         } else {
             let run = std::mem::take(&mut standing.unsaved);
             standing.since = None;
-            let mut at = Cursor {
-                shard,
-                position: cursor,
-            };
+            let mut at = Cursor { shard, position: cursor };
             let delivered = self.deliver(source, run, &mut at).await;
             standing.cursor = Some(at.position);
             delivered?;
@@ -346,30 +310,19 @@ impl Consumer {
 
     pub(crate) async fn position(&self, producer: &str, shard: u32) -> Result<u64, Error> {
         let (name, producer) = (self.inner.name, producer.to_owned());
-        let position = self
-            .inner
-            .store
-            .read(async move |tx: &mut Tx| cursors::get(tx, name, &producer, shard).await)
-            .await?;
+        let position =
+            self.inner.store.read(async move |tx: &mut Tx| cursors::get(tx, name, &producer, shard).await).await?;
         Ok(position)
     }
 
     /// The position dealt with, stored or not; for those who only watch.
     async fn dealt_with(&self, producer: &str, shard: u32) -> Result<u64, Error> {
-        let seen = self
-            .seen()
-            .get(&(producer.to_owned(), shard))
-            .copied()
-            .unwrap_or(0);
+        let seen = self.seen().get(&(producer.to_owned(), shard)).copied().unwrap_or(0);
         Ok(seen.max(self.position(producer, shard).await?))
     }
 
     async fn stall(&self, producer: &str, shard: u32, attempt: u32, error: &Error) {
-        let Limits {
-            retry_first,
-            retry_most,
-            ..
-        } = self.inner.limits;
+        let Limits { retry_first, retry_most, .. } = self.inner.limits;
         let pause = backoff::jittered(attempt, retry_first, retry_most);
         // The first failures are ordinary; one that lasts is for an operator.
         if attempt >= 5 {
@@ -378,30 +331,21 @@ impl Consumer {
                 "a consumer stands still"
             );
         }
-        self.stalls()
-            .insert((producer.to_owned(), shard), error.to_string());
+        self.stalls().insert((producer.to_owned(), shard), error.to_string());
         tokio::time::sleep(pause).await;
     }
 
     fn seen(&self) -> MutexGuard<'_, BTreeMap<(String, u32), u64>> {
-        self.inner
-            .seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn stalls(&self) -> MutexGuard<'_, BTreeMap<(String, u32), String>> {
-        self.inner
-            .stalled
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.stalled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl std::fmt::Debug for Consumer {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Consumer")
-            .field("name", &self.inner.name)
-            .finish_non_exhaustive()
+        out.debug_struct("Consumer").field("name", &self.inner.name).finish_non_exhaustive()
     }
 }

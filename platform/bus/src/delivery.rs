@@ -38,19 +38,13 @@ enum Why {
 
 impl From<store::Error> for Stopped {
     fn from(error: store::Error) -> Self {
-        Self {
-            at: None,
-            why: Why::Failure(error.into()),
-        }
+        Self { at: None, why: Why::Failure(error.into()) }
     }
 }
 
 impl From<log::Error> for Stopped {
     fn from(error: log::Error) -> Self {
-        Self {
-            at: None,
-            why: Why::Failure(error.into()),
-        }
+        Self { at: None, why: Why::Failure(error.into()) }
     }
 }
 
@@ -95,12 +89,7 @@ impl Consumer {
 
     /// After a failed batch: what stood before the failing message, then that one alone. Says how
     /// many messages are dealt with.
-    async fn around(
-        &self,
-        run: &Run,
-        stopped: Stopped,
-        cursor: &mut Cursor,
-    ) -> Result<usize, Error> {
+    async fn around(&self, run: &Run, stopped: Stopped, cursor: &mut Cursor) -> Result<usize, Error> {
         let Some(at) = stopped.at else {
             // Not one message's fault as far as one can see: find it one by one.
             return match run.get(1) {
@@ -130,13 +119,7 @@ impl Consumer {
     }
 
     /// A message that failed alone: parked with its reason, or reported for a later try.
-    async fn settle(
-        &self,
-        run: &Run,
-        at: usize,
-        stopped: Stopped,
-        cursor: Cursor,
-    ) -> Result<(), Error> {
+    async fn settle(&self, run: &Run, at: usize, stopped: Stopped, cursor: Cursor) -> Result<(), Error> {
         let Some(message) = run.get(at) else {
             return Ok(());
         };
@@ -147,9 +130,7 @@ impl Consumer {
             reason,
         };
         match stopped.why {
-            Why::Overtaken => Err(Error::Overtaken {
-                consumer: self.inner.name.to_owned(),
-            }),
+            Why::Overtaken => Err(Error::Overtaken { consumer: self.inner.name.to_owned() }),
             Why::Failure(Failure::Transient(reason)) => Err(transient(reason)),
             Why::Failure(Failure::Permanent(reason)) => {
                 tracing::error!(
@@ -171,21 +152,9 @@ impl Consumer {
             .inner
             .store
             .write(self.inner.site, async move |tx: &mut Tx| {
-                let Message {
-                    service,
-                    stream,
-                    version,
-                    name,
-                    ..
-                } = &message;
+                let Message { service, stream, version, name, .. } = &message;
                 if inbox::accept(tx, inner.name, service, stream, *version).await? == Seen::New {
-                    let entry = parked::Entry {
-                        producer: service,
-                        stream,
-                        version: *version,
-                        name,
-                        reason: &reason,
-                    };
+                    let entry = parked::Entry { producer: service, stream, version: *version, name, reason: &reason };
                     parked::park(tx, inner.name, entry, inner.limits.lot).await?;
                 }
                 let Cursor { shard, position } = cursor;
@@ -198,21 +167,13 @@ impl Consumer {
             .await;
         match parked {
             Ok(true) => Ok(()),
-            Ok(false) => Err(Error::Overtaken {
-                consumer: self.inner.name.to_owned(),
-            }),
+            Ok(false) => Err(Error::Overtaken { consumer: self.inner.name.to_owned() }),
             Err(error) => Err(error.into()),
         }
     }
 
     /// Fetches the versions of a stream from `from` up to the message at `at` and applies them.
-    async fn fill_gap(
-        &self,
-        source: &Arc<dyn Source>,
-        run: &Run,
-        at: usize,
-        from: u64,
-    ) -> Result<(), Error> {
+    async fn fill_gap(&self, source: &Arc<dyn Source>, run: &Run, at: usize, from: u64) -> Result<(), Error> {
         let Some(message) = run.get(at) else {
             return Ok(());
         };
@@ -238,10 +199,7 @@ impl Consumer {
             }
             for fetched in page {
                 next = fetched.version + 1;
-                let behind = Cursor {
-                    shard: fetched.shard,
-                    position: u64::MAX,
-                };
+                let behind = Cursor { shard: fetched.shard, position: u64::MAX };
                 let alone: Run = vec![fetched].into();
                 if let Err(stopped) = self.apply(&alone, 0..1, None).await {
                     self.settle(&alone, 0, stopped, behind).await?;
@@ -252,12 +210,7 @@ impl Consumer {
     }
 
     /// One transaction: the effects of `range` of the run, the inbox, and the cursor if given.
-    async fn apply(
-        &self,
-        run: &Run,
-        range: std::ops::Range<usize>,
-        cursor: Option<Cursor>,
-    ) -> Result<Done, Stopped> {
+    async fn apply(&self, run: &Run, range: std::ops::Range<usize>, cursor: Option<Cursor>) -> Result<Done, Stopped> {
         #[cfg(feature = "planted-bugs")]
         if crate::planted::moves_cursor_before_effect() {
             return self.apply_late(run, range, cursor).await;
@@ -273,30 +226,13 @@ impl Consumer {
         range: std::ops::Range<usize>,
         cursor: Option<Cursor>,
     ) -> Result<Done, Stopped> {
-        let done = self.transact(
-            run,
-            range.clone(),
-            cursor,
-            Parts {
-                effect: false,
-                ..Parts::ALL
-            },
-        );
+        let done = self.transact(run, range.clone(), cursor, Parts { effect: false, ..Parts::ALL });
         let done = done.await?;
         let end = match done {
             Done::All => range.end,
             Done::UpToGap { at, .. } => at,
         };
-        self.transact(
-            run,
-            range.start..end,
-            None,
-            Parts {
-                effect: true,
-                inbox: false,
-            },
-        )
-        .await?;
+        self.transact(run, range.start..end, None, Parts { effect: true, inbox: false }).await?;
         Ok(done)
     }
 
@@ -325,10 +261,7 @@ struct Parts {
 }
 
 impl Parts {
-    const ALL: Self = Self {
-        effect: true,
-        inbox: true,
-    };
+    const ALL: Self = Self { effect: true, inbox: true };
 }
 
 /// What is known of a stream within one transaction.
@@ -376,10 +309,7 @@ async fn transaction(
                 } else {
                     Ok(())
                 };
-                effect.map_err(|failure| Stopped {
-                    at: Some(at),
-                    why: Why::Failure(failure),
-                })?;
+                effect.map_err(|failure| Stopped { at: Some(at), why: Why::Failure(failure) })?;
                 stream.last = message.version;
                 stream.moved = true;
             }
@@ -394,10 +324,7 @@ async fn transaction(
     if let (Some(cursor), Some(new)) = (cursor, position)
         && !cursors::advance(tx, inner.name, producer, cursor.shard, cursor.position, new).await?
     {
-        return Err(Stopped {
-            at: None,
-            why: Why::Overtaken,
-        });
+        return Err(Stopped { at: None, why: Why::Overtaken });
     }
     Ok(done)
 }
@@ -409,23 +336,10 @@ async fn look_up(
     lot_in_use: bool,
     parts: Parts,
 ) -> Result<Stream, log::Error> {
-    let Message {
-        service,
-        stream,
-        version,
-        ..
-    } = message;
-    let last = if parts.inbox {
-        inbox::last(tx, inner.name, service, stream).await?
-    } else {
-        version - 1
-    };
+    let Message { service, stream, version, .. } = message;
+    let last = if parts.inbox { inbox::last(tx, inner.name, service, stream).await? } else { version - 1 };
     let parked = lot_in_use && parked::is_parked(tx, inner.name, service, stream).await?;
-    Ok(Stream {
-        last,
-        parked,
-        moved: false,
-    })
+    Ok(Stream { last, parked, moved: false })
 }
 
 async fn queue_behind(tx: &mut Tx, inner: &Inner, message: &Message) -> Result<(), Failure> {

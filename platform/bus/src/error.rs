@@ -68,9 +68,6 @@ impl From<store::Error> for Error {
 impl Error {
     /// True when the consumer's own store has stopped and trying again is pointless.
     pub(crate) fn is_stopped(&self) -> bool {
-        matches!(
-            self,
-            Self::Own(log::Error::Store(store::Error::Stopped { .. }))
-        )
+        matches!(self, Self::Own(log::Error::Store(store::Error::Stopped { .. })))
     }
 }

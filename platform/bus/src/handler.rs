@@ -16,11 +16,7 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Applies one message. It is called again with the same message after a crash or a failure, but
     /// never after its effect committed.
-    fn apply<'a>(
-        &'a self,
-        tx: &'a mut Tx,
-        message: &'a Message,
-    ) -> LocalBoxFuture<'a, Result<(), Failure>>;
+    fn apply<'a>(&'a self, tx: &'a mut Tx, message: &'a Message) -> LocalBoxFuture<'a, Result<(), Failure>>;
 }
 
 /// Why a message could not be applied.

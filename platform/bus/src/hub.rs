@@ -16,9 +16,7 @@ pub struct Hub {
 
 impl Default for Hub {
     fn default() -> Self {
-        Self {
-            sources: watch::Sender::new(BTreeMap::new()),
-        }
+        Self { sources: watch::Sender::new(BTreeMap::new()) }
     }
 }
 

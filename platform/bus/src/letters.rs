@@ -30,9 +30,7 @@ impl Consumer {
             .inner
             .store
             .read(async move |tx: &mut Tx| {
-                let after = after
-                    .as_ref()
-                    .map(|(producer, stream, version)| (&**producer, &**stream, *version));
+                let after = after.as_ref().map(|(producer, stream, version)| (&**producer, &**stream, *version));
                 parked::list(tx, name, after, limit).await
             })
             .await?;
@@ -75,17 +73,10 @@ impl Consumer {
         }
     }
 
-    async fn first_letter(
-        &self,
-        producer: &str,
-        stream: &str,
-    ) -> Result<Option<DeadLetter>, Error> {
+    async fn first_letter(&self, producer: &str, stream: &str) -> Result<Option<DeadLetter>, Error> {
         let (name, producer, stream) = (self.inner.name, producer.to_owned(), stream.to_owned());
-        let first = self
-            .inner
-            .store
-            .read(async move |tx: &mut Tx| parked::first(tx, name, &producer, &stream).await)
-            .await?;
+        let first =
+            self.inner.store.read(async move |tx: &mut Tx| parked::first(tx, name, &producer, &stream).await).await?;
         Ok(first)
     }
 
@@ -95,16 +86,8 @@ impl Consumer {
         self.inner
             .store
             .write(self.inner.site, async move |tx: &mut Tx| {
-                let Message {
-                    service,
-                    stream,
-                    version,
-                    name,
-                    ..
-                } = &message;
-                let taken = parked::take(tx, inner.name, service, stream, *version)
-                    .await
-                    .map_err(Failure::from)?;
+                let Message { service, stream, version, name, .. } = &message;
+                let taken = parked::take(tx, inner.name, service, stream, *version).await.map_err(Failure::from)?;
                 if taken && inner.handler.wants(name) {
                     inner.handler.apply(tx, &message).await?;
                 }
@@ -117,9 +100,7 @@ impl Consumer {
         let name = self.inner.name;
         self.inner
             .store
-            .write(self.inner.site, async move |tx: &mut Tx| {
-                parked::failed_again(tx, name, &letter, &reason).await
-            })
+            .write(self.inner.site, async move |tx: &mut Tx| parked::failed_again(tx, name, &letter, &reason).await)
             .await?;
         Ok(())
     }
@@ -142,15 +123,10 @@ impl From<store::Error> for NotDriven {
 }
 
 async fn fetch(source: &Arc<dyn Source>, letter: &DeadLetter) -> Result<Message, Error> {
-    let found = source
-        .read_stream(&letter.stream, letter.version, 1)
-        .await?
-        .pop();
-    found
-        .filter(|message| message.version == letter.version)
-        .ok_or_else(|| Error::Missing {
-            service: letter.producer.clone(),
-            stream: letter.stream.clone(),
-            version: letter.version,
-        })
+    let found = source.read_stream(&letter.stream, letter.version, 1).await?.pop();
+    found.filter(|message| message.version == letter.version).ok_or_else(|| Error::Missing {
+        service: letter.producer.clone(),
+        stream: letter.stream.clone(),
+        version: letter.version,
+    })
 }

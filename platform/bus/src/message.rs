@@ -42,8 +42,7 @@ pub struct Message {
 impl Message {
     /// The event, decoded. One that cannot be decoded cannot be decoded later either.
     pub fn decode<E: EventSet>(&self) -> Result<E, Failure> {
-        E::decode(&self.name, self.schema, &self.payload)
-            .map_err(|error| Failure::Permanent(error.to_string()))
+        E::decode(&self.name, self.schema, &self.payload).map_err(|error| Failure::Permanent(error.to_string()))
     }
 
     /// What an effect of this message says of its cause.

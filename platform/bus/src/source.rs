@@ -22,20 +22,10 @@ pub trait Source: Send + Sync + 'static {
     fn heads(&self) -> BoxFuture<'_, Result<Vec<u64>, Error>>;
 
     /// The messages of a shard after position `after`, in order and without holes, at most `limit`.
-    fn read(
-        &self,
-        shard: u32,
-        after: u64,
-        limit: u32,
-    ) -> BoxFuture<'_, Result<Vec<Message>, Error>>;
+    fn read(&self, shard: u32, after: u64, limit: u32) -> BoxFuture<'_, Result<Vec<Message>, Error>>;
 
     /// The messages of a stream from version `from` on, in order, at most `limit`.
-    fn read_stream<'a>(
-        &'a self,
-        stream: &'a str,
-        from: u64,
-        limit: u32,
-    ) -> BoxFuture<'a, Result<Vec<Message>, Error>>;
+    fn read_stream<'a>(&'a self, stream: &'a str, from: u64, limit: u32) -> BoxFuture<'a, Result<Vec<Message>, Error>>;
 
     /// Wakes its holder when there may be more to read. A hint: who misses it, polls.
     fn changed(&self) -> watch::Receiver<u64>;
@@ -52,10 +42,7 @@ struct Direct<E> {
 
 impl<E: EventSet> Direct<E> {
     fn failed(source: log::Error) -> Error {
-        Error::Source {
-            service: E::SERVICE.to_owned(),
-            source,
-        }
+        Error::Source { service: E::SERVICE.to_owned(), source }
     }
 }
 
@@ -67,51 +54,32 @@ impl<E: EventSet> Source for Direct<E> {
     fn heads(&self) -> BoxFuture<'_, Result<Vec<u64>, Error>> {
         let store = self.log.store();
         Box::pin(async move {
-            store
-                .read(async |tx: &mut Tx| tx.heads().await.map_err(log::Error::from))
-                .await
-                .map_err(Self::failed)
+            store.read(async |tx: &mut Tx| tx.heads().await.map_err(log::Error::from)).await.map_err(Self::failed)
         })
     }
 
-    fn read(
-        &self,
-        shard: u32,
-        after: u64,
-        limit: u32,
-    ) -> BoxFuture<'_, Result<Vec<Message>, Error>> {
+    fn read(&self, shard: u32, after: u64, limit: u32) -> BoxFuture<'_, Result<Vec<Message>, Error>> {
         Box::pin(async move {
             let log = self.log.clone();
             self.log
                 .store()
                 .read(async move |tx: &mut Tx| {
                     let events = log.tail_recorded(tx, shard, after, limit).await?;
-                    Ok(events
-                        .into_iter()
-                        .map(|e| Message::from_recorded(E::SERVICE, e))
-                        .collect())
+                    Ok(events.into_iter().map(|e| Message::from_recorded(E::SERVICE, e)).collect())
                 })
                 .await
                 .map_err(Self::failed)
         })
     }
 
-    fn read_stream<'a>(
-        &'a self,
-        stream: &'a str,
-        from: u64,
-        limit: u32,
-    ) -> BoxFuture<'a, Result<Vec<Message>, Error>> {
+    fn read_stream<'a>(&'a self, stream: &'a str, from: u64, limit: u32) -> BoxFuture<'a, Result<Vec<Message>, Error>> {
         Box::pin(async move {
             let (log, stream) = (self.log.clone(), stream.to_owned());
             self.log
                 .store()
                 .read(async move |tx: &mut Tx| {
                     let events = log.read_recorded(tx, &stream, from, limit).await?;
-                    Ok(events
-                        .into_iter()
-                        .map(|e| Message::from_recorded(E::SERVICE, e))
-                        .collect())
+                    Ok(events.into_iter().map(|e| Message::from_recorded(E::SERVICE, e)).collect())
                 })
                 .await
                 .map_err(Self::failed)

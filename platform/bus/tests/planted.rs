@@ -17,11 +17,7 @@ struct Hiccup {
 }
 
 impl Handler for Hiccup {
-    fn apply<'a>(
-        &'a self,
-        _tx: &'a mut Tx,
-        _message: &'a Message,
-    ) -> LocalBoxFuture<'a, Result<(), Failure>> {
+    fn apply<'a>(&'a self, _tx: &'a mut Tx, _message: &'a Message) -> LocalBoxFuture<'a, Result<(), Failure>> {
         Box::pin(async move {
             if !self.failed.swap(true, Ordering::Relaxed) {
                 return Err(Failure::Transient("once".to_owned()));

@@ -70,11 +70,7 @@ pub struct Execute<A: Aggregate> {
 
 impl<E: EventSet> Log<E> {
     /// Folds a stream, its personal fields opened.
-    pub async fn fold<A: Aggregate<Stored = E>>(
-        &self,
-        tx: &mut Tx,
-        stream: &str,
-    ) -> Result<Loaded<A>, Error> {
+    pub async fn fold<A: Aggregate<Stored = E>>(&self, tx: &mut Tx, stream: &str) -> Result<Loaded<A>, Error> {
         self.fold_until(tx, stream, u64::MAX).await
     }
 
@@ -85,10 +81,7 @@ impl<E: EventSet> Log<E> {
         stream: &str,
         version: u64,
     ) -> Result<Loaded<A>, Error> {
-        let mut loaded = Loaded {
-            state: A::default(),
-            version: 0,
-        };
+        let mut loaded = Loaded { state: A::default(), version: 0 };
         for entry in self.load(tx, stream).await? {
             if entry.at.version > version {
                 break;
@@ -99,10 +92,7 @@ impl<E: EventSet> Log<E> {
                 version: at,
                 detail,
             })?;
-            loaded = Loaded {
-                state: loaded.state.evolve(&event),
-                version: at,
-            };
+            loaded = Loaded { state: loaded.state.evolve(&event), version: at };
         }
         Ok(loaded)
     }
@@ -122,15 +112,9 @@ impl<E: EventSet> Log<E> {
         };
         let stored = events.iter().map(A::to_stored).collect();
         let subject = execute.subject.as_deref();
-        let version = self
-            .append(tx, &execute.stream, version, &execute.meta, subject, stored)
-            .await?;
+        let version = self.append(tx, &execute.stream, version, &execute.meta, subject, stored).await?;
         let state = events.iter().fold(state, A::evolve);
-        Ok(Ok(Executed {
-            state,
-            version,
-            events,
-        }))
+        Ok(Ok(Executed { state, version, events }))
     }
 
     /// One command to one aggregate in one transaction with its request id. `then` runs in the same

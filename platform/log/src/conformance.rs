@@ -51,8 +51,7 @@ pub async fn run(make: impl AsyncFn() -> Store) {
 
     aggregates::decisions_see_the_fold_of_the_stream(make().await).await;
     aggregates::a_rejection_appends_nothing_and_is_the_answer_for_ever(make().await).await;
-    aggregates::parallel_commands_to_one_aggregate_all_decide_on_the_newest_state(make().await)
-        .await;
+    aggregates::parallel_commands_to_one_aggregate_all_decide_on_the_newest_state(make().await).await;
     aggregates::an_aggregate_can_be_seen_as_it_was(make().await).await;
 
     persons::personal_text_is_stored_sealed_and_read_open(make().await).await;
@@ -63,8 +62,7 @@ pub async fn run(make: impl AsyncFn() -> Store) {
     deriving::rows_follow_their_events_in_one_transaction(make().await).await;
     deriving::emptied_tables_are_rebuilt_byte_equal(make().await).await;
     deriving::a_rebuild_after_an_erasure_gives_the_same_rows(make().await).await;
-    deriving::a_check_finds_changed_missing_and_foreign_rows_and_touches_nothing(make().await)
-        .await;
+    deriving::a_check_finds_changed_missing_and_foreign_rows_and_touches_nothing(make().await).await;
     deriving::a_rebuild_during_writes_loses_none(make().await).await;
 
     consuming::the_inbox_tells_new_from_duplicate_from_gap(make().await).await;

@@ -15,10 +15,7 @@ pub async fn get(tx: &mut Tx, consumer: &str, producer: &str, shard: u32) -> Res
             params![consumer, producer, i64::from(shard)],
         )
         .await?;
-    Ok(row
-        .map(|row| row.get::<u64>("position"))
-        .transpose()?
-        .unwrap_or(0))
+    Ok(row.map(|row| row.get::<u64>("position")).transpose()?.unwrap_or(0))
 }
 
 /// Moves the cursor from `old` to `new`; false, and nothing moved, when it does not stand at `old`.

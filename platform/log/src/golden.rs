@@ -31,16 +31,10 @@ pub enum Broken {
 pub fn check<E: EventSet>(name: &str, schema: u32, bytes: &[u8]) -> Result<E, Broken> {
     let event = E::decode(name, schema, bytes)?;
     if event.name() != name {
-        return Err(Broken::Renamed {
-            name: name.to_owned(),
-            found: event.name(),
-        });
+        return Err(Broken::Renamed { name: name.to_owned(), found: event.name() });
     }
     if event.schema() == schema && event.encode() != bytes {
-        return Err(Broken::Changed {
-            name: name.to_owned(),
-            schema,
-        });
+        return Err(Broken::Changed { name: name.to_owned(), schema });
     }
     Ok(event)
 }

@@ -33,13 +33,7 @@ pub fn judge(last: u64, version: u64) -> Seen {
 }
 
 /// Judges a message and, when it is new, marks it as dealt with in this transaction.
-pub async fn accept(
-    tx: &mut Tx,
-    consumer: &str,
-    producer: &str,
-    stream: &str,
-    version: u64,
-) -> Result<Seen, Error> {
+pub async fn accept(tx: &mut Tx, consumer: &str, producer: &str, stream: &str, version: u64) -> Result<Seen, Error> {
     let seen = judge(last(tx, consumer, producer, stream).await?, version);
     if seen == Seen::New {
         record(tx, consumer, producer, stream, version).await?;
@@ -55,21 +49,12 @@ pub async fn last(tx: &mut Tx, consumer: &str, producer: &str, stream: &str) -> 
             params![consumer, producer, stream],
         )
         .await?;
-    Ok(row
-        .map(|row| row.get::<u64>("version"))
-        .transpose()?
-        .unwrap_or(0))
+    Ok(row.map(|row| row.get::<u64>("version")).transpose()?.unwrap_or(0))
 }
 
 /// Marks everything up to `version` as dealt with. For those who judge a batch in memory and write
 /// each stream once; the caller has read [`last`] in the same transaction.
-pub async fn record(
-    tx: &mut Tx,
-    consumer: &str,
-    producer: &str,
-    stream: &str,
-    version: u64,
-) -> Result<(), Error> {
+pub async fn record(tx: &mut Tx, consumer: &str, producer: &str, stream: &str, version: u64) -> Result<(), Error> {
     tx.execute(
         "INSERT INTO inbox (consumer, producer, stream, version) VALUES ($1, $2, $3, $4)
          ON CONFLICT (consumer, producer, stream) DO UPDATE SET version = excluded.version",

@@ -27,9 +27,7 @@ struct Inner<E> {
 
 impl<E> Clone for Log<E> {
     fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-        }
+        Self { inner: self.inner.clone() }
     }
 }
 
@@ -43,9 +41,7 @@ impl<E: EventSet> Log<E> {
     /// A log over `store`, whose migrations must begin with [`crate::MIGRATIONS`]; `projections` are
     /// applied to every event in this order.
     pub fn new(store: Store, projections: Vec<Arc<dyn Projection<E>>>) -> Self {
-        Self {
-            inner: Arc::new(Inner { store, projections }),
-        }
+        Self { inner: Arc::new(Inner { store, projections }) }
     }
 
     /// The store below.
@@ -79,11 +75,7 @@ impl<E: EventSet> Log<E> {
     ) -> Result<u64, Error> {
         let actual = version(tx, stream).await?;
         if actual != expected {
-            return Err(Error::Conflict {
-                stream: stream.to_owned(),
-                expected,
-                actual,
-            });
+            return Err(Error::Conflict { stream: stream.to_owned(), expected, actual });
         }
         let mut at = At {
             stream: stream.to_owned(),
@@ -126,8 +118,7 @@ impl<E: EventSet> Log<E> {
         events: Vec<E>,
     ) -> Result<u64, Error> {
         let expected = version(tx, stream).await?;
-        self.append(tx, stream, expected, meta, subject, events)
-            .await
+        self.append(tx, stream, expected, meta, subject, events).await
     }
 
     /// The version of a stream, with what this transaction has appended; 0 when it does not exist.
@@ -151,12 +142,7 @@ impl<E: EventSet> Log<E> {
             }
         }
         let now = tx.now();
-        let pending: Vec<NewEvent> = tx
-            .appended()
-            .iter()
-            .filter(|event| event.stream == stream)
-            .cloned()
-            .collect();
+        let pending: Vec<NewEvent> = tx.appended().iter().filter(|event| event.stream == stream).cloned().collect();
         for event in pending {
             entries.push(opened(tx, &mut keys, pending_as_recorded(event, now)).await?);
         }
@@ -164,38 +150,20 @@ impl<E: EventSet> Log<E> {
     }
 
     /// The stored events of a stream from version `from` on, at most `limit`.
-    pub async fn read(
-        &self,
-        tx: &mut Tx,
-        stream: &str,
-        from: u64,
-        limit: u32,
-    ) -> Result<Vec<Entry<E>>, Error> {
+    pub async fn read(&self, tx: &mut Tx, stream: &str, from: u64, limit: u32) -> Result<Vec<Entry<E>>, Error> {
         let page = tx.events(stream, from, limit).await?;
         all_opened(tx, page).await
     }
 
     /// The events of a shard after position `after`, at most `limit`. One statement on one snapshot.
-    pub async fn tail(
-        &self,
-        tx: &mut Tx,
-        shard: u32,
-        after: u64,
-        limit: u32,
-    ) -> Result<Vec<Entry<E>>, Error> {
+    pub async fn tail(&self, tx: &mut Tx, shard: u32, after: u64, limit: u32) -> Result<Vec<Entry<E>>, Error> {
         let page = tx.tail(shard, after, limit).await?;
         all_opened(tx, page).await
     }
 
     /// As [`Log::tail`], but encoded, for those who pass events on. The bytes are the stored ones
     /// unless a personal field had to be opened.
-    pub async fn tail_recorded(
-        &self,
-        tx: &mut Tx,
-        shard: u32,
-        after: u64,
-        limit: u32,
-    ) -> Result<Vec<Recorded>, Error> {
+    pub async fn tail_recorded(&self, tx: &mut Tx, shard: u32, after: u64, limit: u32) -> Result<Vec<Recorded>, Error> {
         let page = tx.tail(shard, after, limit).await?;
         all_open_recorded::<E>(tx, page).await
     }
@@ -214,12 +182,7 @@ impl<E: EventSet> Log<E> {
 
     /// Runs `body` in one transaction with its request id; see [`crate::once`]. Without a request it
     /// is a plain transaction. A body that loses a race for a stream's version runs again.
-    pub async fn once<Reply, X, F>(
-        &self,
-        site: &'static Site,
-        request: Option<Request>,
-        body: F,
-    ) -> Result<Reply, X>
+    pub async fn once<Reply, X, F>(&self, site: &'static Site, request: Option<Request>, body: F) -> Result<Reply, X>
     where
         Reply: prost::Message + Default + 'static,
         X: From<Error> + From<store::Error> + Refusable + Send + 'static,
@@ -234,11 +197,7 @@ pub(crate) const PAGE: u32 = 1024;
 
 /// See [`Log::version`].
 pub(crate) async fn version(tx: &mut Tx, stream: &str) -> Result<u64, Error> {
-    let pending = tx
-        .appended()
-        .iter()
-        .rev()
-        .find(|event| event.stream == stream);
+    let pending = tx.appended().iter().rev().find(|event| event.stream == stream);
     match pending.map(|event| event.version) {
         Some(version) => Ok(version),
         None => Ok(tx.version(stream).await?),
@@ -302,11 +261,7 @@ async fn all_opened<E: EventSet>(tx: &mut Tx, page: Vec<Recorded>) -> Result<Vec
     Ok(entries)
 }
 
-async fn opened<E: EventSet>(
-    tx: &mut Tx,
-    keys: &mut Keys,
-    recorded: Recorded,
-) -> Result<Entry<E>, Error> {
+async fn opened<E: EventSet>(tx: &mut Tx, keys: &mut Keys, recorded: Recorded) -> Result<Entry<E>, Error> {
     let mut event = decoded(&recorded)?;
     if let Some(subject) = &recorded.subject {
         open(tx, keys, subject, &mut event).await?;
@@ -314,10 +269,7 @@ async fn opened<E: EventSet>(
     Ok(entry(recorded, event))
 }
 
-async fn all_open_recorded<E: EventSet>(
-    tx: &mut Tx,
-    mut page: Vec<Recorded>,
-) -> Result<Vec<Recorded>, Error> {
+async fn all_open_recorded<E: EventSet>(tx: &mut Tx, mut page: Vec<Recorded>) -> Result<Vec<Recorded>, Error> {
     let mut keys = Keys::default();
     for recorded in &mut page {
         // Only an event with a subject can have sealed fields; all others pass untouched.
@@ -345,12 +297,7 @@ async fn seal<E: EventSet>(tx: &mut Tx, subject: Option<&str>, event: &mut E) ->
 }
 
 /// Opens the sealed fields of a stored event; says whether there were any.
-async fn open<E: EventSet>(
-    tx: &mut Tx,
-    keys: &mut Keys,
-    subject: &str,
-    event: &mut E,
-) -> Result<bool, Error> {
+async fn open<E: EventSet>(tx: &mut Tx, keys: &mut Keys, subject: &str, event: &mut E) -> Result<bool, Error> {
     let mut sealed = false;
     event.visit_personal(&mut |text| sealed |= personal::is_sealed(text));
     if sealed {
@@ -360,10 +307,7 @@ async fn open<E: EventSet>(
     Ok(sealed)
 }
 
-fn replace<E: EventSet>(
-    event: &mut E,
-    with: impl Fn(&str) -> Result<String, Error>,
-) -> Result<(), Error> {
+fn replace<E: EventSet>(event: &mut E, with: impl Fn(&str) -> Result<String, Error>) -> Result<(), Error> {
     let mut failed = None;
     event.visit_personal(&mut |text| match with(text) {
         Ok(replaced) => *text = replaced,

@@ -25,17 +25,9 @@ pub(crate) struct Layout {
 
 impl Layout {
     pub(crate) async fn of(tx: &mut Tx, table: &'static str) -> Result<Self, Error> {
-        let rows = tx
-            .query(
-                "SELECT name, pk FROM pragma_table_info($1) ORDER BY cid",
-                params![table],
-            )
-            .await?;
+        let rows = tx.query("SELECT name, pk FROM pragma_table_info($1) ORDER BY cid", params![table]).await?;
         let keyed_only = tx
-            .query_opt(
-                "SELECT wr FROM pragma_table_list WHERE name = $1 AND schema = 'main'",
-                params![table],
-            )
+            .query_opt("SELECT wr FROM pragma_table_list WHERE name = $1 AND schema = 'main'", params![table])
             .await?
             .map(|row| row.get::<i64>("wr"))
             .transpose()?
@@ -70,23 +62,11 @@ impl Layout {
         names.extend(columns.into_iter().map(|(name, _)| name));
         let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
         let marks: Vec<String> = (1..=names.len()).map(|n| format!("${n}")).collect();
-        let order: Vec<&str> = key
-            .iter()
-            .filter_map(|at| quoted.get(*at))
-            .map(String::as_str)
-            .collect();
+        let order: Vec<&str> = key.iter().filter_map(|at| quoted.get(*at)).map(String::as_str).collect();
         Self {
             table,
-            select: format!(
-                "SELECT {} FROM {table} ORDER BY {}",
-                quoted.join(", "),
-                order.join(", ")
-            ),
-            insert: format!(
-                "INSERT INTO {table} ({}) VALUES ({})",
-                quoted.join(", "),
-                marks.join(", ")
-            ),
+            select: format!("SELECT {} FROM {table} ORDER BY {}", quoted.join(", "), order.join(", ")),
+            insert: format!("INSERT INTO {table} ({}) VALUES ({})", quoted.join(", "), marks.join(", ")),
             delete: format!("DELETE FROM {table}"),
             compared: (with_row_id..names.len()).collect(),
             columns: names,

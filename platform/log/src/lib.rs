@@ -37,11 +37,5 @@ pub use projection::{LocalBoxFuture, Projection};
 pub use rebuild::{Difference, MAX_DIFFERENCES, Rebuilt, What};
 
 /// The tables of the log; the first migrations of every service.
-pub const MIGRATIONS: store::MigrationSet = store::MigrationSet::new(
-    "log",
-    &[store::Migration::new(
-        1,
-        "log",
-        include_str!("../migrations/0001_log.sql"),
-    )],
-);
+pub const MIGRATIONS: store::MigrationSet =
+    store::MigrationSet::new("log", &[store::Migration::new(1, "log", include_str!("../migrations/0001_log.sql"))]);

@@ -37,18 +37,8 @@ pub struct Request {
 impl Request {
     /// A request whose fingerprint is the BLAKE3 digest of `body`, the encoded request message with
     /// its request id cleared.
-    pub fn new(
-        principal: impl Into<String>,
-        method: &'static str,
-        key: impl Into<String>,
-        body: &[u8],
-    ) -> Self {
-        Self {
-            principal: principal.into(),
-            method,
-            key: key.into(),
-            fingerprint: *blake3::hash(body).as_bytes(),
-        }
+    pub fn new(principal: impl Into<String>, method: &'static str, key: impl Into<String>, body: &[u8]) -> Self {
+        Self { principal: principal.into(), method, key: key.into(), fingerprint: *blake3::hash(body).as_bytes() }
     }
 }
 
@@ -82,10 +72,7 @@ impl Refusable for Error {
     }
 
     fn replayed(refusal: Refusal) -> Self {
-        Self::Refused {
-            code: refusal.code,
-            message: refusal.message,
-        }
+        Self::Refused { code: refusal.code, message: refusal.message }
     }
 
     fn is_conflict(&self) -> bool {
@@ -134,11 +121,7 @@ where
 const CONFLICT_FIRST: Duration = Duration::from_millis(1);
 const CONFLICT_MOST: Duration = Duration::from_millis(50);
 
-async fn claimed<Reply, X, F>(
-    tx: &mut Tx,
-    request: &Request,
-    body: &mut F,
-) -> Result<Result<Reply, X>, X>
+async fn claimed<Reply, X, F>(tx: &mut Tx, request: &Request, body: &mut F) -> Result<Result<Reply, X>, X>
 where
     Reply: Message + Default,
     X: From<Error> + From<store::Error> + Refusable,
@@ -169,27 +152,14 @@ where
     let (state, code, message, bytes) = match &answer {
         Ok(reply) => ("DONE", 0, String::new(), reply.encode_to_vec()),
         Err(error) => match error.refusal() {
-            Some(refusal) => (
-                "REFUSED",
-                i64::from(refusal.code),
-                refusal.message,
-                refusal.details,
-            ),
+            Some(refusal) => ("REFUSED", i64::from(refusal.code), refusal.message, refusal.details),
             None => return answer.map(Ok),
         },
     };
     tx.execute(
         "UPDATE requests SET state = $4, code = $5, message = $6, body = $7
          WHERE principal = $1 AND method = $2 AND key = $3",
-        params![
-            request.principal.as_str(),
-            request.method,
-            request.key.as_str(),
-            state,
-            code,
-            message,
-            bytes
-        ],
+        params![request.principal.as_str(), request.method, request.key.as_str(), state, code, message, bytes],
     )
     .await?;
     Ok(answer)
@@ -200,19 +170,12 @@ where
     Reply: Message + Default,
     X: From<Error> + From<store::Error> + Refusable,
 {
-    let reused = || Error::RequestIdReused {
-        method: request.method.to_owned(),
-        key: request.key.clone(),
-    };
+    let reused = || Error::RequestIdReused { method: request.method.to_owned(), key: request.key.clone() };
     let row = tx
         .query_opt(
             "SELECT fingerprint, state, code, message, body FROM requests
              WHERE principal = $1 AND method = $2 AND key = $3",
-            params![
-                request.principal.as_str(),
-                request.method,
-                request.key.as_str()
-            ],
+            params![request.principal.as_str(), request.method, request.key.as_str()],
         )
         .await?
         .ok_or_else(reused)?;
@@ -222,17 +185,11 @@ where
     let body: Vec<u8> = row.get("body")?;
     if row.get::<String>("state")? == "REFUSED" {
         let code = i32::try_from(row.get::<i64>("code")?).unwrap_or(2);
-        let refusal = Refusal {
-            code,
-            message: row.get("message")?,
-            details: body,
-        };
+        let refusal = Refusal { code, message: row.get("message")?, details: body };
         return Ok(Err(X::replayed(refusal)));
     }
-    let reply = Reply::decode(body.as_slice()).map_err(|error| Error::StoredReply {
-        method: request.method.to_owned(),
-        detail: error.to_string(),
-    })?;
+    let reply = Reply::decode(body.as_slice())
+        .map_err(|error| Error::StoredReply { method: request.method.to_owned(), detail: error.to_string() })?;
     Ok(Ok(reply))
 }
 

@@ -30,12 +30,7 @@ pub struct Parked {
 }
 
 /// True when messages of this stream must queue in the lot.
-pub async fn is_parked(
-    tx: &mut Tx,
-    consumer: &str,
-    producer: &str,
-    stream: &str,
-) -> Result<bool, Error> {
+pub async fn is_parked(tx: &mut Tx, consumer: &str, producer: &str, stream: &str) -> Result<bool, Error> {
     let row = tx
         .query_opt(
             "SELECT version FROM parked
@@ -64,10 +59,7 @@ pub struct Entry<'a> {
 /// Parks a message, or fails with [`Error::LotFull`] when `limit` are parked already.
 pub async fn park(tx: &mut Tx, consumer: &str, entry: Entry<'_>, limit: u64) -> Result<(), Error> {
     if count(tx, consumer).await? >= limit {
-        return Err(Error::LotFull {
-            consumer: consumer.to_owned(),
-            limit,
-        });
+        return Err(Error::LotFull { consumer: consumer.to_owned(), limit });
     }
     let now = tx.now();
     let attempts = i64::from(!entry.reason.is_empty());
@@ -76,16 +68,7 @@ pub async fn park(tx: &mut Tx, consumer: &str, entry: Entry<'_>, limit: u64) -> 
              (consumer, producer, stream, version, name, reason, attempts, park_time)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
          ON CONFLICT (consumer, producer, stream, version) DO NOTHING",
-        params![
-            consumer,
-            entry.producer,
-            entry.stream,
-            entry.version,
-            entry.name,
-            entry.reason,
-            attempts,
-            now
-        ],
+        params![consumer, entry.producer, entry.stream, entry.version, entry.name, entry.reason, attempts, now],
     )
     .await?;
     Ok(())
@@ -93,22 +76,12 @@ pub async fn park(tx: &mut Tx, consumer: &str, entry: Entry<'_>, limit: u64) -> 
 
 /// How many messages the consumer has parked.
 pub async fn count(tx: &mut Tx, consumer: &str) -> Result<u64, Error> {
-    let row = tx
-        .query_opt(
-            "SELECT count(*) AS n FROM parked WHERE consumer = $1",
-            params![consumer],
-        )
-        .await?;
+    let row = tx.query_opt("SELECT count(*) AS n FROM parked WHERE consumer = $1", params![consumer]).await?;
     Ok(row.map(|row| row.get::<u64>("n")).transpose()?.unwrap_or(0))
 }
 
 /// The first parked message of a stream.
-pub async fn first(
-    tx: &mut Tx,
-    consumer: &str,
-    producer: &str,
-    stream: &str,
-) -> Result<Option<Parked>, Error> {
+pub async fn first(tx: &mut Tx, consumer: &str, producer: &str, stream: &str) -> Result<Option<Parked>, Error> {
     tx.query_opt(
         "SELECT producer, stream, version, name, reason, attempts, park_time FROM parked
          WHERE consumer = $1 AND producer = $2 AND stream = $3 ORDER BY version LIMIT 1",
@@ -142,13 +115,7 @@ pub async fn list(
 }
 
 /// Takes a message out of the lot; false when another redrive took it.
-pub async fn take(
-    tx: &mut Tx,
-    consumer: &str,
-    producer: &str,
-    stream: &str,
-    version: u64,
-) -> Result<bool, Error> {
+pub async fn take(tx: &mut Tx, consumer: &str, producer: &str, stream: &str, version: u64) -> Result<bool, Error> {
     let taken = tx
         .execute(
             "DELETE FROM parked
@@ -160,22 +127,11 @@ pub async fn take(
 }
 
 /// Notes that a redrive failed again.
-pub async fn failed_again(
-    tx: &mut Tx,
-    consumer: &str,
-    parked: &Parked,
-    reason: &str,
-) -> Result<(), Error> {
+pub async fn failed_again(tx: &mut Tx, consumer: &str, parked: &Parked, reason: &str) -> Result<(), Error> {
     tx.execute(
         "UPDATE parked SET reason = $5, attempts = attempts + 1
          WHERE consumer = $1 AND producer = $2 AND stream = $3 AND version = $4",
-        params![
-            consumer,
-            parked.producer.as_str(),
-            parked.stream.as_str(),
-            parked.version,
-            reason
-        ],
+        params![consumer, parked.producer.as_str(), parked.stream.as_str(), parked.version, reason],
     )
     .await?;
     Ok(())

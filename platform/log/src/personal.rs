@@ -86,13 +86,8 @@ impl SubjectKey {
         }
         let mut nonce = [0u8; NONCE];
         getrandom::fill(&mut nonce).map_err(|error| Error::Random(error.to_string()))?;
-        let payload = Payload {
-            msg: text.as_bytes(),
-            aad: subject.as_bytes(),
-        };
-        let sealed = cipher
-            .encrypt(&XNonce::from(nonce), payload)
-            .map_err(|_| unreadable(subject))?;
+        let payload = Payload { msg: text.as_bytes(), aad: subject.as_bytes() };
+        let sealed = cipher.encrypt(&XNonce::from(nonce), payload).map_err(|_| unreadable(subject))?;
         let mut bytes = Vec::with_capacity(NONCE + sealed.len());
         bytes.extend_from_slice(&nonce);
         bytes.extend_from_slice(&sealed);
@@ -110,20 +105,11 @@ impl SubjectKey {
             Self::Live(cipher) => cipher,
             Self::Forgotten => return Ok(String::new()),
         };
-        let bytes = URL_SAFE_NO_PAD
-            .decode(encoded)
-            .map_err(|_| unreadable(subject))?;
-        let (nonce, sealed) = bytes
-            .split_at_checked(NONCE)
-            .ok_or_else(|| unreadable(subject))?;
+        let bytes = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| unreadable(subject))?;
+        let (nonce, sealed) = bytes.split_at_checked(NONCE).ok_or_else(|| unreadable(subject))?;
         let nonce = XNonce::try_from(nonce).map_err(|_| unreadable(subject))?;
-        let payload = Payload {
-            msg: sealed,
-            aad: subject.as_bytes(),
-        };
-        let plain = cipher
-            .decrypt(&nonce, payload)
-            .map_err(|_| unreadable(subject))?;
+        let payload = Payload { msg: sealed, aad: subject.as_bytes() };
+        let plain = cipher.decrypt(&nonce, payload).map_err(|_| unreadable(subject))?;
         String::from_utf8(plain).map_err(|_| unreadable(subject))
     }
 }
@@ -156,32 +142,21 @@ pub(crate) async fn key_for_sealing(tx: &mut Tx, subject: &str) -> Result<Subjec
         params![subject, secret, now],
     )
     .await?;
-    let secret = secret_of(tx, subject)
-        .await?
-        .ok_or_else(|| unreadable(subject))?;
+    let secret = secret_of(tx, subject).await?.ok_or_else(|| unreadable(subject))?;
     SubjectKey::from_secret(subject, &secret)
 }
 
 async fn key_for_opening(tx: &mut Tx, subject: &str) -> Result<SubjectKey, Error> {
     // A sealed text without a key row is a damaged store, not an erased person.
-    let secret = secret_of(tx, subject)
-        .await?
-        .ok_or_else(|| unreadable(subject))?;
+    let secret = secret_of(tx, subject).await?.ok_or_else(|| unreadable(subject))?;
     SubjectKey::from_secret(subject, &secret)
 }
 
 async fn secret_of(tx: &mut Tx, subject: &str) -> Result<Option<Vec<u8>>, Error> {
-    let row = tx
-        .query_opt(
-            "SELECT secret FROM subject_keys WHERE subject = $1",
-            params![subject],
-        )
-        .await?;
+    let row = tx.query_opt("SELECT secret FROM subject_keys WHERE subject = $1", params![subject]).await?;
     Ok(row.map(|row| row.get::<Vec<u8>>("secret")).transpose()?)
 }
 
 fn unreadable(subject: &str) -> Error {
-    Error::Unreadable {
-        subject: subject.to_owned(),
-    }
+    Error::Unreadable { subject: subject.to_owned() }
 }

@@ -33,10 +33,5 @@ pub trait Projection<E>: Send + Sync + 'static {
     fn tables(&self) -> &'static [&'static str];
 
     /// Writes what `event` means into the tables.
-    fn apply<'a>(
-        &'a self,
-        tx: &'a mut Tx,
-        at: &'a At,
-        event: &'a E,
-    ) -> LocalBoxFuture<'a, Result<(), store::Error>>;
+    fn apply<'a>(&'a self, tx: &'a mut Tx, at: &'a At, event: &'a E) -> LocalBoxFuture<'a, Result<(), store::Error>>;
 }

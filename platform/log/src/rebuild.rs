@@ -78,17 +78,12 @@ impl<E: EventSet> Log<E> {
             let mut incoming = incoming.take().ok_or_else(|| interrupted(swapped.name()))?;
             swap_in(tx, &swapped, &writing, &mut incoming, &cursors).await
         });
-        let feed = scratch.read(async move |tx: &mut Tx| {
-            send_tables(tx, &layouts, &send, projection.name()).await
-        });
+        let feed = scratch.read(async move |tx: &mut Tx| send_tables(tx, &layouts, &send, projection.name()).await);
         let (swap, feed) = tokio::join!(swap, feed);
         let (rows, late) = swap?;
         feed?;
         scratch.close().await;
-        Ok(Rebuilt {
-            events: events + late,
-            rows,
-        })
+        Ok(Rebuilt { events: events + late, rows })
     }
 
     /// The rows of the projection `name` that are not what the log says; empty when all are.
@@ -112,9 +107,7 @@ impl<E: EventSet> Log<E> {
                     let page = page::<E>(tx, shard, after).await?;
                     let Some(last) = page.last() else { break };
                     after = last.position;
-                    send_events
-                        .blocking_send(page)
-                        .map_err(|_| interrupted(who))?;
+                    send_events.blocking_send(page).map_err(|_| interrupted(who))?;
                 }
             }
             drop(send_events);
@@ -125,9 +118,7 @@ impl<E: EventSet> Log<E> {
                 apply(&scratch, &projection, page).await?;
             }
             let layouts = layouts.clone();
-            scratch
-                .read(async move |tx: &mut Tx| send_tables(tx, &layouts, &send, who).await)
-                .await
+            scratch.read(async move |tx: &mut Tx| send_tables(tx, &layouts, &send, who).await).await
         };
         let (differences, feed) = tokio::join!(compare, feed);
         let differences = differences?;
@@ -139,13 +130,8 @@ impl<E: EventSet> Log<E> {
     }
 
     fn projection(&self, name: &str) -> Result<Arc<dyn Projection<E>>, Error> {
-        let found = self
-            .projections()
-            .iter()
-            .find(|projection| projection.name() == name);
-        found
-            .cloned()
-            .ok_or_else(|| Error::NoSuchProjection(name.to_owned()))
+        let found = self.projections().iter().find(|projection| projection.name() == name);
+        found.cloned().ok_or_else(|| Error::NoSuchProjection(name.to_owned()))
     }
 }
 
@@ -156,9 +142,7 @@ async fn fold<E: EventSet>(
     scratch: &Store,
     projection: &Arc<dyn Projection<E>>,
 ) -> Result<(Vec<u64>, u64), Error> {
-    let shards = live
-        .read(async |tx: &mut Tx| Ok::<_, Error>(tx.heads().await?.len()))
-        .await?;
+    let shards = live.read(async |tx: &mut Tx| Ok::<_, Error>(tx.heads().await?.len())).await?;
     let mut cursors = vec![0; shards];
     for (shard, cursor) in (0..).zip(&mut cursors) {
         let mut entries = read_page::<E>(live, shard, *cursor).await?;
@@ -166,13 +150,7 @@ async fn fold<E: EventSet>(
             *cursor = last.position;
             // A page that is not full was the end; what comes later belongs to the swap.
             let full = entries.len() == PAGE as usize;
-            let next = async {
-                if full {
-                    read_page(live, shard, *cursor).await
-                } else {
-                    Ok(Vec::new())
-                }
-            };
+            let next = async { if full { read_page(live, shard, *cursor).await } else { Ok(Vec::new()) } };
             let (next, applied) = tokio::join!(next, apply(scratch, projection, entries));
             applied?;
             entries = next?;
@@ -182,21 +160,12 @@ async fn fold<E: EventSet>(
     Ok((cursors, events))
 }
 
-async fn read_page<E: EventSet>(
-    live: &Store,
-    shard: u32,
-    after: u64,
-) -> Result<Vec<Entry<E>>, Error> {
-    live.read(async move |tx: &mut Tx| page(tx, shard, after).await)
-        .await
+async fn read_page<E: EventSet>(live: &Store, shard: u32, after: u64) -> Result<Vec<Entry<E>>, Error> {
+    live.read(async move |tx: &mut Tx| page(tx, shard, after).await).await
 }
 
 async fn page<E: EventSet>(tx: &mut Tx, shard: u32, after: u64) -> Result<Vec<Entry<E>>, Error> {
-    tx.tail(shard, after, PAGE)
-        .await?
-        .into_iter()
-        .map(sealed)
-        .collect()
+    tx.tail(shard, after, PAGE).await?.into_iter().map(sealed).collect()
 }
 
 async fn apply<E: EventSet>(
@@ -215,10 +184,7 @@ async fn apply<E: EventSet>(
         .await
 }
 
-async fn layouts<E: EventSet>(
-    scratch: &Store,
-    projection: &Arc<dyn Projection<E>>,
-) -> Result<Arc<[Layout]>, Error> {
+async fn layouts<E: EventSet>(scratch: &Store, projection: &Arc<dyn Projection<E>>) -> Result<Arc<[Layout]>, Error> {
     let tables = projection.tables();
     scratch
         .read(async move |tx: &mut Tx| {
@@ -277,10 +243,7 @@ async fn send_tables(
     send: &mpsc::Sender<Chunk>,
     projection: &'static str,
 ) -> Result<(), Error> {
-    let send = |chunk| {
-        send.blocking_send(chunk)
-            .map_err(|_| interrupted(projection))
-    };
+    let send = |chunk| send.blocking_send(chunk).map_err(|_| interrupted(projection));
     for layout in layouts {
         let mut rows = Vec::with_capacity(CHUNK);
         let mut sent = Ok(());
@@ -308,10 +271,7 @@ struct Incoming {
 
 impl Incoming {
     fn new(chunks: mpsc::Receiver<Chunk>) -> Self {
-        Self {
-            chunks,
-            rows: Vec::new().into_iter(),
-        }
+        Self { chunks, rows: Vec::new().into_iter() }
     }
 
     /// The next row of the present table; nothing at its end, and then the next table begins.
@@ -330,11 +290,7 @@ impl Incoming {
 }
 
 /// Merges the live rows with the scratch rows, both in the order of their keys.
-async fn compare_tables(
-    tx: &mut Tx,
-    layouts: &[Layout],
-    incoming: &mut Incoming,
-) -> Result<Vec<Difference>, Error> {
+async fn compare_tables(tx: &mut Tx, layouts: &[Layout], incoming: &mut Incoming) -> Result<Vec<Difference>, Error> {
     let mut differences = Vec::new();
     for layout in layouts {
         let mut derived = incoming.next(layout.table)?;
@@ -395,11 +351,7 @@ fn compare_row(
 impl Layout {
     fn difference(&self, row: &Row, what: What) -> Difference {
         let key = self.key_of(row).map(shown).collect::<Vec<_>>().join("/");
-        Difference {
-            table: self.table,
-            key,
-            what,
-        }
+        Difference { table: self.table, key, what }
     }
 }
 
@@ -416,8 +368,5 @@ fn shown(value: &Value) -> String {
 }
 
 fn interrupted(projection: &'static str) -> Error {
-    Error::Rebuild {
-        projection,
-        detail: "the other side went away".to_owned(),
-    }
+    Error::Rebuild { projection, detail: "the other side went away".to_owned() }
 }

@@ -55,11 +55,7 @@ pub async fn schedule(
 
 /// Removes a timer; nothing happens when it is not set.
 pub async fn cancel(tx: &mut Tx, kind: &str, key: &str) -> Result<(), Error> {
-    tx.execute(
-        "DELETE FROM timers WHERE kind = $1 AND key = $2",
-        params![kind, key],
-    )
-    .await?;
+    tx.execute("DELETE FROM timers WHERE kind = $1 AND key = $2", params![kind, key]).await?;
     Ok(())
 }
 
@@ -82,20 +78,12 @@ pub trait Handler: Send + Sync + 'static {
     fn kind(&self) -> &'static str;
 
     /// The present version of what the timer is about; by default the version of the stream `key`.
-    fn version<'a>(
-        &'a self,
-        tx: &'a mut Tx,
-        timer: &'a Timer,
-    ) -> LocalBoxFuture<'a, Result<u64, Error>> {
+    fn version<'a>(&'a self, tx: &'a mut Tx, timer: &'a Timer) -> LocalBoxFuture<'a, Result<u64, Error>> {
         Box::pin(crate::journal::version(tx, &timer.key))
     }
 
     /// The effect, on `tx` alone. An error is a fault: nothing of it stays and it is tried again.
-    fn fire<'a>(
-        &'a self,
-        tx: &'a mut Tx,
-        timer: &'a Timer,
-    ) -> LocalBoxFuture<'a, Result<(), Error>>;
+    fn fire<'a>(&'a self, tx: &'a mut Tx, timer: &'a Timer) -> LocalBoxFuture<'a, Result<(), Error>>;
 }
 
 /// Fires due timers of one store.
@@ -118,11 +106,7 @@ const RETRY_MOST: Duration = Duration::from_secs(60);
 impl Runner {
     /// A runner; `site` names its commits as crash points. A timer whose kind nobody handles stays.
     pub fn new(store: Store, site: &'static Site, handlers: Vec<Box<dyn Handler>>) -> Self {
-        Self {
-            store,
-            site,
-            handlers: handlers.into(),
-        }
+        Self { store, site, handlers: handlers.into() }
     }
 
     /// Fires timers until `shutdown`. Woken by commits (a timer may have been set) and by the time
@@ -166,10 +150,7 @@ impl Runner {
                 .read(async move |tx: &mut Tx| {
                     let timers = due(tx, now, BATCH).await?;
                     let next = tx
-                        .query_opt(
-                            "SELECT min(due) AS due FROM timers WHERE due > $1",
-                            params![now],
-                        )
+                        .query_opt("SELECT min(due) AS due FROM timers WHERE due > $1", params![now])
                         .await?
                         .map(|row| row.get::<Option<Timestamp>>("due"))
                         .transpose()?
@@ -190,19 +171,14 @@ impl Runner {
     }
 
     async fn fire(&self, timer: Timer) -> Result<bool, Error> {
-        if !self
-            .handlers
-            .iter()
-            .any(|handler| handler.kind() == timer.kind)
-        {
+        if !self.handlers.iter().any(|handler| handler.kind() == timer.kind) {
             return Ok(false);
         }
         let (handlers, fired) = (self.handlers.clone(), timer.clone());
         let outcome = self
             .store
             .write(self.site, async move |tx: &mut Tx| {
-                let Some(handler) = handlers.iter().find(|handler| handler.kind() == fired.kind)
-                else {
+                let Some(handler) = handlers.iter().find(|handler| handler.kind() == fired.kind) else {
                     return Ok(());
                 };
                 // Taken first: another runner, or a new timer under the same key, wins here.
@@ -210,12 +186,7 @@ impl Runner {
                     .execute(
                         "DELETE FROM timers WHERE kind = $1 AND key = $2
                          AND due = $3 AND expected_version = $4",
-                        params![
-                            fired.kind.as_str(),
-                            fired.key.as_str(),
-                            fired.due,
-                            fired.expected_version
-                        ],
+                        params![fired.kind.as_str(), fired.key.as_str(), fired.due, fired.expected_version],
                     )
                     .await?;
                 if taken == 1 && handler.version(tx, &fired).await? == fired.expected_version {
@@ -235,9 +206,7 @@ impl Runner {
     }
 
     async fn postpone(&self, timer: Timer, error: Error) -> Result<(), Error> {
-        let attempt = u32::try_from(timer.attempts)
-            .unwrap_or(u32::MAX)
-            .saturating_add(1);
+        let attempt = u32::try_from(timer.attempts).unwrap_or(u32::MAX).saturating_add(1);
         let pause = backoff::jittered(attempt, RETRY_FIRST, RETRY_MOST);
         tracing::warn!(
             kind = timer.kind, key = timer.key, attempt, ?pause, %error,

@@ -45,9 +45,7 @@ async fn the_log_is_fast_enough_to_be_read_again() {
         after = last.position;
         for entry in &page {
             match balances.get_mut(&entry.at.stream) {
-                Some(account) => {
-                    *account = stoa_log::Aggregate::evolve(std::mem::take(account), &entry.event)
-                }
+                Some(account) => *account = stoa_log::Aggregate::evolve(std::mem::take(account), &entry.event),
                 None => drop(balances.insert(entry.at.stream.clone(), Account::default())),
             }
         }

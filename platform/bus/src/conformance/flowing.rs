@@ -15,9 +15,7 @@ pub(super) async fn at_least_once_every_message_has_its_effect_in_stream_order(r
     rig.expect_all(5, 61).await;
     assert_eq!(rig.consumer.lag().await.expect("lag"), 0);
     // What comes while it waits wakes it.
-    toy::append(&rig.log, &stream(0), None, vec![moved(1)])
-        .await
-        .expect("append");
+    toy::append(&rig.log, &stream(0), None, vec![moved(1)]).await.expect("append");
     caught_up(&rig.consumer).await;
     assert_eq!(rig.applied_of(&stream(0)).await.len(), 62);
     running.stop().await;
@@ -39,8 +37,7 @@ pub(super) async fn redelivery_after_a_crash_is_a_duplicate_and_has_no_effect(ri
 pub(super) async fn a_gap_is_fetched_before_what_comes_after_it(rig: Rig) {
     rig.produce(3, 5).await;
     // As if the first messages had gone to nobody.
-    rig.tamper("INSERT INTO cursors VALUES ('recorder', 'toy', 0, 10)")
-        .await;
+    rig.tamper("INSERT INTO cursors VALUES ('recorder', 'toy', 0, 10)").await;
     rig.drain().await;
     rig.expect_all(3, 6).await;
 }
@@ -54,9 +51,7 @@ pub(super) async fn no_late_commit_is_skipped_while_many_write(rig: Rig) {
             tokio::spawn(async move {
                 for turn in 0..40 {
                     let events = vec![moved(turn), moved(0)];
-                    toy::append(&log, &stream(account), None, events)
-                        .await
-                        .expect("append");
+                    toy::append(&log, &stream(account), None, events).await.expect("append");
                 }
             })
         })
@@ -110,24 +105,15 @@ pub(super) async fn personal_text_arrives_open_until_its_subject_is_forgotten(ri
     let forgotten: Result<(), log::Error> = rig
         .log
         .store()
-        .write(Site::named("toy.forget"), async |tx: &mut Tx| {
-            personal::forget(tx, "users/1").await
-        })
+        .write(Site::named("toy.forget"), async |tx: &mut Tx| personal::forget(tx, "users/1").await)
         .await;
     forgotten.expect("forget");
     rig.drain().await;
     let rows: Result<_, store::Error> = rig
         .own
-        .read(async |tx: &mut Tx| {
-            tx.query("SELECT content FROM applied ORDER BY stream", params![])
-                .await
-        })
+        .read(async |tx: &mut Tx| tx.query("SELECT content FROM applied ORDER BY stream", params![]).await)
         .await;
-    let contents: Vec<String> = rows
-        .expect("rows")
-        .iter()
-        .map(|row| row.get("content").expect("content"))
-        .collect();
+    let contents: Vec<String> = rows.expect("rows").iter().map(|row| row.get("content").expect("content")).collect();
     assert_eq!(contents, ["Ada", ""]);
 }
 

@@ -23,21 +23,12 @@ pub(super) async fn a_poison_message_parks_its_stream_and_no_other(rig: Rig) {
     assert_eq!(rig.applied_of("accounts/2").await, [1, 2, 3, 4, 5, 6]);
 
     let letters = rig.letters().await;
-    let parked: Vec<_> = letters
-        .iter()
-        .map(|letter| (letter.version, &*letter.reason))
-        .collect();
+    let parked: Vec<_> = letters.iter().map(|letter| (letter.version, &*letter.reason)).collect();
     assert_eq!(parked, [(3, "told to fail"), (4, ""), (5, ""), (6, "")]);
-    assert!(
-        letters
-            .iter()
-            .all(|letter| letter.stream == "accounts/1" && letter.producer == "toy")
-    );
+    assert!(letters.iter().all(|letter| letter.stream == "accounts/1" && letter.producer == "toy"));
 
     // Later ones join the queue, also after a restart.
-    toy::append(&rig.log, "accounts/1", None, vec![moved(1)])
-        .await
-        .expect("append");
+    toy::append(&rig.log, "accounts/1", None, vec![moved(1)]).await.expect("append");
     rig.drain().await;
     assert_eq!(rig.letters().await.len(), 5);
     assert_eq!(rig.consumer.lag().await.expect("lag"), 0);
@@ -50,18 +41,8 @@ pub(super) async fn a_panic_is_a_poison_message(rig: Rig) {
     rig.drain().await;
     assert_eq!(rig.applied_of("accounts/0").await, [1]);
     assert_eq!(rig.applied_of("accounts/1").await, [1, 2, 3]);
-    let reasons: Vec<_> = rig
-        .letters()
-        .await
-        .into_iter()
-        .map(|letter| letter.reason)
-        .collect();
-    assert!(
-        reasons
-            .first()
-            .is_some_and(|reason| reason.contains("told to panic")),
-        "{reasons:?}"
-    );
+    let reasons: Vec<_> = rig.letters().await.into_iter().map(|letter| letter.reason).collect();
+    assert!(reasons.first().is_some_and(|reason| reason.contains("told to panic")), "{reasons:?}");
 }
 
 pub(super) async fn redrive_applies_in_order_and_the_stream_flows_again(rig: Rig) {
@@ -72,16 +53,10 @@ pub(super) async fn redrive_applies_in_order_and_the_stream_flows_again(rig: Rig
     let redriven = rig.consumer.redrive_all().await.expect("redrive");
     assert_eq!((redriven.applied, redriven.stopped), (5, None));
     assert_eq!(rig.letters().await, []);
-    toy::append(&rig.log, "accounts/1", None, vec![moved(1)])
-        .await
-        .expect("append");
+    toy::append(&rig.log, "accounts/1", None, vec![moved(1)]).await.expect("append");
     rig.drain().await;
     assert_eq!(rig.applied_of("accounts/1").await, [1, 2, 3, 4, 5, 6, 7]);
-    let nothing = rig
-        .consumer
-        .redrive("toy", "accounts/1")
-        .await
-        .expect("redrive");
+    let nothing = rig.consumer.redrive("toy", "accounts/1").await.expect("redrive");
     assert_eq!(nothing.applied, 0);
 }
 
@@ -91,21 +66,11 @@ pub(super) async fn a_redrive_that_fails_again_keeps_what_is_behind(rig: Rig) {
     rig.drain().await;
     rig.handler.heal();
     rig.handler.poison("accounts/1", 4);
-    let redriven = rig
-        .consumer
-        .redrive("toy", "accounts/1")
-        .await
-        .expect("redrive");
-    assert_eq!(
-        (redriven.applied, redriven.stopped.as_deref()),
-        (2, Some("told to fail"))
-    );
+    let redriven = rig.consumer.redrive("toy", "accounts/1").await.expect("redrive");
+    assert_eq!((redriven.applied, redriven.stopped.as_deref()), (2, Some("told to fail")));
     assert_eq!(rig.applied_of("accounts/1").await, [1, 2, 3]);
     let letters = rig.letters().await;
-    let parked: Vec<_> = letters
-        .iter()
-        .map(|letter| (letter.version, letter.attempts))
-        .collect();
+    let parked: Vec<_> = letters.iter().map(|letter| (letter.version, letter.attempts)).collect();
     assert_eq!(parked, [(4, 1), (5, 0), (6, 0)]);
 }
 

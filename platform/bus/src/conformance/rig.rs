@@ -25,22 +25,12 @@ pub(super) struct Rig {
 }
 
 impl Rig {
-    pub(super) async fn new(
-        producer: Store,
-        own: Store,
-        connect: &impl AsyncFn(Log<Event>, &Hub),
-    ) -> Self {
+    pub(super) async fn new(producer: Store, own: Store, connect: &impl AsyncFn(Log<Event>, &Hub)) -> Self {
         let (log, hub) = (toy::log(producer), Hub::new());
         connect(log.clone(), &hub).await;
         let handler = Arc::new(Recorder::default());
         let consumer = consumer(&own, &hub, &handler, 10_000);
-        Self {
-            log,
-            hub,
-            own,
-            handler,
-            consumer,
-        }
+        Self { log, hub, own, handler, consumer }
     }
 
     /// Opens `accounts` accounts and moves money `moves` times in each, turn by turn.
@@ -48,16 +38,12 @@ impl Rig {
         for account in 0..accounts {
             let (name, subject) = (stream(account), format!("users/{account}"));
             let opening = vec![opened("Ada")];
-            toy::append(&self.log, &name, Some(&subject), opening)
-                .await
-                .expect("append");
+            toy::append(&self.log, &name, Some(&subject), opening).await.expect("append");
         }
         for turn in 0..moves {
             for account in 0..accounts {
                 let events = vec![moved(i64::from(turn))];
-                toy::append(&self.log, &stream(account), None, events)
-                    .await
-                    .expect("append");
+                toy::append(&self.log, &stream(account), None, events).await.expect("append");
             }
         }
     }
@@ -80,61 +66,38 @@ impl Rig {
 
     /// What was applied, in the order it was applied.
     pub(super) async fn applied(&self) -> Vec<(String, u64)> {
-        let rows = self.own.read(async |tx: &mut Tx| {
-            tx.query(
-                "SELECT stream, version FROM applied ORDER BY turn",
-                params![],
-            )
-            .await
-        });
+        let rows = self
+            .own
+            .read(async |tx: &mut Tx| tx.query("SELECT stream, version FROM applied ORDER BY turn", params![]).await);
         let rows: Result<_, store::Error> = rows.await;
         let rows = rows.expect("applied").into_iter();
         let applied = rows.map(|row| Ok((row.get("stream")?, row.get("version")?)));
-        applied
-            .collect::<Result<_, store::Error>>()
-            .expect("applied")
+        applied.collect::<Result<_, store::Error>>().expect("applied")
     }
 
     /// The versions of one stream, in the order they were applied.
     pub(super) async fn applied_of(&self, stream: &str) -> Vec<u64> {
         let applied = self.applied().await.into_iter();
-        applied
-            .filter(|(name, _)| name == stream)
-            .map(|(_, version)| version)
-            .collect()
+        applied.filter(|(name, _)| name == stream).map(|(_, version)| version).collect()
     }
 
     /// Every stream was applied from its first to its last version, in order and once.
     pub(super) async fn expect_all(&self, accounts: u32, versions: u64) {
         let expected: Vec<u64> = (1..=versions).collect();
         for account in 0..accounts {
-            assert_eq!(
-                self.applied_of(&stream(account)).await,
-                expected,
-                "account {account}"
-            );
+            assert_eq!(self.applied_of(&stream(account)).await, expected, "account {account}");
         }
-        assert_eq!(
-            self.applied().await.len() as u64,
-            u64::from(accounts) * versions
-        );
+        assert_eq!(self.applied().await.len() as u64, u64::from(accounts) * versions);
     }
 
     pub(super) async fn letters(&self) -> Vec<DeadLetter> {
-        self.consumer
-            .dead_letters(None, 100)
-            .await
-            .expect("dead letters")
+        self.consumer.dead_letters(None, 100).await.expect("dead letters")
     }
 
     /// Changes what the consumer keeps, behind its back.
     pub(super) async fn tamper(&self, sql: &'static str) {
-        let tampered: Result<u64, store::Error> = self
-            .own
-            .write(Site::named("toy.tamper"), async move |tx: &mut Tx| {
-                tx.execute(sql, params![]).await
-            })
-            .await;
+        let tampered: Result<u64, store::Error> =
+            self.own.write(Site::named("toy.tamper"), async move |tx: &mut Tx| tx.execute(sql, params![]).await).await;
         tampered.expect("tamper");
     }
 }
@@ -156,28 +119,14 @@ pub(super) async fn eventually(condition: impl AsyncFn() -> bool) {
             looks.tick().await;
         }
     };
-    tokio::time::timeout(DEADLINE, waiting)
-        .await
-        .expect("in time");
+    tokio::time::timeout(DEADLINE, waiting).await.expect("in time");
 }
 
 fn consumer(own: &Store, hub: &Hub, handler: &Arc<Recorder>, lot: u64) -> Consumer {
     let quick = Duration::from_millis(2);
-    let limits = Limits {
-        lot,
-        retry_first: quick,
-        retry_most: quick * 4,
-        ..Limits::default()
-    };
+    let limits = Limits { lot, retry_first: quick, retry_most: quick * 4, ..Limits::default() };
     let handler = handler.clone();
-    Consumer::with_limits(
-        "recorder",
-        own.clone(),
-        hub.clone(),
-        &["toy"],
-        handler,
-        limits,
-    )
+    Consumer::with_limits("recorder", own.clone(), hub.clone(), &["toy"], handler, limits)
 }
 
 /// A consumer that runs until it is told to stop.
@@ -222,10 +171,7 @@ impl Recorder {
     }
 
     pub(super) fn heal(&self) {
-        self.poison
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.poison.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn is_poison(&self, message: &Message) -> bool {
@@ -239,11 +185,7 @@ impl Handler for Recorder {
         !self.openings_only.load(Ordering::Relaxed) || name == "stoa.toy.v1.Opened"
     }
 
-    fn apply<'a>(
-        &'a self,
-        tx: &'a mut Tx,
-        message: &'a Message,
-    ) -> LocalBoxFuture<'a, Result<(), Failure>> {
+    fn apply<'a>(&'a self, tx: &'a mut Tx, message: &'a Message) -> LocalBoxFuture<'a, Result<(), Failure>> {
         Box::pin(async move {
             let content = match message.decode::<Event>()? {
                 Event::Opened(opened) => opened.owner,
@@ -261,11 +203,7 @@ impl Handler for Recorder {
                 return Err(Failure::Permanent("told to fail".to_owned()));
             }
             let one_less = |left: u32| left.checked_sub(1);
-            if self
-                .hiccups
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less)
-                .is_ok()
-            {
+            if self.hiccups.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
                 return Err(Failure::Transient("told to wait".to_owned()));
             }
             Ok(())

@@ -9,67 +9,40 @@ use crate::Error;
 
 pub(super) async fn versions_are_dense_and_a_stale_writer_conflicts(store: Store) {
     let log = toy::log(store);
-    let first = toy::append(
-        &log,
-        "accounts/a",
-        Some("users/1"),
-        vec![opened("Ada"), moved(5)],
-    );
+    let first = toy::append(&log, "accounts/a", Some("users/1"), vec![opened("Ada"), moved(5)]);
     assert_eq!(first.await.expect("append"), 2);
 
     let writer = log.clone();
     let stale: Result<u64, Error> = log
         .store()
         .write(Site::named("toy.append"), async move |tx: &mut Tx| {
-            writer
-                .append(tx, "accounts/a", 1, &toy::meta(), None, vec![moved(1)])
-                .await
+            writer.append(tx, "accounts/a", 1, &toy::meta(), None, vec![moved(1)]).await
         })
         .await;
     match stale {
-        Err(Error::Conflict {
-            expected: 1,
-            actual: 2,
-            ..
-        }) => {}
+        Err(Error::Conflict { expected: 1, actual: 2, .. }) => {}
         other => panic!("expected a conflict, got {other:?}"),
     }
     let writer = log.clone();
     let ahead: Result<u64, Error> = log
         .store()
         .write(Site::named("toy.append"), async move |tx: &mut Tx| {
-            writer
-                .append(tx, "accounts/a", 3, &toy::meta(), None, vec![moved(1)])
-                .await
+            writer.append(tx, "accounts/a", 3, &toy::meta(), None, vec![moved(1)]).await
         })
         .await;
-    assert!(
-        ahead.is_err_and(|error| error.is_conflict()),
-        "a version may not be skipped"
-    );
+    assert!(ahead.is_err_and(|error| error.is_conflict()), "a version may not be skipped");
 
     let reader = log.clone();
-    let entries = log
-        .store()
-        .read(async move |tx: &mut Tx| reader.load(tx, "accounts/a").await)
-        .await
-        .expect("load");
+    let entries = log.store().read(async move |tx: &mut Tx| reader.load(tx, "accounts/a").await).await.expect("load");
     let versions: Vec<u64> = entries.iter().map(|entry| entry.at.version).collect();
     assert_eq!(versions, [1, 2]);
     assert_eq!(entries.last().map(|entry| &entry.event), Some(&moved(5)));
-    assert!(
-        entries
-            .iter()
-            .all(|entry| entry.at.causation == "requests/1"),
-        "the cause is kept"
-    );
+    assert!(entries.iter().all(|entry| entry.at.causation == "requests/1"), "the cause is kept");
 }
 
 pub(super) async fn a_failed_transaction_leaves_neither_rows_nor_events(store: Store) {
     let log = toy::log(store);
-    toy::append(&log, "accounts/a", Some("users/1"), vec![opened("Ada")])
-        .await
-        .expect("append");
+    toy::append(&log, "accounts/a", Some("users/1"), vec![opened("Ada")]).await.expect("append");
     let before = toy::rows(log.store()).await;
     // The CHECK on the balance refuses the second.
     let failed = toy::append(&log, "accounts/a", None, vec![moved(5), moved(-6)]).await;
@@ -78,10 +51,7 @@ pub(super) async fn a_failed_transaction_leaves_neither_rows_nor_events(store: S
     let after = toy::append(&log, "accounts/a", None, vec![moved(1)]).await;
     assert_eq!(after.expect("append"), 2, "no version was used up");
     let reader = log.clone();
-    let tail = log
-        .store()
-        .read(async move |tx: &mut Tx| reader.tail(tx, 0, 0, 100).await)
-        .await;
+    let tail = log.store().read(async move |tx: &mut Tx| reader.tail(tx, 0, 0, 100).await).await;
     let heads = log.store().read(async |tx: &mut Tx| tx.heads().await).await;
     let heads: Vec<u64> = heads.unwrap_or_else(|error: store::Error| panic!("{error}"));
     assert_eq!(heads.iter().sum::<u64>(), 2, "no position was used up");
@@ -93,22 +63,16 @@ pub(super) async fn a_tail_pages_through_dense_positions(store: Store) {
     for account in 0..10 {
         let name = format!("accounts/{account}");
         let events = vec![opened("Ada"), moved(1), moved(2)];
-        toy::append(&log, &name, Some("users/1"), events)
-            .await
-            .expect("append");
+        toy::append(&log, &name, Some("users/1"), events).await.expect("append");
     }
-    let heads: Result<Vec<u64>, store::Error> =
-        log.store().read(async |tx: &mut Tx| tx.heads().await).await;
+    let heads: Result<Vec<u64>, store::Error> = log.store().read(async |tx: &mut Tx| tx.heads().await).await;
     let mut seen: HashMap<String, u64> = HashMap::new();
     for (shard, head) in (0..).zip(heads.expect("heads")) {
         let mut after = 0;
         loop {
             let reader = log.clone();
-            let page = log
-                .store()
-                .read(async move |tx: &mut Tx| reader.tail(tx, shard, after, 7).await)
-                .await
-                .expect("tail");
+            let page =
+                log.store().read(async move |tx: &mut Tx| reader.tail(tx, shard, after, 7).await).await.expect("tail");
             if page.is_empty() {
                 break;
             }
@@ -133,13 +97,9 @@ pub(super) async fn a_loader_sees_what_its_own_transaction_appended(store: Store
         .write(Site::named("toy.append"), async move |tx: &mut Tx| {
             let meta = toy::meta();
             let subject = Some("users/1");
-            writer
-                .append(tx, "accounts/a", 0, &meta, subject, vec![opened("Ada")])
-                .await?;
+            writer.append(tx, "accounts/a", 0, &meta, subject, vec![opened("Ada")]).await?;
             let version = writer.version(tx, "accounts/a").await?;
-            writer
-                .append(tx, "accounts/a", version, &meta, subject, vec![moved(3)])
-                .await?;
+            writer.append(tx, "accounts/a", version, &meta, subject, vec![moved(3)]).await?;
             let entries = writer.load(tx, "accounts/a").await?;
             Ok::<_, Error>((entries, writer.version(tx, "accounts/a").await?))
         })
@@ -154,9 +114,7 @@ pub(super) async fn a_commit_wakes_those_who_wait(store: Store) {
     let log = toy::log(store);
     let mut changed = log.changed();
     changed.borrow_and_update();
-    toy::append(&log, "accounts/a", Some("users/1"), vec![opened("Ada")])
-        .await
-        .expect("append");
+    toy::append(&log, "accounts/a", Some("users/1"), vec![opened("Ada")]).await.expect("append");
     let woken = tokio::time::timeout(std::time::Duration::from_secs(5), changed.changed()).await;
     woken.expect("woken in time").expect("still open");
 }
@@ -165,9 +123,7 @@ pub(super) async fn many_writers_leave_every_stream_and_shard_dense(store: Store
     let log = toy::log(store);
     for account in 0..4 {
         let name = format!("accounts/{account}");
-        toy::append(&log, &name, Some("users/1"), vec![opened("Ada")])
-            .await
-            .expect("append");
+        toy::append(&log, &name, Some("users/1"), vec![opened("Ada")]).await.expect("append");
     }
     let writers: Vec<_> = (0..16)
         .map(|writer: usize| {
@@ -200,11 +156,7 @@ pub(super) async fn many_writers_leave_every_stream_and_shard_dense(store: Store
                 .await?
                 .ok_or(Error::NoSuchProjection("accounts".to_owned()))?;
             let heads: u64 = tx.heads().await?.iter().sum();
-            Ok((
-                row.get("balance")?,
-                row.get("versions")?,
-                i64::try_from(heads).unwrap_or(-1),
-            ))
+            Ok((row.get("balance")?, row.get("versions")?, i64::try_from(heads).unwrap_or(-1)))
         })
         .await;
     assert_eq!(counted.expect("count"), (160, 164, 164));

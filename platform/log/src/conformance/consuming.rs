@@ -48,13 +48,7 @@ pub(super) async fn of_two_who_move_one_cursor_only_one_does(store: Store) {
 
 fn entry(stream: &str, version: u64) -> Entry<'_> {
     let reason = if version == 1 { "broken" } else { "" };
-    Entry {
-        producer: "toy",
-        stream,
-        version,
-        name: "stoa.toy.v1.Moved",
-        reason,
-    }
+    Entry { producer: "toy", stream, version, name: "stoa.toy.v1.Moved", reason }
 }
 
 pub(super) async fn the_lot_keeps_order_and_its_bound(store: Store) {
@@ -66,10 +60,7 @@ pub(super) async fn the_lot_keeps_order_and_its_bound(store: Store) {
     })
     .await
     .expect("park");
-    let full = write(&store, async |tx| {
-        parked::park(tx, "views", entry("accounts/a", 3), 3).await
-    })
-    .await;
+    let full = write(&store, async |tx| parked::park(tx, "views", entry("accounts/a", 3), 3).await).await;
     assert!(matches!(full, Err(Error::LotFull { limit: 3, .. })));
 
     let (listed, rest, first) = write(&store, async |tx| {
@@ -81,15 +72,8 @@ pub(super) async fn the_lot_keeps_order_and_its_bound(store: Store) {
     })
     .await
     .expect("list");
-    let addresses: Vec<_> = listed
-        .iter()
-        .chain(&rest)
-        .map(|parked| (&*parked.stream, parked.version))
-        .collect();
-    assert_eq!(
-        addresses,
-        [("accounts/a", 1), ("accounts/a", 2), ("accounts/b", 1)]
-    );
+    let addresses: Vec<_> = listed.iter().chain(&rest).map(|parked| (&*parked.stream, parked.version)).collect();
+    assert_eq!(addresses, [("accounts/a", 1), ("accounts/a", 2), ("accounts/b", 1)]);
     assert_eq!(first.as_ref(), listed.first());
 
     let taken = write(&store, async |tx| {
@@ -97,12 +81,7 @@ pub(super) async fn the_lot_keeps_order_and_its_bound(store: Store) {
         let again = parked::take(tx, "views", "toy", "accounts/a", 1).await?;
         let still = parked::is_parked(tx, "views", "toy", "accounts/a").await?;
         parked::take(tx, "views", "toy", "accounts/a", 2).await?;
-        Ok((
-            first,
-            again,
-            still,
-            parked::is_parked(tx, "views", "toy", "accounts/a").await?,
-        ))
+        Ok((first, again, still, parked::is_parked(tx, "views", "toy", "accounts/a").await?))
     })
     .await
     .expect("take");

@@ -10,9 +10,7 @@ async fn accounts(store: Store, count: u32) -> Log<Event> {
     for account in 0..count {
         let (name, subject) = (format!("accounts/{account}"), format!("users/{account}"));
         let events = vec![opened("Ada"), moved(i64::from(account)), moved(1)];
-        toy::append(&log, &name, Some(&subject), events)
-            .await
-            .expect("append");
+        toy::append(&log, &name, Some(&subject), events).await.expect("append");
     }
     log
 }
@@ -35,10 +33,7 @@ pub(super) async fn emptied_tables_are_rebuilt_byte_equal(store: Store) {
     let rebuilt = log.rebuild("accounts").await.expect("rebuild");
     assert_eq!((rebuilt.events, rebuilt.rows), (60, 20 + 40));
     assert_eq!(toy::rows(log.store()).await, before);
-    assert!(matches!(
-        log.rebuild("nothing").await,
-        Err(Error::NoSuchProjection(_))
-    ));
+    assert!(matches!(log.rebuild("nothing").await, Err(Error::NoSuchProjection(_))));
 }
 
 pub(super) async fn a_rebuild_after_an_erasure_gives_the_same_rows(store: Store) {
@@ -46,10 +41,7 @@ pub(super) async fn a_rebuild_after_an_erasure_gives_the_same_rows(store: Store)
     let before = toy::rows(log.store()).await;
     let forgotten: Result<(), Error> = log
         .store()
-        .write(
-            store::Site::named("toy.forget"),
-            async |tx: &mut store::Tx| personal::forget(tx, "users/1").await,
-        )
+        .write(store::Site::named("toy.forget"), async |tx: &mut store::Tx| personal::forget(tx, "users/1").await)
         .await;
     forgotten.expect("forget");
     log.rebuild("accounts").await.expect("rebuild");
@@ -57,9 +49,7 @@ pub(super) async fn a_rebuild_after_an_erasure_gives_the_same_rows(store: Store)
     assert_eq!(verify(&log).await, []);
 }
 
-pub(super) async fn a_check_finds_changed_missing_and_foreign_rows_and_touches_nothing(
-    store: Store,
-) {
+pub(super) async fn a_check_finds_changed_missing_and_foreign_rows_and_touches_nothing(store: Store) {
     let log = accounts(store, 5).await;
     let change = "UPDATE toy_accounts SET balance = balance + 1 WHERE name = 'accounts/2'";
     toy::execute(log.store(), change).await;
@@ -76,16 +66,8 @@ pub(super) async fn a_check_finds_changed_missing_and_foreign_rows_and_touches_n
             key: "accounts/2".to_owned(),
             what: What::Differs(vec!["balance".to_owned()]),
         },
-        Difference {
-            table: "toy_entries",
-            key: "accounts/0/3".to_owned(),
-            what: What::Missing,
-        },
-        Difference {
-            table: "toy_entries",
-            key: "accounts/4/99".to_owned(),
-            what: What::Extra,
-        },
+        Difference { table: "toy_entries", key: "accounts/0/3".to_owned(), what: What::Missing },
+        Difference { table: "toy_entries", key: "accounts/4/99".to_owned(), what: What::Extra },
     ];
     assert_eq!(differences, expected);
     assert_eq!(toy::rows(log.store()).await, before);
@@ -111,11 +93,7 @@ pub(super) async fn a_rebuild_during_writes_loses_none(store: Store) {
         .collect();
     for _ in 0..3 {
         log.rebuild("accounts").await.expect("rebuild");
-        assert_eq!(
-            verify(&log).await,
-            [],
-            "a check is exact while others write"
-        );
+        assert_eq!(verify(&log).await, [], "a check is exact while others write");
     }
     for writer in writers {
         writer.await.expect("writer");

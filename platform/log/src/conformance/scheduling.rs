@@ -22,15 +22,9 @@ impl Handler for Interest {
         "interest"
     }
 
-    fn fire<'a>(
-        &'a self,
-        tx: &'a mut Tx,
-        timer: &'a Timer,
-    ) -> LocalBoxFuture<'a, Result<(), Error>> {
+    fn fire<'a>(&'a self, tx: &'a mut Tx, timer: &'a Timer) -> LocalBoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
-            self.log
-                .append_next(tx, &timer.key, &toy::meta(), None, vec![moved(1)])
-                .await?;
+            self.log.append_next(tx, &timer.key, &toy::meta(), None, vec![moved(1)]).await?;
             if self.fails.load(Ordering::Relaxed) {
                 return Err(Error::Random("told to fail".to_owned()));
             }
@@ -47,14 +41,9 @@ struct Rig {
 
 async fn rig(store: Store) -> Rig {
     let log = toy::log(store.clone());
-    toy::append(&log, "accounts/a", Some("users/1"), vec![opened("Ada")])
-        .await
-        .expect("append");
+    toy::append(&log, "accounts/a", Some("users/1"), vec![opened("Ada")]).await.expect("append");
     let fails = Arc::new(AtomicBool::new(false));
-    let handler = Interest {
-        log: log.clone(),
-        fails: fails.clone(),
-    };
+    let handler = Interest { log: log.clone(), fails: fails.clone() };
     let runner = Runner::new(store, Site::named("toy.timers"), vec![Box::new(handler)]);
     Rig { log, runner, fails }
 }
@@ -67,15 +56,7 @@ impl Rig {
             .log
             .store()
             .write(Site::named("toy.schedule"), async move |tx: &mut Tx| {
-                timers::schedule(
-                    tx,
-                    "interest",
-                    "accounts/a",
-                    due,
-                    expected_version,
-                    Vec::new(),
-                )
-                .await
+                timers::schedule(tx, "interest", "accounts/a", due, expected_version, Vec::new()).await
             })
             .await;
         set.expect("schedule");
@@ -83,20 +64,14 @@ impl Rig {
 
     async fn version(&self) -> u64 {
         let log = self.log.clone();
-        let version: Result<u64, Error> = self
-            .log
-            .store()
-            .read(async move |tx: &mut Tx| log.version(tx, "accounts/a").await)
-            .await;
+        let version: Result<u64, Error> =
+            self.log.store().read(async move |tx: &mut Tx| log.version(tx, "accounts/a").await).await;
         version.expect("version")
     }
 
     async fn waiting(&self) -> Vec<Timer> {
-        let timers: Result<Vec<Timer>, Error> = self
-            .log
-            .store()
-            .read(async |tx: &mut Tx| timers::due(tx, Timestamp::MAX, 10).await)
-            .await;
+        let timers: Result<Vec<Timer>, Error> =
+            self.log.store().read(async |tx: &mut Tx| timers::due(tx, Timestamp::MAX, 10).await).await;
         timers.expect("timers")
     }
 }
@@ -118,9 +93,7 @@ pub(super) async fn a_due_timer_fires_once_with_its_effect(store: Store) {
 pub(super) async fn a_timer_for_an_older_version_does_nothing(store: Store) {
     let rig = rig(store).await;
     rig.schedule(-1, 1).await;
-    toy::append(&rig.log, "accounts/a", None, vec![moved(5)])
-        .await
-        .expect("append");
+    toy::append(&rig.log, "accounts/a", None, vec![moved(5)]).await.expect("append");
     rig.runner.run_due().await.expect("run");
     assert_eq!(rig.version().await, 2);
     assert_eq!(rig.waiting().await, [], "it is gone all the same");
@@ -128,11 +101,7 @@ pub(super) async fn a_timer_for_an_older_version_does_nothing(store: Store) {
     rig.schedule(3_600_000_000, 2).await;
     rig.schedule(-1, 1).await;
     let kept = rig.waiting().await;
-    assert_eq!(
-        kept.first().map(|timer| timer.expected_version),
-        Some(2),
-        "newer ones stay"
-    );
+    assert_eq!(kept.first().map(|timer| timer.expected_version), Some(2), "newer ones stay");
 }
 
 pub(super) async fn a_failed_firing_leaves_nothing_and_is_tried_again(store: Store) {
@@ -157,9 +126,7 @@ pub(super) async fn a_cancelled_timer_does_not_fire(store: Store) {
     let cancelled: Result<(), Error> = rig
         .log
         .store()
-        .write(Site::named("toy.schedule"), async |tx: &mut Tx| {
-            timers::cancel(tx, "interest", "accounts/a").await
-        })
+        .write(Site::named("toy.schedule"), async |tx: &mut Tx| timers::cancel(tx, "interest", "accounts/a").await)
         .await;
     cancelled.expect("cancel");
     rig.runner.run_due().await.expect("run");
@@ -179,9 +146,7 @@ pub(super) async fn a_running_runner_is_woken_by_the_commit_that_schedules(store
             changed.changed().await.expect("still open");
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), fired)
-        .await
-        .expect("fired in time");
+    tokio::time::timeout(Duration::from_secs(10), fired).await.expect("fired in time");
     drop(stop);
     running.await.expect("the runner ends when told");
 }

@@ -36,9 +36,7 @@ pub enum Event {
 
 /// An account opened by `owner`.
 pub fn opened(owner: &str) -> Event {
-    Event::Opened(Opened {
-        owner: owner.to_owned(),
-    })
+    Event::Opened(Opened { owner: owner.to_owned() })
 }
 
 /// Money moved.
@@ -71,23 +69,12 @@ impl EventSet for Event {
     }
 
     fn decode(name: &str, _schema: u32, bytes: &[u8]) -> Result<Self, DecodeEventError> {
-        let malformed = |name| {
-            move |error: prost::DecodeError| DecodeEventError::Malformed {
-                name,
-                reason: error.to_string(),
-            }
-        };
+        let malformed =
+            |name| move |error: prost::DecodeError| DecodeEventError::Malformed { name, reason: error.to_string() };
         match name {
-            OPENED => Opened::decode(bytes)
-                .map(Self::Opened)
-                .map_err(malformed(OPENED)),
-            MOVED => Moved::decode(bytes)
-                .map(Self::Moved)
-                .map_err(malformed(MOVED)),
-            other => Err(DecodeEventError::UnknownName {
-                service: "toy",
-                name: other.to_owned(),
-            }),
+            OPENED => Opened::decode(bytes).map(Self::Opened).map_err(malformed(OPENED)),
+            MOVED => Moved::decode(bytes).map(Self::Moved).map_err(malformed(MOVED)),
+            other => Err(DecodeEventError::UnknownName { service: "toy", name: other.to_owned() }),
         }
     }
 
@@ -206,10 +193,7 @@ impl Aggregate for Account {
     fn evolve(self, event: &Event) -> Self {
         match event {
             Event::Opened(_) => Self { open: true, ..self },
-            Event::Moved(moved) => Self {
-                balance: self.balance + moved.amount,
-                ..self
-            },
+            Event::Moved(moved) => Self { balance: self.balance + moved.amount, ..self },
         }
     }
 
@@ -254,11 +238,9 @@ impl From<store::Error> for Failure {
 impl Refusable for Failure {
     fn refusal(&self) -> Option<Refusal> {
         match self {
-            Self::Rejected(rejection) => Some(Refusal {
-                code: 9,
-                message: format!("{rejection:?}"),
-                details: b"details".to_vec(),
-            }),
+            Self::Rejected(rejection) => {
+                Some(Refusal { code: 9, message: format!("{rejection:?}"), details: b"details".to_vec() })
+            }
             Self::Replayed(refusal) => Some(refusal.clone()),
             Self::Fault(_) => None,
         }
@@ -282,24 +264,14 @@ pub fn request(principal: &str, key: &str, body: &str) -> crate::Request {
 }
 
 /// Appends in a transaction of its own at whatever version the stream has.
-pub async fn append(
-    log: &Log<Event>,
-    stream: &str,
-    subject: Option<&str>,
-    events: Vec<Event>,
-) -> Result<u64, Error> {
+pub async fn append(log: &Log<Event>, stream: &str, subject: Option<&str>, events: Vec<Event>) -> Result<u64, Error> {
     let (writer, stream) = (log.clone(), stream.to_owned());
     let subject = subject.map(str::to_owned);
     log.store()
-        .write(
-            store::Site::named("toy.append"),
-            async move |tx: &mut Tx| {
-                let meta = meta();
-                writer
-                    .append_next(tx, &stream, &meta, subject.as_deref(), events.clone())
-                    .await
-            },
-        )
+        .write(store::Site::named("toy.append"), async move |tx: &mut Tx| {
+            let meta = meta();
+            writer.append_next(tx, &stream, &meta, subject.as_deref(), events.clone()).await
+        })
         .await
 }
 
@@ -316,9 +288,7 @@ pub fn meta() -> crate::Meta {
 pub async fn rows(store: &Store) -> Vec<store::Row> {
     store
         .read(async |tx: &mut Tx| {
-            let mut rows = tx
-                .query("SELECT * FROM toy_accounts ORDER BY name", params![])
-                .await?;
+            let mut rows = tx.query("SELECT * FROM toy_accounts ORDER BY name", params![]).await?;
             let entries = "SELECT * FROM toy_entries ORDER BY account, version";
             rows.extend(tx.query(entries, params![]).await?);
             Ok::<_, Error>(rows)
@@ -330,10 +300,7 @@ pub async fn rows(store: &Store) -> Vec<store::Row> {
 /// Runs one statement in a transaction of its own.
 pub async fn execute(store: &Store, sql: &'static str) {
     store
-        .write(
-            store::Site::named("toy.execute"),
-            async move |tx: &mut Tx| tx.execute(sql, params![]).await,
-        )
+        .write(store::Site::named("toy.execute"), async move |tx: &mut Tx| tx.execute(sql, params![]).await)
         .await
         .map(drop)
         .unwrap_or_else(|error: store::Error| panic!("{sql}: {error}"));
