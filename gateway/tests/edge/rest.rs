@@ -103,6 +103,24 @@ async fn a_webhook_arrives_byte_for_byte_with_its_signature() {
 }
 
 #[tokio::test]
+async fn http_2_carries_json_too() {
+    let rig = Rig::new().await;
+    rig.answer(GET_PRODUCT, &product());
+    let stream = tokio::net::TcpStream::connect(rig.address).await.unwrap();
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(executor, hyper_util::rt::TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::get(format!("http://{}/v1/products/1", rig.address))
+        .body(http_body_util::Empty::<bytes::Bytes>::new())
+        .unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    assert_eq!((response.status(), response.version()), (http::StatusCode::OK, http::Version::HTTP_2));
+    let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
+    assert!(body.starts_with(b"{\"name\":\"products/1\""), "{body:?}");
+}
+
+#[tokio::test]
 async fn operations_go_to_the_service_in_the_name() {
     let rig = Rig::new().await;
     rig.answer(LIST_SAGAS, &ListSagasResponse::default());

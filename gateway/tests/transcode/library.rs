@@ -180,12 +180,12 @@ impl Answer {
     }
 }
 
-pub(crate) fn load(pool: DescriptorPool, fake: Fake) -> Result<Transcoder, LoadError> {
+pub(crate) fn load(pool: DescriptorPool, upstream: impl Upstream) -> Result<Transcoder, LoadError> {
     Transcoder::new(Config {
         pool,
         limits: Box::new(|_| Limits { deadline: Duration::from_secs(5), max_request_bytes: MAX_REQUEST }),
         codec: Arc::new(Reflected),
-        upstream: Arc::new(fake),
+        upstream: Arc::new(upstream),
         forward: vec!["x-request-id".parse().unwrap()],
         expose: "stoa-",
     })

@@ -1,11 +1,15 @@
 //! Streams down as lines, events or an array; uploads as lines or bytes.
 
-use std::io::Write as _;
+use std::{io::Write as _, sync::Arc};
 
+use futures_util::{StreamExt as _, future::BoxFuture};
+use gateway::transcode::{Call, Upstream};
+use http::Response;
+use http_body_util::StreamBody;
 use serde_json::json;
-use tonic::Status;
+use tonic::{Status, body::Body};
 
-use crate::library::{MAX_REQUEST, Piece, Rig};
+use crate::library::{MAX_REQUEST, Piece, Rig, frame, load, pool};
 
 const WATCH: &str = "/v1/shelves/1/books:watch";
 const IMPORT: &str = "/v1/shelves/1/books:import";
@@ -85,6 +89,45 @@ async fn a_stream_ends_by_its_deadline_and_says_so() {
         "{}",
         answer.text()
     );
+}
+
+/// An upstream that never answers, or never ends, and tells when it was let go.
+struct Endless {
+    first: bool,
+    held: Arc<()>,
+}
+
+impl Upstream for Endless {
+    fn call(&self, _: Call) -> BoxFuture<'static, Result<Response<Body>, Status>> {
+        let (first, held) = (self.first, self.held.clone());
+        Box::pin(async move {
+            if !first {
+                let _held = held;
+                return std::future::pending().await;
+            }
+            let message = futures_util::stream::once(async { Ok::<_, Status>(http_body::Frame::data(frame(b""))) });
+            let endless = futures_util::stream::unfold(held, |held| async move {
+                std::future::pending::<()>().await;
+                Some((Ok(http_body::Frame::data(bytes::Bytes::new())), held))
+            });
+            Ok(Response::new(Body::new(StreamBody::new(message.chain(endless)))))
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_cancels_the_upstream() {
+    for first in [false, true] {
+        let held = Arc::new(());
+        let transcoder = load(pool(), Endless { first, held: held.clone() }).unwrap();
+        let request = http::Request::get(WATCH).body(Body::empty()).unwrap();
+        let matched = transcoder.find(request.method(), request.uri()).unwrap();
+        let mut serving = Box::pin(transcoder.serve(&matched, request));
+        let response = futures_util::poll!(&mut serving);
+        assert_eq!((response.is_ready(), Arc::strong_count(&held)), (first, 3), "in use");
+        drop((response, serving));
+        assert_eq!(Arc::strong_count(&held), 2, "let go");
+    }
 }
 
 #[tokio::test]
