@@ -58,18 +58,10 @@ pub(crate) fn run() -> Result<bool> {
 
 fn run_lanes(all: Vec<Lane>, selection: &Selection) -> Result<bool> {
     let wanted = |lane: &Lane| {
-        selection.lanes.is_empty()
-            || selection
-                .lanes
-                .iter()
-                .any(|name| lane.name.starts_with(name.as_str()))
+        selection.lanes.is_empty() || selection.lanes.iter().any(|name| lane.name.starts_with(name.as_str()))
     };
     let chosen: Vec<Lane> = all.into_iter().filter(wanted).collect();
-    anyhow::ensure!(
-        !chosen.is_empty(),
-        "no lane is called {:?}; see --list",
-        selection.lanes
-    );
+    anyhow::ensure!(!chosen.is_empty(), "no lane is called {:?}; see --list", selection.lanes);
     if selection.list {
         for lane in &chosen {
             println!("{:<28} {}", lane.name, lane.proves);

@@ -55,10 +55,7 @@ impl Run {
 
     /// Cargo itself, the one that runs us.
     pub(crate) fn cargo(log: &str) -> Self {
-        Self::new(
-            log,
-            std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()),
-        )
+        Self::new(log, std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
     }
 
     pub(crate) fn args<I, S>(mut self, args: I) -> Self
@@ -103,29 +100,13 @@ impl Run {
         if grouped {
             self.command.process_group(0);
         }
-        self.command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = self
-            .command
-            .spawn()
-            .with_context(|| format!("cannot start `{}`", self.shown))?;
+        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.command.spawn().with_context(|| format!("cannot start `{}`", self.shown))?;
 
-        let gathered = Arc::new(Mutex::new(Gathered {
-            log,
-            output: String::new(),
-            verbose: self.verbose,
-        }));
+        let gathered = Arc::new(Mutex::new(Gathered { log, output: String::new(), verbose: self.verbose }));
         let readers: Vec<_> = [
-            child
-                .stdout
-                .take()
-                .map(|pipe| Box::new(pipe) as Box<dyn Read + Send>),
-            child
-                .stderr
-                .take()
-                .map(|pipe| Box::new(pipe) as Box<dyn Read + Send>),
+            child.stdout.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>),
+            child.stderr.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>),
         ]
         .into_iter()
         .flatten()
@@ -142,19 +123,10 @@ impl Run {
             std::thread::park_timeout(Duration::from_millis(20));
         }
         let output = lock(&gathered).output.clone();
-        Ok(Ended {
-            success,
-            timed_out,
-            output,
-        })
+        Ok(Ended { success, timed_out, output })
     }
 
-    fn await_end(
-        &self,
-        child: &mut Child,
-        grouped: bool,
-        gathered: &Mutex<Gathered>,
-    ) -> Result<(bool, bool)> {
+    fn await_end(&self, child: &mut Child, grouped: bool, gathered: &Mutex<Gathered>) -> Result<(bool, bool)> {
         let start = Instant::now();
         let mut next_sign = SIGN_OF_LIFE;
         loop {
@@ -170,11 +142,7 @@ impl Run {
             }
             if elapsed > next_sign && !self.verbose {
                 next_sign += SIGN_OF_LIFE;
-                eprintln!(
-                    "    {} ... {}",
-                    minutes(elapsed),
-                    lock(gathered).last_line()
-                );
+                eprintln!("    {} ... {}", minutes(elapsed), lock(gathered).last_line());
             }
             std::thread::park_timeout(Duration::from_millis(50));
         }
@@ -200,15 +168,8 @@ struct Gathered {
 
 impl Gathered {
     fn last_line(&self) -> &str {
-        let line = self
-            .output
-            .lines()
-            .rev()
-            .find(|line| !line.trim().is_empty())
-            .unwrap_or("");
-        line.char_indices()
-            .nth(110)
-            .map_or(line, |(end, _)| &line[..end])
+        let line = self.output.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("");
+        line.char_indices().nth(110).map_or(line, |(end, _)| &line[..end])
     }
 }
 
@@ -232,15 +193,11 @@ fn gather(pipe: Box<dyn Read + Send>, gathered: &Mutex<Gathered>) {
 }
 
 fn lock(gathered: &Mutex<Gathered>) -> std::sync::MutexGuard<'_, Gathered> {
-    gathered
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    gathered.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn kill(child: &mut Child, grouped: bool) {
-    let pid = i32::try_from(child.id())
-        .ok()
-        .and_then(rustix::process::Pid::from_raw);
+    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
     if let (true, Some(pid)) = (grouped, pid) {
         let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
     }

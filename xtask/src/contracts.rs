@@ -30,11 +30,7 @@ pub(crate) fn run(_: &Context) -> Result<Outcome> {
             .env("BUF_CACHE_DIR", paths::tools().join("buf-cache"))
             .limit(Duration::from_secs(120))
             .end()?;
-        Ok(if ended.success {
-            Vec::new()
-        } else {
-            vec![tail(&ended.output, 60)]
-        })
+        Ok(if ended.success { Vec::new() } else { vec![tail(&ended.output, 60)] })
     };
     outcome.check("buf lint", judge(&["lint"])?);
     outcome.check("buf format", judge(&["format", "--diff", "--exit-code"])?);
@@ -44,9 +40,7 @@ pub(crate) fn run(_: &Context) -> Result<Outcome> {
             // An image on both sides: a workspace with a config file compares badly with a bare folder.
             let image = base_image(&buf, &base)?;
             match image {
-                Ok(path) => {
-                    outcome.check("buf breaking", judge(&["breaking", "--against", &path])?)
-                }
+                Ok(path) => outcome.check("buf breaking", judge(&["breaking", "--against", &path])?),
                 Err(problem) => outcome.fail(problem),
             }
         }
@@ -74,13 +68,11 @@ pub(crate) fn format() -> Result<bool> {
 /// The commit whose contracts must stay readable: main as the others have it, else our own main; `None`
 /// while it has no contracts.
 fn base() -> Option<String> {
-    ["origin/main", "main", "HEAD"]
-        .into_iter()
-        .find_map(|name| {
-            let commit = git(&["rev-parse", "--verify", "--quiet", name])?;
-            git(&["cat-file", "-e", &format!("{commit}:proto")])?;
-            Some(commit)
-        })
+    ["origin/main", "main", "HEAD"].into_iter().find_map(|name| {
+        let commit = git(&["rev-parse", "--verify", "--quiet", name])?;
+        git(&["cat-file", "-e", &format!("{commit}:proto")])?;
+        Some(commit)
+    })
 }
 
 /// Writes the contracts of a commit into a folder of their own and compiles them to an image there.
@@ -97,10 +89,7 @@ fn base_image(buf: &std::path::Path, commit: &str) -> Result<Result<String, Stri
         .args([commit])
         .args(paths_there)
         .end()?;
-    let unpacked = Run::new("contracts", "tar")
-        .args(["-xf", "base.tar"])
-        .folder(folder.path())
-        .end()?;
+    let unpacked = Run::new("contracts", "tar").args(["-xf", "base.tar"]).folder(folder.path()).end()?;
     if !archived.success || !unpacked.success {
         return Ok(Err(format!("cannot read the contracts of {commit}")));
     }
@@ -115,21 +104,11 @@ fn base_image(buf: &std::path::Path, commit: &str) -> Result<Result<String, Stri
     Ok(if built.success {
         Ok(image.display().to_string())
     } else {
-        Err(format!(
-            "the contracts of {commit} do not compile:\n{}",
-            tail(&built.output, 20)
-        ))
+        Err(format!("the contracts of {commit} do not compile:\n{}", tail(&built.output, 20)))
     })
 }
 
 fn git(arguments: &[&str]) -> Option<String> {
-    let output = Command::new("git")
-        .current_dir(paths::root())
-        .args(arguments)
-        .output()
-        .ok()?;
-    output
-        .status
-        .success()
-        .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    let output = Command::new("git").current_dir(paths::root()).args(arguments).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

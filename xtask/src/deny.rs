@@ -23,11 +23,7 @@ pub(crate) fn run(_: &Context) -> Result<Outcome> {
             .args(["--all-features", "check", "--hide-inclusion-graph", check])
             .limit(Duration::from_secs(120))
             .end()?;
-        let problems = if ended.success {
-            Vec::new()
-        } else {
-            vec![tail(&ended.output, 40)]
-        };
+        let problems = if ended.success { Vec::new() } else { vec![tail(&ended.output, 40)] };
         outcome.check(check, problems);
     }
     Ok(outcome)
@@ -44,19 +40,10 @@ pub(crate) fn advisories(_: &Context) -> Result<Outcome> {
         }
     };
     let ended = Run::new("advisories", &deny)
-        .args([
-            "--all-features",
-            "check",
-            "--hide-inclusion-graph",
-            "advisories",
-        ])
+        .args(["--all-features", "check", "--hide-inclusion-graph", "advisories"])
         .limit(Duration::from_secs(60))
         .end()?;
-    let unreachable = [
-        "failed to fetch",
-        "failed to load advisory database",
-        "failed to acquire",
-    ];
+    let unreachable = ["failed to fetch", "failed to load advisory database", "failed to acquire"];
     if ended.success {
         outcome.passed += 1;
     } else if ended.timed_out || unreachable.iter().any(|sign| ended.output.contains(sign)) {

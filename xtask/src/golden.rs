@@ -13,8 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use prost_reflect::prost::Message as _;
 use prost_reflect::{
-    Cardinality, DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor,
-    Value,
+    Cardinality, DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, Value,
 };
 use serde::{Deserialize, Serialize};
 
@@ -111,9 +110,7 @@ fn pool() -> Result<Option<DescriptorPool>> {
             .open_file(paths::root().join(&source.path))
             .map_err(|error| anyhow!("{}: {error}", source.path.display()))?;
     }
-    Ok(Some(DescriptorPool::decode(
-        compiler.encode_file_descriptor_set().as_slice(),
-    )?))
+    Ok(Some(DescriptorPool::decode(compiler.encode_file_descriptor_set().as_slice())?))
 }
 
 /// Every stored event with its current version.
@@ -174,9 +171,7 @@ fn sample(descriptor: &MessageDescriptor, depth: usize) -> DynamicMessage {
     }
     let mut chosen = BTreeSet::new();
     for field in descriptor.fields() {
-        let group = field
-            .containing_oneof()
-            .filter(|group| !group.is_synthetic());
+        let group = field.containing_oneof().filter(|group| !group.is_synthetic());
         if group.is_some_and(|group| !chosen.insert(group.name().to_owned())) {
             continue;
         }
@@ -257,28 +252,16 @@ mod tests {
 
     #[test]
     fn bytes_written_before_a_field_was_added_still_read() {
-        let old = golden_of(&pool_of(
-            "syntax=\"proto3\"; package t; message Happened { string a = 1; }",
-        ));
-        let new = pool_of(
-            "syntax=\"proto3\"; package t; message Happened { string a = 1; string b = 2; }",
-        );
+        let old = golden_of(&pool_of("syntax=\"proto3\"; package t; message Happened { string a = 1; }"));
+        let new = pool_of("syntax=\"proto3\"; package t; message Happened { string a = 1; string b = 2; }");
         read(&new, &old).unwrap();
     }
 
     #[test]
     fn a_field_that_changed_its_meaning_is_found() {
-        let old = golden_of(&pool_of(
-            "syntax=\"proto3\"; package t; message Happened { string a = 1; int64 n = 2; }",
-        ));
-        for changed in [
-            "string a = 1;",
-            "string a = 1; sint64 n = 2;",
-            "string b = 1; int64 n = 2;",
-        ] {
-            let new = pool_of(&format!(
-                "syntax=\"proto3\"; package t; message Happened {{ {changed} }}"
-            ));
+        let old = golden_of(&pool_of("syntax=\"proto3\"; package t; message Happened { string a = 1; int64 n = 2; }"));
+        for changed in ["string a = 1;", "string a = 1; sint64 n = 2;", "string b = 1; int64 n = 2;"] {
+            let new = pool_of(&format!("syntax=\"proto3\"; package t; message Happened {{ {changed} }}"));
             assert!(read(&new, &old).is_err(), "{changed}");
         }
     }
@@ -289,11 +272,7 @@ mod tests {
             "syntax=\"proto3\"; package t; enum E { A = 0; B = 1; } message Happened { string a = 1; E e = 2; \
              repeated Happened more = 3; map<string, int32> counts = 4; oneof one { bool x = 5; bool y = 6; } }",
         );
-        let json: BTreeMap<String, serde_json::Value> =
-            serde_json::from_value(golden_of(&pool).json).unwrap();
-        assert_eq!(
-            json.keys().map(String::as_str).collect::<Vec<_>>(),
-            ["a", "counts", "e", "more", "x"]
-        );
+        let json: BTreeMap<String, serde_json::Value> = serde_json::from_value(golden_of(&pool).json).unwrap();
+        assert_eq!(json.keys().map(String::as_str).collect::<Vec<_>>(), ["a", "counts", "e", "more", "x"]);
     }
 }

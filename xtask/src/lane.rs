@@ -33,8 +33,7 @@ impl Outcome {
         } else {
             self.failed += 1;
             self.problems.push(format!("{name}:"));
-            self.problems
-                .extend(problems.into_iter().map(|problem| format!("  {problem}")));
+            self.problems.extend(problems.into_iter().map(|problem| format!("  {problem}")));
         }
     }
 
@@ -90,18 +89,12 @@ pub(crate) fn run_all(lanes: Vec<Lane>, verbose: bool) -> Result<bool> {
         writeln!(table, "{line}")?;
         total.add(outcome);
     }
-    println!(
-        "\nminutes by lane (full output in {}):\n{table}",
-        paths::logs().display()
-    );
+    println!("\nminutes by lane (full output in {}):\n{table}", paths::logs().display());
     for reason in &total.unproven {
         println!("skipped, not proven: {reason}");
     }
     println!("all lanes took {}\n", minutes(start.elapsed()));
-    println!(
-        "{} passed, {} failed, {} skipped",
-        total.passed, total.failed, total.skipped
-    );
+    println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
     Ok(total.failed == 0)
 }
 
@@ -113,9 +106,7 @@ fn settle_skips(lane: &Lane, outcome: &mut Outcome) {
     outcome.failed += outcome.skipped;
     outcome.skipped = 0;
     for reason in outcome.unproven.drain(..) {
-        outcome
-            .problems
-            .push(format!("skipped, not proven: {reason}"));
+        outcome.problems.push(format!("skipped, not proven: {reason}"));
     }
 }
 

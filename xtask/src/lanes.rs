@@ -28,12 +28,7 @@ impl Lane {
         proves: impl Into<String>,
         run: impl Fn(&Context) -> Result<Outcome> + 'static,
     ) -> Self {
-        Self {
-            name: name.into(),
-            proves: proves.into(),
-            may_be_missing: false,
-            run: Box::new(run),
-        }
+        Self { name: name.into(), proves: proves.into(), may_be_missing: false, run: Box::new(run) }
     }
 }
 
@@ -41,43 +36,23 @@ impl Lane {
 pub(crate) fn all() -> Result<Vec<Lane>> {
     let workspace = Workspace::load()?;
     let mut lanes = checks()?;
-    let services: Vec<String> = workspace
-        .members_in("services")
-        .iter()
-        .map(|package| package.name.to_string())
-        .collect();
+    let services: Vec<String> =
+        workspace.members_in("services").iter().map(|package| package.name.to_string()).collect();
     let excluded = services.clone();
-    lanes.push(Lane::new(
-        "unit",
-        "the tests of every crate that is no service",
-        move |context| {
-            let mut arguments = vec![
-                "test",
-                "--workspace",
-                "--no-fail-fast",
-                "--exclude",
-                "integration",
-            ];
-            for service in &excluded {
-                arguments.extend(["--exclude", service.as_str()]);
-            }
-            tests("unit", &arguments, context)
-        },
-    ));
+    lanes.push(Lane::new("unit", "the tests of every crate that is no service", move |context| {
+        let mut arguments = vec!["test", "--workspace", "--no-fail-fast", "--exclude", "integration"];
+        for service in &excluded {
+            arguments.extend(["--exclude", service.as_str()]);
+        }
+        tests("unit", &arguments, context)
+    }));
     for service in services {
-        let name = format!("service:{service}");
+        let short = service.strip_prefix("stoa-").unwrap_or(&service);
+        let name = format!("service:{short}");
         let lane = name.clone();
-        lanes.push(Lane::new(
-            name,
-            format!("{service}'s tests, none of the other eight built in"),
-            move |context| {
-                tests(
-                    &lane,
-                    &["test", "--no-fail-fast", "--package", &service],
-                    context,
-                )
-            },
-        ));
+        lanes.push(Lane::new(name, format!("{short}'s tests, none of the other eight built in"), move |context| {
+            tests(&lane, &["test", "--no-fail-fast", "--package", &service], context)
+        }));
     }
     lanes.extend(suites::lanes()?);
     Ok(lanes)
@@ -85,46 +60,19 @@ pub(crate) fn all() -> Result<Vec<Lane>> {
 
 /// What needs no server.
 pub(crate) fn checks() -> Result<Vec<Lane>> {
-    let mut advisories = Lane::new(
-        "advisories",
-        "no known advisory against a crate we link",
-        deny::advisories,
-    );
+    let mut advisories = Lane::new("advisories", "no known advisory against a crate we link", deny::advisories);
     advisories.may_be_missing = true;
     Ok(vec![
         Lane::new("fmt", "the sources are formatted", |_| {
-            command(
-                "fmt",
-                &["fmt", "--all", "--check"],
-                Duration::from_secs(120),
-            )
+            command("fmt", &["fmt", "--all", "--check", "--", "--color", "never"], Duration::from_secs(120))
         }),
-        Lane::new(
-            "structure",
-            "edges, module docs, short mains, least versions, no drawers",
-            structure::run,
-        ),
-        Lane::new(
-            "contracts",
-            "buf lint, buf breaking against main, golden events",
-            contracts::run,
-        ),
+        Lane::new("structure", "edges, module docs, short mains, least versions, no drawers", structure::run),
+        Lane::new("contracts", "buf lint, buf breaking against main, golden events", contracts::run),
         Lane::new("clippy", "no lint of the workspace fires", |_| {
-            let arguments = [
-                "clippy",
-                "--workspace",
-                "--all-targets",
-                "--",
-                "-D",
-                "warnings",
-            ];
+            let arguments = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
             command("clippy", &arguments, Duration::from_secs(1500))
         }),
-        Lane::new(
-            "deny",
-            "licences, sources and bans of every crate we link",
-            deny::run,
-        ),
+        Lane::new("deny", "licences, sources and bans of every crate we link", deny::run),
         advisories,
     ])
 }
@@ -133,20 +81,12 @@ pub(crate) fn checks() -> Result<Vec<Lane>> {
 fn command(log: &str, arguments: &[&str], limit: Duration) -> Result<Outcome> {
     let ended = Run::cargo(log).args(arguments).limit(limit).end()?;
     let mut outcome = Outcome::default();
-    let problems = if ended.success {
-        Vec::new()
-    } else {
-        vec![tail(&ended.output, 80)]
-    };
+    let problems = if ended.success { Vec::new() } else { vec![tail(&ended.output, 80)] };
     outcome.check(log, problems);
     Ok(outcome)
 }
 
 fn tests(log: &str, arguments: &[&str], context: &Context) -> Result<Outcome> {
-    let ended = Run::cargo(log)
-        .args(arguments)
-        .limit(Duration::from_secs(1500))
-        .verbose(context.verbose)
-        .end()?;
+    let ended = Run::cargo(log).args(arguments).limit(Duration::from_secs(1500)).verbose(context.verbose).end()?;
     Ok(libtest::outcome(&ended))
 }

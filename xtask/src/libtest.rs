@@ -14,9 +14,7 @@ pub(crate) fn outcome(ended: &Ended) -> Outcome {
             outcome.skipped += count(counts, " ignored");
             let ignored = count(counts, " ignored");
             if ignored > 0 {
-                outcome
-                    .unproven
-                    .push(format!("{ignored} tests are marked #[ignore]"));
+                outcome.unproven.push(format!("{ignored} tests are marked #[ignore]"));
             }
         } else if line.starts_with("test ") && line.ends_with("FAILED") {
             outcome.problems.push(line.to_owned());
@@ -48,11 +46,7 @@ mod tests {
     use super::*;
 
     fn ended(success: bool, output: &str) -> Ended {
-        Ended {
-            success,
-            timed_out: false,
-            output: output.to_owned(),
-        }
+        Ended { success, timed_out: false, output: output.to_owned() }
     }
 
     #[test]

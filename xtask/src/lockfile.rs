@@ -45,12 +45,8 @@ fn judge(text: &str) -> Result<Vec<String>> {
         .iter()
         .filter_map(|locked| {
             let (_, least) = LEAST.into_iter().find(|(name, _)| *name == locked.name)?;
-            (locked.version < least).then(|| {
-                format!(
-                    "{} {} is locked, at least {least} is needed",
-                    locked.name, locked.version
-                )
-            })
+            (locked.version < least)
+                .then(|| format!("{} {} is locked, at least {least} is needed", locked.name, locked.version))
         })
         .collect())
 }
@@ -61,7 +57,8 @@ mod tests {
 
     #[test]
     fn an_old_version_is_named_even_beside_a_new_one() {
-        let lock = "[[package]]\nname = \"h2\"\nversion = \"0.4.20\"\n[[package]]\nname = \"h2\"\nversion = \"0.3.26\"\n";
+        let lock =
+            "[[package]]\nname = \"h2\"\nversion = \"0.4.20\"\n[[package]]\nname = \"h2\"\nversion = \"0.3.26\"\n";
         let problems = judge(lock).unwrap();
         assert_eq!(problems, ["h2 0.3.26 is locked, at least 0.4.18 is needed"]);
     }

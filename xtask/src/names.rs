@@ -29,16 +29,11 @@ pub(crate) fn unknown(workspace: &Workspace) -> Result<Vec<String>> {
 
 /// The identifiers in a piece of text.
 pub(crate) fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c: char| !c.is_alphanumeric() && c != '_')
-        .filter(|word| !word.is_empty())
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
 }
 
 fn known_words(workspace: &Workspace) -> Result<BTreeSet<String>> {
-    let mut known: BTreeSet<String> = workspace
-        .members()
-        .iter()
-        .map(|package| package.name.to_string())
-        .collect();
+    let mut known: BTreeSet<String> = workspace.members().iter().map(|package| package.name.to_string()).collect();
     let root = paths::root();
     for source in files(root, &["rs", "proto", "toml", "sql", "yaml"])? {
         known.extend(words(&source.text).map(str::to_owned));
@@ -54,12 +49,7 @@ fn backticked(document: &str) -> Vec<(usize, String)> {
         if line.trim_start().starts_with("```") {
             fenced = !fenced;
         } else if !fenced {
-            found.extend(
-                line.split('`')
-                    .skip(1)
-                    .step_by(2)
-                    .map(|name| (index + 1, name.to_owned())),
-            );
+            found.extend(line.split('`').skip(1).step_by(2).map(|name| (index + 1, name.to_owned())));
         }
     }
     found
@@ -71,11 +61,9 @@ fn exists(name: &str, known: &BTreeSet<String>) -> bool {
     if !path.contains(' ') && paths::root().join(path).exists() {
         return true;
     }
-    let looks_like_file = Path::new(path).extension().is_some_and(|end| {
-        ["rs", "proto", "toml", "sql", "md", "yaml"]
-            .iter()
-            .any(|known| end == *known)
-    });
+    let looks_like_file = Path::new(path)
+        .extension()
+        .is_some_and(|end| ["rs", "proto", "toml", "sql", "md", "yaml"].iter().any(|known| end == *known));
     if looks_like_file && !path.contains(['*', '{', ' ']) {
         return false;
     }
@@ -89,14 +77,7 @@ mod tests {
     #[test]
     fn names_in_fences_are_not_looked_up() {
         let found = backticked("see `a` and `b::c`\n```\n`not this`\n```\n`d`");
-        assert_eq!(
-            found,
-            [
-                (1, "a".to_owned()),
-                (1, "b::c".to_owned()),
-                (5, "d".to_owned())
-            ]
-        );
+        assert_eq!(found, [(1, "a".to_owned()), (1, "b::c".to_owned()), (5, "d".to_owned())]);
     }
 
     #[test]

@@ -17,21 +17,12 @@ const PLANTED: &str = "planted";
 
 /// The build of what is driven, then each file of `integration/tests`.
 pub(crate) fn lanes() -> Result<Vec<Lane>> {
-    let mut lanes = vec![Lane::new(
-        "build",
-        "the released binary and its drivers build",
-        build,
-    )];
+    let mut lanes = vec![Lane::new("build", "the released binary and its drivers build", build)];
     for source in files(&paths::root().join("integration/tests"), &["rs"])? {
         if source.path.components().count() != 3 {
             continue;
         }
-        let Some(name) = source
-            .path
-            .file_stem()
-            .and_then(|name| name.to_str())
-            .map(str::to_owned)
-        else {
+        let Some(name) = source.path.file_stem().and_then(|name| name.to_str()).map(str::to_owned) else {
             continue;
         };
         let proves = source
@@ -41,11 +32,7 @@ pub(crate) fn lanes() -> Result<Vec<Lane>> {
             .unwrap_or("what its name says")
             .trim_end_matches('.')
             .to_owned();
-        lanes.push(Lane::new(
-            format!("integration:{name}"),
-            proves,
-            move |context| drive(&name, context),
-        ));
+        lanes.push(Lane::new(format!("integration:{name}"), proves, move |context| drive(&name, context)));
     }
     Ok(lanes)
 }
@@ -54,26 +41,15 @@ pub(crate) fn lanes() -> Result<Vec<Lane>> {
 fn build(_: &Context) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     if has_planted_bugs()? {
-        let built = cargo(&[
-            "build",
-            "--release",
-            "--package",
-            "stoa",
-            "--features",
-            PLANTED,
-        ])?;
+        let built = cargo(&["build", "--release", "--package", "stoa", "--features", PLANTED])?;
         outcome.check("stoa with planted bugs", built);
         let aside = paths::release("stoa-planted");
         if outcome.failed == 0 {
-            fs::copy(paths::release("stoa"), &aside)
-                .with_context(|| format!("cannot write {}", aside.display()))?;
+            fs::copy(paths::release("stoa"), &aside).with_context(|| format!("cannot write {}", aside.display()))?;
         }
     }
     outcome.check("stoa", cargo(&["build", "--release", "--package", "stoa"])?);
-    outcome.check(
-        "drivers",
-        cargo(&["test", "--release", "--no-run", "--package", "integration"])?,
-    );
+    outcome.check("drivers", cargo(&["test", "--release", "--no-run", "--package", "integration"])?);
     Ok(outcome)
 }
 
@@ -81,14 +57,7 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
     let log = format!("integration-{name}");
     let skips = paths::logs().join(format!("{log}.skipped"));
     let mut run = Run::cargo(&log)
-        .args([
-            "test",
-            "--release",
-            "--package",
-            "integration",
-            "--test",
-            name,
-        ])
+        .args(["test", "--release", "--package", "integration", "--test", name])
         .env("STOA_BIN", paths::release("stoa"))
         .env("STOA_SKIPS", &skips)
         .limit(Duration::from_secs(900))
@@ -117,15 +86,8 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
 }
 
 fn cargo(arguments: &[&str]) -> Result<Vec<String>> {
-    let ended = Run::cargo("build")
-        .args(arguments)
-        .limit(Duration::from_secs(1500))
-        .end()?;
-    Ok(if ended.success {
-        Vec::new()
-    } else {
-        vec![tail(&ended.output, 60)]
-    })
+    let ended = Run::cargo("build").args(arguments).limit(Duration::from_secs(1500)).end()?;
+    Ok(if ended.success { Vec::new() } else { vec![tail(&ended.output, 60)] })
 }
 
 fn has_planted_bugs() -> Result<bool> {

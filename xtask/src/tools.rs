@@ -30,12 +30,8 @@ enum Source {
 }
 
 /// Linter, formatter and breaking-change detector of the contracts.
-pub(crate) const BUF: Tool = Tool {
-    name: "buf",
-    version: "1.75.0",
-    source: Source::Npm("@bufbuild/buf"),
-    limit: Duration::from_secs(180),
-};
+pub(crate) const BUF: Tool =
+    Tool { name: "buf", version: "1.75.0", source: Source::Npm("@bufbuild/buf"), limit: Duration::from_secs(180) };
 
 /// Somebody else's gRPC client, which knows our methods by reflection alone.
 pub(crate) const GRPCURL: Tool = Tool {
@@ -46,12 +42,8 @@ pub(crate) const GRPCURL: Tool = Tool {
 };
 
 /// Judge of licences, sources and duplicate versions.
-pub(crate) const CARGO_DENY: Tool = Tool {
-    name: "cargo-deny",
-    version: "0.20.2",
-    source: Source::Crate,
-    limit: Duration::from_secs(900),
-};
+pub(crate) const CARGO_DENY: Tool =
+    Tool { name: "cargo-deny", version: "0.20.2", source: Source::Crate, limit: Duration::from_secs(900) };
 
 /// The executable, or why it cannot be had.
 pub(crate) enum Had {
@@ -85,24 +77,11 @@ impl Tool {
                 .env("GOBIN", folder.join("bin"))
                 .env("GOFLAGS", "-mod=mod"),
             Source::Npm(package) => Run::new(&log, "npm")
-                .args([
-                    "install",
-                    "--no-audit",
-                    "--no-fund",
-                    "--ignore-scripts",
-                    "--prefix",
-                ])
+                .args(["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"])
                 .args([folder.as_os_str()])
                 .args([format!("{package}@{}", self.version)]),
             Source::Crate => Run::cargo(&log)
-                .args([
-                    "install",
-                    self.name,
-                    "--version",
-                    self.version,
-                    "--locked",
-                    "--root",
-                ])
+                .args(["install", self.name, "--version", self.version, "--locked", "--root"])
                 .args([folder.as_os_str()])
                 .env("CARGO_TARGET_DIR", paths::tools().join("build")),
         };
@@ -117,10 +96,6 @@ impl Tool {
         if ended.success && executable.exists() {
             return Ok(Had::Ready(executable));
         }
-        Ok(Had::Missing(format!(
-            "{} cannot be installed: {}",
-            self.name,
-            tail(&ended.output, 3)
-        )))
+        Ok(Had::Missing(format!("{} cannot be installed: {}", self.name, tail(&ended.output, 3))))
     }
 }

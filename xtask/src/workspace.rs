@@ -27,10 +27,8 @@ pub(crate) struct Source {
 impl Workspace {
     /// Asks cargo; the lock file is not changed by the question.
     pub(crate) fn load() -> Result<Self> {
-        let metadata = MetadataCommand::new()
-            .current_dir(paths::root())
-            .exec()
-            .context("cargo metadata does not answer")?;
+        let metadata =
+            MetadataCommand::new().current_dir(paths::root()).exec().context("cargo metadata does not answer")?;
         Ok(Self { metadata })
     }
 
@@ -41,19 +39,12 @@ impl Workspace {
 
     /// The packages in a folder of the repository, such as `services`.
     pub(crate) fn members_in(&self, folder: &str) -> Vec<&Package> {
-        self.members()
-            .into_iter()
-            .filter(|package| place(package).starts_with(folder))
-            .collect()
+        self.members().into_iter().filter(|package| place(package).starts_with(folder)).collect()
     }
 
     /// The names of the members that a member depends on itself, in any way.
     pub(crate) fn edges(&self, package: &Package) -> BTreeSet<String> {
-        let members: BTreeSet<&str> = self
-            .members()
-            .iter()
-            .map(|member| member.name.as_str())
-            .collect();
+        let members: BTreeSet<&str> = self.members().iter().map(|member| member.name.as_str()).collect();
         package
             .dependencies
             .iter()
@@ -89,15 +80,8 @@ impl Workspace {
 
 /// The folder of a package, relative to the repository's root; empty for the root package.
 pub(crate) fn place(package: &Package) -> PathBuf {
-    let folder = package
-        .manifest_path
-        .parent()
-        .map(|path| path.as_std_path())
-        .unwrap_or(Path::new(""));
-    folder
-        .strip_prefix(paths::root())
-        .unwrap_or(folder)
-        .to_owned()
+    let folder = package.manifest_path.parent().map(|path| path.as_std_path()).unwrap_or(Path::new(""));
+    folder.strip_prefix(paths::root()).unwrap_or(folder).to_owned()
 }
 
 /// The sources of a package, its build script included.
@@ -122,12 +106,8 @@ pub(crate) fn files(folder: &Path, extensions: &[&str]) -> Result<Vec<Source>> {
 }
 
 fn read(path: PathBuf) -> Result<Source> {
-    let text =
-        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let path = path
-        .strip_prefix(paths::root())
-        .map(Path::to_owned)
-        .unwrap_or(path);
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let path = path.strip_prefix(paths::root()).map(Path::to_owned).unwrap_or(path);
     Ok(Source { path, text })
 }
 
@@ -138,18 +118,11 @@ fn collect(folder: &Path, extensions: &[&str], found: &mut Vec<PathBuf>) -> Resu
     for entry in entries {
         let path = entry?.path();
         if path.is_dir() {
-            let name = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .unwrap_or("");
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
             if !name.starts_with('.') && name != "target" && name != "node_modules" {
                 collect(&path, extensions, found)?;
             }
-        } else if path
-            .extension()
-            .and_then(|end| end.to_str())
-            .is_some_and(|end| extensions.contains(&end))
-        {
+        } else if path.extension().and_then(|end| end.to_str()).is_some_and(|end| extensions.contains(&end)) {
             found.push(path);
         }
     }
