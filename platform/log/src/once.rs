@@ -193,6 +193,30 @@ where
     Ok(Ok(reply))
 }
 
+/// The reply a request was answered with before, for those who answer a repeat without doing its work again; nothing if the
+/// request is new, was refused, or is being answered right now. Another body under the same key is an error.
+pub async fn find<Reply: Message + Default>(tx: &mut Tx, request: &Request) -> Result<Option<Reply>, Error> {
+    let row = tx
+        .query_opt(
+            "SELECT fingerprint, state, body FROM requests WHERE principal = $1 AND method = $2 AND key = $3",
+            params![request.principal.as_str(), request.method, request.key.as_str()],
+        )
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    if row.get::<Vec<u8>>("fingerprint")? != request.fingerprint {
+        return Err(Error::RequestIdReused { method: request.method.to_owned(), key: request.key.clone() });
+    }
+    if row.get::<String>("state")? != "DONE" {
+        return Ok(None);
+    }
+    let body: Vec<u8> = row.get("body")?;
+    let reply = Reply::decode(body.as_slice()).map_err(|error| Error::StoredReply {
+        method: request.method.to_owned(),
+        detail: error.to_string(),
+    })?;
+    Ok(Some(reply))
+}
+
 /// Drops answers older than [`RETENTION`], at most `limit` at a time; returns how many went.
 pub async fn purge(tx: &mut Tx, limit: u32) -> Result<u64, Error> {
     let before = tx.now().as_microsecond() - RETENTION.as_micros() as i64;

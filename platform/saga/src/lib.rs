@@ -116,6 +116,10 @@ pub struct Attempt {
     pub number: u32,
     /// Idempotency key of this (saga, step, direction): a UUID in text form, the same at every attempt.
     pub key: String,
+    /// The first attempt at this step.
+    pub started: Timestamp,
+    /// The time now.
+    pub now: Timestamp,
     /// End of this attempt.
     pub until: Timestamp,
     /// Correlation id of the request that started the saga.
@@ -132,6 +136,8 @@ pub enum Outcome {
     Done(Option<Effect>),
     /// The answer is no, and will stay no.
     Refused(Refusal),
+    /// Given up for this reason, although it may have happened: its own compensation runs too.
+    Abandoned(Refusal),
     /// Unknown or failed for a technical reason: try again with back-off.
     Retry(String),
     /// Nothing to do before this time, or before somebody wakes the saga; the effect is recorded now.
@@ -158,10 +164,14 @@ impl Outcome {
 
     /// Refused for a stable reason.
     pub fn refused(reason: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self::Refused(Refusal {
-            reason: reason.into(),
-            detail: detail.into(),
-        })
+        Self::Refused(Refusal { reason: reason.into(), detail: detail.into() })
+    }
+}
+
+impl Refusal {
+    /// A refusal for a stable reason.
+    pub fn new(reason: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { reason: reason.into(), detail: detail.into() }
     }
 }
 
@@ -214,11 +224,7 @@ pub enum Error {
 /// The idempotency key of a step: a version-5-shaped UUID over (saga, step, direction), so that every attempt, also after
 /// a restart, carries the same one.
 pub fn key(saga: &str, step: &str, compensation: bool) -> String {
-    let direction = if compensation {
-        "compensation"
-    } else {
-        "action"
-    };
+    let direction = if compensation { "compensation" } else { "action" };
     let name = format!("{saga}/{step}/{direction}");
     uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, name.as_bytes()).to_string()
 }

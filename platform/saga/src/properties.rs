@@ -29,10 +29,9 @@ pub enum Injection {
 impl Injection {
     pub(crate) fn before(&self, step: usize, compensation: bool) -> Option<Outcome> {
         match self {
-            Self::RefusedBefore(at) if *at == step && !compensation => Some(Outcome::refused(
-                "INJECTED",
-                "the action was refused before it was sent",
-            )),
+            Self::RefusedBefore(at) if *at == step && !compensation => {
+                Some(Outcome::refused("INJECTED", "the action was refused before it was sent"))
+            }
             Self::None | Self::Twice | Self::RefusedBefore(_) | Self::AnswerLost(_) => None,
         }
     }
@@ -43,9 +42,7 @@ impl Injection {
 
     pub(crate) fn after(&self, step: usize, compensation: bool, outcome: Outcome) -> Outcome {
         match self {
-            Self::AnswerLost(at) if *at == step && !compensation => {
-                Outcome::Retry("the answer was lost".to_owned())
-            }
+            Self::AnswerLost(at) if *at == step && !compensation => Outcome::Retry("the answer was lost".to_owned()),
             Self::None | Self::Twice | Self::RefusedBefore(_) | Self::AnswerLost(_) => outcome,
         }
     }
@@ -76,22 +73,14 @@ pub async fn settle<C: Send + Sync + 'static>(
         injection,
         ..Config::default()
     };
-    let runner = Runner::new(
-        world.store.clone(),
-        Arc::clone(&world.context),
-        vec![world.definition],
-        config,
-    );
+    let runner = Runner::new(world.store.clone(), Arc::clone(&world.context), vec![world.definition], config);
     let mut progress = runner.watch(&world.saga);
     let shutdown = CancellationToken::new();
     let running = tokio::spawn(runner.run(shutdown.clone()));
     let settled = tokio::time::timeout(within, async {
         loop {
             let id = world.saga.clone();
-            let row = world
-                .store
-                .read(async move |tx: &mut store::Tx| rows::get(tx, &id).await)
-                .await?;
+            let row = world.store.read(async move |tx: &mut store::Tx| rows::get(tx, &id).await).await?;
             match row {
                 Some(row) if !row.phase.is_open() => return Ok(row.phase),
                 _ => progress.changed().await,
@@ -103,8 +92,6 @@ pub async fn settle<C: Send + Sync + 'static>(
     let _ = running.await;
     match settled {
         Ok(phase) => phase,
-        Err(_) => Err(Error::Unsettled {
-            saga: world.saga.clone(),
-        }),
+        Err(_) => Err(Error::Unsettled { saga: world.saga.clone() }),
     }
 }

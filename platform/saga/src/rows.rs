@@ -11,11 +11,7 @@ use crate::Definition;
 /// The tables of this crate, created in each store that runs sagas.
 pub const MIGRATIONS: MigrationSet = MigrationSet {
     name: "saga",
-    migrations: &[Migration {
-        version: 1,
-        name: "sagas",
-        sql: include_str!("../migrations/0001_sagas.sql"),
-    }],
+    migrations: &[Migration { version: 1, name: "sagas", sql: include_str!("../migrations/0001_sagas.sql") }],
 };
 
 /// Where a saga stands.
@@ -138,11 +134,7 @@ pub struct Start {
 }
 
 /// Starts a saga that any runner of this store picks up. Starting the same id twice is one saga: false the second time.
-pub async fn enqueue<C>(
-    tx: &mut Tx,
-    definition: &Definition<C>,
-    start: &Start,
-) -> Result<bool, Error> {
+pub async fn enqueue<C>(tx: &mut Tx, definition: &Definition<C>, start: &Start) -> Result<bool, Error> {
     let now = tx.now();
     insert(tx, definition, start, "", now, false).await
 }
@@ -193,12 +185,7 @@ pub async fn get(tx: &mut Tx, id: &str) -> Result<Option<Row>, Error> {
 }
 
 /// Sagas in a phase (or in any), newest first, after `before` (exclusive) when given; at most `limit`.
-pub async fn list(
-    tx: &mut Tx,
-    phase: Option<Phase>,
-    before: Option<Timestamp>,
-    limit: u32,
-) -> Result<Vec<Row>, Error> {
+pub async fn list(tx: &mut Tx, phase: Option<Phase>, before: Option<Timestamp>, limit: u32) -> Result<Vec<Row>, Error> {
     let phase = phase.map_or("", Phase::as_str);
     let before = before.unwrap_or(Timestamp::MAX);
     let rows = tx
@@ -281,11 +268,7 @@ pub(crate) async fn store_move(tx: &mut Tx, to: &Move<'_>) -> Result<bool, Error
 
 /// Adds an attempt to the history of a step.
 pub(crate) async fn record(tx: &mut Tx, saga: &str, entry: &History) -> Result<(), Error> {
-    let direction = if entry.compensation {
-        "COMPENSATION"
-    } else {
-        "ACTION"
-    };
+    let direction = if entry.compensation { "COMPENSATION" } else { "ACTION" };
     tx.execute(
         "INSERT INTO saga_steps (saga, step, direction, name, attempts, outcome, detail, started, ended)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
@@ -321,12 +304,8 @@ pub(crate) async fn due(tx: &mut Tx, now: Timestamp, limit: usize) -> Result<Vec
 
 /// When the next open saga is due.
 pub(crate) async fn next_due(tx: &mut Tx) -> Result<Option<Timestamp>, Error> {
-    let row = tx
-        .query_opt(
-            "SELECT min(due) AS due FROM sagas WHERE phase IN ('RUNNING', 'COMPENSATING')",
-            params![],
-        )
-        .await?;
+    let row =
+        tx.query_opt("SELECT min(due) AS due FROM sagas WHERE phase IN ('RUNNING', 'COMPENSATING')", params![]).await?;
     match row {
         Some(row) => row.get("due"),
         None => Ok(None),
@@ -334,12 +313,7 @@ pub(crate) async fn next_due(tx: &mut Tx) -> Result<Option<Timestamp>, Error> {
 }
 
 /// Claims a due saga: the new epoch fences off whoever held it. None if it is not due (any more).
-pub(crate) async fn claim(
-    tx: &mut Tx,
-    id: &str,
-    owner: &str,
-    lease_end: Timestamp,
-) -> Result<Option<Row>, Error> {
+pub(crate) async fn claim(tx: &mut Tx, id: &str, owner: &str, lease_end: Timestamp) -> Result<Option<Row>, Error> {
     let now = tx.now();
     let changed = tx
         .execute(
@@ -348,11 +322,7 @@ pub(crate) async fn claim(
             params![owner, lease_end, id, now],
         )
         .await?;
-    if changed == 0 {
-        Ok(None)
-    } else {
-        get(tx, id).await
-    }
+    if changed == 0 { Ok(None) } else { get(tx, id).await }
 }
 
 /// Makes every saga that a vanished runner held due at once. Right only where no other process can hold one.
@@ -389,12 +359,7 @@ pub async fn nudge(tx: &mut Tx, id: &str) -> Result<bool, Error> {
 }
 
 /// Turns a running saga round; the runner that holds it finds its epoch gone.
-pub(crate) async fn turn_round(
-    tx: &mut Tx,
-    id: &str,
-    reason: &str,
-    last_step: usize,
-) -> Result<bool, Error> {
+pub(crate) async fn turn_round(tx: &mut Tx, id: &str, reason: &str, last_step: usize) -> Result<bool, Error> {
     let now = tx.now();
     let changed = tx
         .execute(
@@ -443,9 +408,5 @@ fn signed(value: usize) -> i64 {
 }
 
 fn mismatch(column: &str, expected: &'static str, found: impl ToString) -> Error {
-    Error::Mismatch {
-        column: column.to_owned(),
-        expected,
-        found: found.to_string(),
-    }
+    Error::Mismatch { column: column.to_owned(), expected, found: found.to_string() }
 }

@@ -22,9 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::properties::Injection;
 use crate::rows::{self, History, Move, Phase, Row, Start};
-use crate::{
-    Attempt, Change, Definition, Effect, Error, Kind, OnDeadline, Outcome, Refusal, Step, Stop, key,
-};
+use crate::{Attempt, Change, Definition, Effect, Error, Kind, OnDeadline, Outcome, Refusal, Step, Stop, key};
 
 /// Ids that were started here and wait for a free place.
 const READY_CAP: usize = 65_536;
@@ -75,9 +73,7 @@ pub struct Runner<C: 'static> {
 
 impl<C> Clone for Runner<C> {
     fn clone(&self) -> Self {
-        Self {
-            inner: Arc::clone(&self.inner),
-        }
+        Self { inner: Arc::clone(&self.inner) }
     }
 }
 
@@ -115,10 +111,7 @@ impl<C> Drop for Progress<C> {
     fn drop(&mut self) {
         let mut watchers = lock(&self.inner.watchers);
         // This receiver still counts: one means nobody else watches.
-        if watchers
-            .get(&self.id)
-            .is_some_and(|sender| sender.receiver_count() <= 1)
-        {
+        if watchers.get(&self.id).is_some_and(|sender| sender.receiver_count() <= 1) {
             watchers.remove(&self.id);
         }
     }
@@ -126,24 +119,15 @@ impl<C> Drop for Progress<C> {
 
 impl<C: Send + Sync + 'static> Runner<C> {
     /// A runner over `store` for these definitions; it runs nothing until `run`.
-    pub fn new(
-        store: Store,
-        context: Arc<C>,
-        definitions: Vec<&'static Definition<C>>,
-        config: Config,
-    ) -> Self {
+    pub fn new(store: Store, context: Arc<C>, definitions: Vec<&'static Definition<C>>, config: Config) -> Self {
         let places = Arc::new(Semaphore::new(config.concurrency));
         let mut sites = HashMap::new();
         for definition in &definitions {
             for (index, step) in definition.steps.iter().enumerate() {
-                let name =
-                    |direction| Site::named(&site_name(definition.name, step.name, direction));
+                let name = |direction| Site::named(&site_name(definition.name, step.name, direction));
                 sites.insert((definition.name.to_owned(), index, false), name("action"));
                 if step.compensation.is_some() {
-                    sites.insert(
-                        (definition.name.to_owned(), index, true),
-                        name("compensation"),
-                    );
+                    sites.insert((definition.name.to_owned(), index, true), name("compensation"));
                 }
             }
         }
@@ -161,19 +145,12 @@ impl<C: Send + Sync + 'static> Runner<C> {
             tasks: TaskTracker::new(),
             sites,
         };
-        Self {
-            inner: Arc::new(inner),
-        }
+        Self { inner: Arc::new(inner) }
     }
 
     /// Starts a saga under this runner's own lease; call `wake` with its id after the commit. Starting the same id twice is
     /// one saga.
-    pub async fn start(
-        &self,
-        tx: &mut Tx,
-        definition: &Definition<C>,
-        start: &Start,
-    ) -> Result<bool, store::Error> {
+    pub async fn start(&self, tx: &mut Tx, definition: &Definition<C>, start: &Start) -> Result<bool, store::Error> {
         let lease_end = after(tx.now(), self.inner.config.lease);
         rows::insert(tx, definition, start, &self.inner.owner, lease_end, true).await
     }
@@ -194,9 +171,7 @@ impl<C: Send + Sync + 'static> Runner<C> {
         let done = self
             .inner
             .store
-            .write(store::site!("saga.nudge"), async move |tx: &mut Tx| {
-                rows::nudge(tx, &id).await
-            })
+            .write(store::site!("saga.nudge"), async move |tx: &mut Tx| rows::nudge(tx, &id).await)
             .await?;
         self.inner.wake.notify_one();
         Ok(done)
@@ -209,29 +184,19 @@ impl<C: Send + Sync + 'static> Runner<C> {
         let done = self
             .inner
             .store
-            .write(
-                store::site!("saga.force_compensate"),
-                async move |tx: &mut Tx| {
-                    let Some(row) = rows::get(tx, &owned).await? else {
-                        return Ok::<_, store::Error>(false);
-                    };
-                    let last = definitions
-                        .iter()
-                        .find(|definition| {
-                            definition.name == row.definition && definition.version == row.version
-                        })
-                        .and_then(|definition| {
-                            definition
-                                .steps
-                                .iter()
-                                .position(|step| step.kind == Kind::Pivot)
-                        });
-                    match last {
-                        Some(last) => rows::turn_round(tx, &owned, &reason, last).await,
-                        None => Ok(false),
-                    }
-                },
-            )
+            .write(store::site!("saga.force_compensate"), async move |tx: &mut Tx| {
+                let Some(row) = rows::get(tx, &owned).await? else {
+                    return Ok::<_, store::Error>(false);
+                };
+                let last = definitions
+                    .iter()
+                    .find(|definition| definition.name == row.definition && definition.version == row.version)
+                    .and_then(|definition| definition.steps.iter().position(|step| step.kind == Kind::Pivot));
+                match last {
+                    Some(last) => rows::turn_round(tx, &owned, &reason, last).await,
+                    None => Ok(false),
+                }
+            })
             .await?;
         self.inner.wake.notify_one();
         Ok(done)
@@ -240,14 +205,8 @@ impl<C: Send + Sync + 'static> Runner<C> {
     /// Watches one saga; take it before the saga is woken, so that no milestone is missed.
     pub fn watch(&self, id: &str) -> Progress<C> {
         let mut watchers = lock(&self.inner.watchers);
-        let sender = watchers
-            .entry(id.to_owned())
-            .or_insert_with(|| watch::channel(0).0);
-        Progress {
-            id: id.to_owned(),
-            receiver: sender.subscribe(),
-            inner: Arc::clone(&self.inner),
-        }
+        let sender = watchers.entry(id.to_owned()).or_insert_with(|| watch::channel(0).0);
+        Progress { id: id.to_owned(), receiver: sender.subscribe(), inner: Arc::clone(&self.inner) }
     }
 
     /// Sagas that are run at this moment.
@@ -262,9 +221,7 @@ impl<C: Send + Sync + 'static> Runner<C> {
             let owner = inner.owner.clone();
             inner
                 .store
-                .write(store::site!("saga.take_over"), async move |tx: &mut Tx| {
-                    rows::take_over(tx, &owner).await
-                })
+                .write(store::site!("saga.take_over"), async move |tx: &mut Tx| rows::take_over(tx, &owner).await)
                 .await?;
         }
         let mut head = inner.store.head();
@@ -309,11 +266,7 @@ impl<C: Send + Sync + 'static> Runner<C> {
             .store
             .read(async move |tx: &mut Tx| {
                 let ids = rows::due(tx, now, BATCH).await?;
-                let next = if ids.is_empty() {
-                    rows::next_due(tx).await?
-                } else {
-                    Some(now)
-                };
+                let next = if ids.is_empty() { rows::next_due(tx).await? } else { Some(now) };
                 Ok::<_, store::Error>((ids, next))
             })
             .await?;
@@ -335,14 +288,9 @@ impl<C: Send + Sync + 'static> Runner<C> {
                 self.spawn(id, Some(row)).await;
             }
         }
-        let until = next.map_or(inner.config.poll, |next| {
-            Duration::try_from(next.duration_since(now)).unwrap_or(Duration::ZERO)
-        });
-        let floor = if skipped {
-            Duration::from_millis(50)
-        } else {
-            Duration::ZERO
-        };
+        let until = next
+            .map_or(inner.config.poll, |next| Duration::try_from(next.duration_since(now)).unwrap_or(Duration::ZERO));
+        let floor = if skipped { Duration::from_millis(50) } else { Duration::ZERO };
         Ok(until.clamp(floor, inner.config.poll.max(floor)))
     }
 
@@ -396,9 +344,12 @@ impl<C: Send + Sync + 'static> Inner<C> {
                 None => return Ok(()),
             },
         };
-        let Some(definition) = self.definitions.iter().copied().find(|definition| {
-            definition.name == row.definition && definition.version == row.version
-        }) else {
+        let Some(definition) = self
+            .definitions
+            .iter()
+            .copied()
+            .find(|definition| definition.name == row.definition && definition.version == row.version)
+        else {
             tracing::error!(saga = %id, definition = %row.definition, version = row.version, "no such saga is defined here");
             return Ok(());
         };
@@ -418,10 +369,7 @@ impl<C: Send + Sync + 'static> Inner<C> {
     /// A saga that was started under this runner's lease.
     async fn started(&self, id: &str) -> Result<Option<Row>, store::Error> {
         let owned = id.to_owned();
-        let row = self
-            .store
-            .read(async move |tx: &mut Tx| rows::get(tx, &owned).await)
-            .await?;
+        let row = self.store.read(async move |tx: &mut Tx| rows::get(tx, &owned).await).await?;
         Ok(row.filter(|row| row.active && row.owner == self.owner))
     }
 
@@ -433,10 +381,7 @@ impl<C: Send + Sync + 'static> Inner<C> {
         let now = self.store.clock().now();
         let step_end = after(row.step_started, step.deadline);
         if row.attempts > 0 && now >= step_end && step.on_deadline != OnDeadline::Retry {
-            let refusal = Refusal {
-                reason: "DEADLINE_EXCEEDED".to_owned(),
-                detail: step.name.to_owned(),
-            };
+            let refusal = Refusal { reason: "DEADLINE_EXCEEDED".to_owned(), detail: step.name.to_owned() };
             return match step.on_deadline {
                 OnDeadline::Stick => self.stick(definition, row, "EXPIRED", refusal).await,
                 // The action may have happened: its own compensation runs as well.
@@ -447,23 +392,20 @@ impl<C: Send + Sync + 'static> Inner<C> {
             };
         }
         let attempt = self.attempt(step, &row, false);
-        let outcome = self
-            .run_action(step.action, step, &attempt, row.step, false)
-            .await;
+        let outcome = self.run_action(step.action, step, &attempt, row.step, false).await;
         match outcome {
             Outcome::Done(effect) => self.advance(definition, row, step, effect).await,
             Outcome::Refused(refusal) => self.refuse(definition, row, step, refusal).await,
+            Outcome::Abandoned(refusal) if step.kind == Kind::Retriable => {
+                self.stick(definition, row, "ABANDONED", refusal).await
+            }
+            Outcome::Abandoned(refusal) => {
+                let from = Some(row.step);
+                self.turn(definition, row, "ABANDONED", refusal, from).await
+            }
             Outcome::Retry(error) => self.park(row, step, false, error, None, None).await,
             Outcome::Wait { until, why, effect } => {
-                self.park(
-                    row,
-                    step,
-                    false,
-                    why,
-                    Some(until.min(step_end.max(now))),
-                    effect,
-                )
-                .await
+                self.park(row, step, false, why, Some(until.min(step_end.max(now))), effect).await
             }
         }
     }
@@ -496,12 +438,8 @@ impl<C: Send + Sync + 'static> Inner<C> {
                 Ok(if last { Moved::Away } else { Moved::On(next) })
             }
             Err(Unmoved::Fenced) => Ok(Moved::Away),
-            Err(Unmoved::Stop(Stop::Refused(refusal))) => {
-                self.refuse(definition, row, step, refusal).await
-            }
-            Err(Unmoved::Stop(Stop::Fault(error))) => {
-                self.park(row, step, false, error, None, None).await
-            }
+            Err(Unmoved::Stop(Stop::Refused(refusal))) => self.refuse(definition, row, step, refusal).await,
+            Err(Unmoved::Stop(Stop::Fault(error))) => self.park(row, step, false, error, None, None).await,
         }
     }
 
@@ -537,11 +475,7 @@ impl<C: Send + Sync + 'static> Inner<C> {
         let now = self.store.clock().now();
         let target = from.and_then(|from| undoable(definition, from));
         let next = Row {
-            phase: if target.is_some() {
-                Phase::Compensating
-            } else {
-                Phase::Unwound
-            },
+            phase: if target.is_some() { Phase::Compensating } else { Phase::Unwound },
             step: target.unwrap_or(0),
             attempts: 0,
             step_started: now,
@@ -555,14 +489,7 @@ impl<C: Send + Sync + 'static> Inner<C> {
             let attempt = self.attempt(step, &row, true);
             (definition.unwound)(&self.context, &attempt, &refusal)
         });
-        let history = entry(
-            &row,
-            step,
-            false,
-            outcome,
-            format!("{}: {}", refusal.reason, refusal.detail),
-            now,
-        );
+        let history = entry(&row, step, false, outcome, format!("{}: {}", refusal.reason, refusal.detail), now);
         match self.commit(&next, history, effect).await {
             Ok(()) if target.is_some() => Ok(Moved::On(next)),
             Ok(()) => {
@@ -570,10 +497,7 @@ impl<C: Send + Sync + 'static> Inner<C> {
                 Ok(Moved::Away)
             }
             Err(Unmoved::Fenced) => Ok(Moved::Away),
-            Err(Unmoved::Stop(stop)) => {
-                self.park(row, step, false, describe(stop), None, None)
-                    .await
-            }
+            Err(Unmoved::Stop(stop)) => self.park(row, step, false, describe(stop), None, None).await,
         }
     }
 
@@ -598,24 +522,14 @@ impl<C: Send + Sync + 'static> Inner<C> {
         };
         let attempt = self.attempt(step, &row, false);
         let effect = (definition.stuck)(&self.context, &attempt, &refusal);
-        let history = entry(
-            &row,
-            step,
-            false,
-            outcome,
-            format!("{}: {}", refusal.reason, refusal.detail),
-            now,
-        );
+        let history = entry(&row, step, false, outcome, format!("{}: {}", refusal.reason, refusal.detail), now);
         match self.commit(&next, history, Some(effect)).await {
             Ok(()) => {
                 self.tell(&next.id);
                 Ok(Moved::Away)
             }
             Err(Unmoved::Fenced) => Ok(Moved::Away),
-            Err(Unmoved::Stop(stop)) => {
-                self.park(row, step, false, describe(stop), None, None)
-                    .await
-            }
+            Err(Unmoved::Stop(stop)) => self.park(row, step, false, describe(stop), None, None).await,
         }
     }
 
@@ -630,27 +544,21 @@ impl<C: Send + Sync + 'static> Inner<C> {
             return Ok(Moved::Away);
         };
         let attempt = self.attempt(step, &row, true);
-        let effect = match self
-            .run_action(compensation, step, &attempt, index, true)
-            .await
-        {
+        let effect = match self.run_action(compensation, step, &attempt, index, true).await {
             Outcome::Done(effect) => effect,
             Outcome::Retry(error) => return self.park(row, step, true, error, None, None).await,
             Outcome::Wait { until, why, effect } => {
                 return self.park(row, step, true, why, Some(until), effect).await;
             }
             // A compensation has no way to be refused: it is tried until somebody mends what is in its way.
-            Outcome::Refused(refusal) => {
+            Outcome::Refused(refusal) | Outcome::Abandoned(refusal) => {
                 let error = format!("{}: {}", refusal.reason, refusal.detail);
                 return self.park(row, step, true, error, None, None).await;
             }
         };
         let now = self.store.clock().now();
         let undone = entry(&row, step, true, "DONE", String::new(), now);
-        match index
-            .checked_sub(1)
-            .and_then(|below| undoable(definition, below))
-        {
+        match index.checked_sub(1).and_then(|below| undoable(definition, below)) {
             Some(below) => {
                 let next = Row {
                     step: below,
@@ -662,9 +570,7 @@ impl<C: Send + Sync + 'static> Inner<C> {
                 match self.commit(&next, undone, effect).await {
                     Ok(()) => Ok(Moved::On(next)),
                     Err(Unmoved::Fenced) => Ok(Moved::Away),
-                    Err(Unmoved::Stop(stop)) => {
-                        self.park(row, step, true, describe(stop), None, None).await
-                    }
+                    Err(Unmoved::Stop(stop)) => self.park(row, step, true, describe(stop), None, None).await,
                 }
             }
             None => self.unwind(definition, row, Some((undone, effect))).await,
@@ -681,39 +587,19 @@ impl<C: Send + Sync + 'static> Inner<C> {
         let Some(step) = definition.steps.get(row.step) else {
             return Ok(Moved::Away);
         };
-        let refusal = Refusal {
-            reason: row.reason.clone(),
-            detail: row.detail.clone(),
-        };
+        let refusal = Refusal { reason: row.reason.clone(), detail: row.detail.clone() };
         let attempt = self.attempt(step, &row, true);
         let now = self.store.clock().now();
-        let (history, first) =
-            undone.unwrap_or_else(|| (entry(&row, step, true, "DONE", String::new(), now), None));
+        let (history, first) = undone.unwrap_or_else(|| (entry(&row, step, true, "DONE", String::new(), now), None));
         let last = (definition.unwound)(&self.context, &attempt, &refusal);
-        let next = Row {
-            phase: Phase::Unwound,
-            active: false,
-            ..row.clone()
-        };
-        match self
-            .commit(
-                &next,
-                history,
-                Some(Box::new(Both {
-                    first,
-                    second: last,
-                })),
-            )
-            .await
-        {
+        let next = Row { phase: Phase::Unwound, active: false, ..row.clone() };
+        match self.commit(&next, history, Some(Box::new(Both { first, second: last }))).await {
             Ok(()) => {
                 self.tell(&next.id);
                 Ok(Moved::Away)
             }
             Err(Unmoved::Fenced) => Ok(Moved::Away),
-            Err(Unmoved::Stop(stop)) => {
-                self.park(row, step, true, describe(stop), None, None).await
-            }
+            Err(Unmoved::Stop(stop)) => self.park(row, step, true, describe(stop), None, None).await,
         }
     }
 
@@ -735,18 +621,8 @@ impl<C: Send + Sync + 'static> Inner<C> {
             tracing::warn!(saga = %row.id, step = step.name, attempts, error = %detail, "a step is tried again later");
         }
         // While a saga unwinds, `detail` keeps why: the last error of a compensation stands in its history.
-        let kept = if compensation {
-            row.detail.clone()
-        } else {
-            detail.clone()
-        };
-        let next = Row {
-            attempts,
-            due,
-            active: false,
-            detail: kept,
-            ..row.clone()
-        };
+        let kept = if compensation { row.detail.clone() } else { detail.clone() };
+        let next = Row { attempts, due, active: false, detail: kept, ..row.clone() };
         let history = entry(&row, step, compensation, outcome, detail, now);
         match self.commit(&next, history, effect).await {
             Ok(()) => {
@@ -756,31 +632,20 @@ impl<C: Send + Sync + 'static> Inner<C> {
                 Ok(Moved::Away)
             }
             Err(Unmoved::Fenced) => Ok(Moved::Away),
-            Err(Unmoved::Stop(Stop::Fault(detail))) => Err(Error::Effect {
-                saga: next.id,
-                detail,
-            }),
+            Err(Unmoved::Stop(Stop::Fault(detail))) => Err(Error::Effect { saga: next.id, detail }),
             Err(Unmoved::Stop(Stop::Refused(refusal))) => {
                 // The effect of a wait was refused: the wait itself still holds.
                 tracing::warn!(saga = %row.id, reason = %refusal.reason, "what a wait wanted to record was refused");
                 let history = entry(&row, step, compensation, outcome, refusal.reason, now);
                 match self.commit(&next, history, None).await {
                     Ok(()) | Err(Unmoved::Fenced) => Ok(Moved::Away),
-                    Err(Unmoved::Stop(stop)) => Err(Error::Effect {
-                        saga: next.id,
-                        detail: describe(stop),
-                    }),
+                    Err(Unmoved::Stop(stop)) => Err(Error::Effect { saga: next.id, detail: describe(stop) }),
                 }
             }
         }
     }
 
-    async fn commit(
-        &self,
-        to: &Row,
-        history: History,
-        effect: Option<Effect>,
-    ) -> Result<(), Unmoved> {
+    async fn commit(&self, to: &Row, history: History, effect: Option<Effect>) -> Result<(), Unmoved> {
         let site = self.site(&to.definition, &history);
         let to = to.clone();
         let mut effect = effect;
@@ -832,30 +697,18 @@ impl<C: Send + Sync + 'static> Inner<C> {
         self.config.injection.after(index, compensation, outcome)
     }
 
-    async fn attempt_once(
-        &self,
-        action: crate::Action<C>,
-        step: &Step<C>,
-        attempt: &Attempt,
-    ) -> Outcome {
+    async fn attempt_once(&self, action: crate::Action<C>, step: &Step<C>, attempt: &Attempt) -> Outcome {
         let work = AssertUnwindSafe(action(&self.context, attempt)).catch_unwind();
         match tokio::time::timeout(step.try_timeout, work).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Outcome::Retry("the step panicked".to_owned()),
-            Err(_) => Outcome::Retry(format!(
-                "no answer within {} ms",
-                step.try_timeout.as_millis()
-            )),
+            Err(_) => Outcome::Retry(format!("no answer within {} ms", step.try_timeout.as_millis())),
         }
     }
 
     /// Each step has crash points of its own, for its action and for its compensation.
     fn site(&self, definition: &str, history: &History) -> &'static Site {
-        let direction = if history.compensation {
-            "compensation"
-        } else {
-            "action"
-        };
+        let direction = if history.compensation { "compensation" } else { "action" };
         self.sites
             .get(&(definition.to_owned(), history.step, history.compensation))
             .copied()
@@ -863,13 +716,16 @@ impl<C: Send + Sync + 'static> Inner<C> {
     }
 
     fn attempt(&self, step: &Step<C>, row: &Row, compensation: bool) -> Attempt {
+        let now = self.store.clock().now();
         Attempt {
             saga: row.id.clone(),
             data: row.data.clone(),
             step: step.name,
             number: row.attempts.saturating_add(1),
             key: key(&row.id, step.name, compensation),
-            until: after(self.store.clock().now(), step.try_timeout),
+            started: row.step_started,
+            now,
+            until: after(now, step.try_timeout),
             correlation: row.correlation.clone(),
             traceparent: row.traceparent.clone(),
             reason: row.reason.clone(),
@@ -878,10 +734,7 @@ impl<C: Send + Sync + 'static> Inner<C> {
 
     /// Full jitter over a doubling range: sagas that failed together do not come back together.
     fn backoff(&self, attempts: u32) -> Duration {
-        let doubled = self
-            .config
-            .backoff_base
-            .saturating_mul(1 << attempts.saturating_sub(1).min(16));
+        let doubled = self.config.backoff_base.saturating_mul(1 << attempts.saturating_sub(1).min(16));
         let range = doubled.min(self.config.backoff_cap);
         let random = getrandom::u32().unwrap_or(u32::MAX);
         range / 2 + range.mul_f64(f64::from(random) / f64::from(u32::MAX) / 2.0)
@@ -896,12 +749,7 @@ impl<C: Send + Sync + 'static> Inner<C> {
 
 /// The highest step at or below `from` that has something to undo.
 fn undoable<C>(definition: &Definition<C>, from: usize) -> Option<usize> {
-    (0..=from).rev().find(|&index| {
-        definition
-            .steps
-            .get(index)
-            .is_some_and(|step| step.compensation.is_some())
-    })
+    (0..=from).rev().find(|&index| definition.steps.get(index).is_some_and(|step| step.compensation.is_some()))
 }
 
 /// The effects of the last compensation and of the end, in one transaction.
@@ -925,14 +773,7 @@ fn site_name(definition: &str, step: &str, direction: &str) -> String {
     format!("saga.{definition}.{step}.{direction}")
 }
 
-fn entry<C>(
-    row: &Row,
-    step: &Step<C>,
-    compensation: bool,
-    outcome: &str,
-    detail: String,
-    now: Timestamp,
-) -> History {
+fn entry<C>(row: &Row, step: &Step<C>, compensation: bool, outcome: &str, detail: String, now: Timestamp) -> History {
     History {
         step: row.step,
         compensation,

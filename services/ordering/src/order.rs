@@ -227,8 +227,6 @@ pub struct Shipment {
 pub struct ShipmentLine {
     /// The order's line.
     pub line: String,
-    /// What.
-    pub sku: String,
     /// How many, less what was withdrawn.
     pub quantity: i64,
 }

@@ -24,7 +24,7 @@ impl Order {
                 if taken > 0 {
                     *open -= taken;
                     quantity -= taken;
-                    let entry = ShipmentLine { line: line.id.clone(), sku: line.sku.clone(), quantity: taken };
+                    let entry = ShipmentLine { line: line.id.clone(), quantity: taken };
                     match parcels.iter_mut().find(|(warehouse, _)| *warehouse == allocation.warehouse) {
                         Some((_, lines)) => lines.push(entry),
                         None => parcels.push((allocation.warehouse.clone(), vec![entry])),
@@ -34,7 +34,6 @@ impl Order {
         }
         let unstocked = self.placed.lines.iter().filter(|line| !line.stocked).map(|line| ShipmentLine {
             line: line.id.clone(),
-            sku: line.sku.clone(),
             quantity: line.quantity,
         });
         match parcels.first_mut() {
@@ -89,7 +88,8 @@ impl Order {
         Ok(Money { minor: value.minor.max(0), ..value })
     }
 
-    fn line(&self, id: &str) -> Result<&Line, Rejection> {
+    /// One line by its id.
+    pub(crate) fn line(&self, id: &str) -> Result<&Line, Rejection> {
         self.placed.lines.iter().find(|line| line.id == id).ok_or_else(|| Rejection::UnknownLine(id.to_owned()))
     }
 
@@ -107,7 +107,8 @@ impl Order {
         Money { minor: net.minor.saturating_add(i64::try_from(tax).unwrap_or(0)), ..net }
     }
 
-    fn returned(&self, line: &str) -> i64 {
+    /// Units of a line that came back or are on their way.
+    pub(crate) fn returned(&self, line: &str) -> i64 {
         let lines = self.returns.values().flat_map(|returned| &returned.lines);
         lines.filter(|returned| returned.line == line).map(|returned| returned.quantity).sum()
     }
