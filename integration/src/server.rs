@@ -252,11 +252,6 @@ impl Stoa {
         &self.setup
     }
 
-    /// True if the server was told to die at some point.
-    pub fn is_armed(&self) -> bool {
-        self.setup.flags.iter().any(|flag| flag == "--crash-point")
-    }
-
     /// Lets `stoa audit` judge the books.
     pub async fn audit(&self) -> Result<String> {
         command_line::audit(&self.data).await

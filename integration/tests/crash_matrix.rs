@@ -25,7 +25,10 @@ const SIDE_BY_SIDE: usize = 4;
 /// From the restart until everything is settled.
 const SETTLED: Duration = Duration::from_secs(30);
 
-/// One place to die: `commit.before ordering.place_order`.
+/// A point that a start passes often enough is given up.
+const LATEST_HIT: u32 = 12;
+
+/// One place to die: `commit.before:ordering.place_order`.
 type Point = String;
 
 /// The bugs of the planted build, and the act in which each must show.
@@ -151,24 +154,51 @@ async fn die_everywhere(
     Ok(failures)
 }
 
-/// One server, one point, one death in the middle of the act, and everything is as it should be.
+/// Dies at the first hit of a point that meets work in flight: hits before the act begins do not count.
 async fn die(prepared: &Path, point: &Point, act: Act, plant: Option<&Plant>) -> Result<()> {
-    let folder = folder_for(act, prepared)?;
+    for nth in 1..=LATEST_HIT {
+        let folder = folder_for(act, prepared)?;
+        match die_at(folder.path(), &format!("{point}:{nth}"), act, plant).await? {
+            Death::InTheAct => return Ok(()),
+            Death::TooEarly => {}
+        }
+    }
+    bail!("the first {LATEST_HIT} hits meet no work in flight")
+}
+
+enum Death {
+    InTheAct,
+    TooEarly,
+}
+
+/// One server, one death in the middle of the act, and everything is as it should be.
+async fn die_at(folder: &Path, spec: &str, act: Act, plant: Option<&Plant>) -> Result<Death> {
     let provider = Provider::start().await?;
-    let calm = Setup::new().provider(&provider.url()).data(folder.path().join("data"));
+    let calm = Setup::new().provider(&provider.url()).data(folder.join("data"));
     let calm = Plant::apply(plant, calm);
     let mut stoa = Stoa::reserve(calm.clone()).await?;
-    stoa.change(calm.clone().flags(["--crash-point".to_owned(), format!("{point}:1")]));
-    if let Err(error) = stoa.launch().await {
-        // A first start may die before it listens; any other start must get that far.
-        ensure!(act == Act::FirstStart, "the server never listened: {error:#}");
-        stoa.change(calm.clone());
+    stoa.change(calm.clone().flags(["--crash-point", spec]));
+    let launched = stoa.launch().await;
+    if act == Act::FirstStart {
+        // The start is the act: it may die before it listens.
+        if launched.is_ok() {
+            stoa.wait_end(SETTLED).await.context("the point was never reached")?;
+        }
+        stoa.change(calm);
         stoa.restart().await?;
+        provider.send_webhooks_to(stoa.address()).await?;
+        act.play(&Stage { client: &stoa.client(), provider: &provider }).await?;
+        return judged(&stoa, &provider).await;
+    }
+    if launched.is_err() {
+        return Ok(Death::TooEarly);
     }
     provider.send_webhooks_to(stoa.address()).await?;
+    if stoa.ended()?.is_some() {
+        return Ok(Death::TooEarly);
+    }
     let client = stoa.client();
     let stage = Stage { client: &client, provider: &provider };
-
     let play = act.play(&stage);
     tokio::pin!(play);
     // The actors insist while the server dies and comes back; who is first tells what happened.
@@ -179,27 +209,28 @@ async fn die(prepared: &Path, point: &Point, act: Act, plant: Option<&Plant>) ->
         }
         ended = stoa.wait_end(Duration::from_secs(120)) => Some(ended?),
     };
-    let died_early = act == Act::FirstStart && ended.is_none() && !stoa.is_armed();
-    if !died_early {
-        let played = ended.is_none();
-        // Background work may reach the point a moment after the act is over.
-        let status = match ended {
-            Some(status) => status,
-            None => stoa.wait_end(SETTLED).await.context("the point was never reached")?,
-        };
-        ensure!(!status.success(), "the server ended by itself: {status}");
-        stoa.change(calm);
-        stoa.restart().await?;
-        if !played {
-            play.await?;
-        }
+    let played = ended.is_none();
+    // Background work may reach the point a moment after the act is over.
+    let status = match ended {
+        Some(status) => status,
+        None => stoa.wait_end(SETTLED).await.context("the point was never reached")?,
+    };
+    ensure!(!status.success(), "the server ended by itself: {status}");
+    stoa.change(calm);
+    stoa.restart().await?;
+    if !played {
+        play.await?;
     }
-    settled(&stoa).await?;
+    judged(&stoa, &provider).await
+}
+
+async fn judged(stoa: &Stoa, provider: &Provider) -> Result<Death> {
+    settled(stoa).await?;
     let ledger = provider.ledger().await?;
     if !ledger.doubled().is_empty() {
         bail!("charged twice: {:?}", ledger.doubled());
     }
-    Ok(())
+    Ok(Death::InTheAct)
 }
 
 async fn settled(stoa: &Stoa) -> Result<()> {

@@ -65,14 +65,11 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
     if has_planted_bugs()? {
         run = run.env("STOA_PLANTED_BIN", paths::release("stoa-planted"));
     }
-    if name == "grpcurl" {
+    if ["grpcurl", "tour"].contains(&name) {
+        // Without it the tests say themselves what they cannot prove.
         match GRPCURL.get()? {
             Had::Ready(path) => run = run.env("STOA_GRPCURL", path),
-            Had::Missing(reason) => {
-                let mut outcome = Outcome::default();
-                outcome.skip(reason);
-                return Ok(outcome);
-            }
+            Had::Missing(reason) => println!("    {reason}"),
         }
     }
     let ended = run.end()?;
