@@ -122,7 +122,9 @@ impl Ledger {
     pub fn doubled(&self) -> Vec<String> {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for entry in self.authorized() {
-            *counts.entry(entry.reference.as_str()).or_default() += 1;
+            // An attempt's own name is no excuse: what counts is the payment it belongs to.
+            let payment = entry.reference.split("/attempts").next().unwrap_or_default();
+            *counts.entry(payment).or_default() += 1;
         }
         counts.into_iter().filter(|(_, count)| *count > 1).map(|(name, _)| name.to_owned()).collect()
     }
