@@ -1,0 +1,376 @@
+//! From wire to command to log and back. Nothing is decided here.
+
+use std::sync::Arc;
+
+use contract::Currency;
+use contracts::catalog::v1 as proto;
+use contracts::catalog::v1::catalog_service_server::CatalogService;
+use log::{Log, Meta};
+use server::{Call, status};
+use store::{Site, Tx, site};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::error::Error;
+use crate::filter::{Filter, Grammar};
+use crate::product::{self, Command, Draft, Rejection, State, price_in};
+use crate::recent::Recent;
+use crate::search::{Counts, Search};
+use crate::signature::{Key, Statement};
+use crate::store::Stored;
+use crate::{Config, import, store as rows, wire, words};
+
+const DEFAULT_PAGE: u32 = 50;
+
+/// The handlers. A cheap handle.
+#[derive(Clone, Debug)]
+pub(crate) struct Rpc {
+    pub(crate) log: Log<proto::Event>,
+    /// Products by name.
+    pub(crate) products: Arc<Recent<Arc<Stored>>>,
+    /// Products by a SKU of theirs.
+    pub(crate) skus: Arc<Recent<Arc<Stored>>>,
+    /// Facets and totals by search.
+    pub(crate) counts: Arc<Recent<Arc<Counts>>>,
+    pub(crate) key: Arc<Key>,
+    pub(crate) config: Arc<Config>,
+}
+
+impl Rpc {
+    /// Products by name, in this order; the first that is missing is named.
+    async fn by_name(&self, names: Vec<String>) -> Result<Vec<Arc<Stored>>, Error> {
+        let found = self.recall(&self.products, &names, async move |tx: &mut Tx, name| rows::get(tx, name).await).await?;
+        let missing = |(name, found): (&String, Option<Arc<Stored>>)| found.ok_or_else(|| Error::Missing(name.clone()));
+        names.iter().zip(found).map(missing).collect()
+    }
+
+    /// The products that are for sale and have these SKUs, in this order; the first SKU that is missing is named.
+    async fn by_sku(&self, skus: &[String]) -> Result<Vec<Arc<Stored>>, Error> {
+        let found = self.recall(&self.skus, skus, async move |tx: &mut Tx, sku| rows::get_by_sku(tx, sku).await).await?;
+        let for_sale = |(sku, found): (&String, Option<Arc<Stored>>)| {
+            let found = found.filter(|stored| stored.product.state == State::Active);
+            found.ok_or_else(|| Error::UnknownSku(sku.clone()))
+        };
+        skus.iter().zip(found).map(for_sale).collect()
+    }
+
+    /// What is remembered under these keys, and the rest from one snapshot.
+    async fn recall<R>(
+        &self,
+        recent: &Recent<Arc<Stored>>,
+        keys: &[String],
+        mut read: R,
+    ) -> Result<Vec<Option<Arc<Stored>>>, Error>
+    where
+        R: AsyncFnMut(&mut Tx, &str) -> Result<Option<Stored>, store::Error> + Send + 'static,
+    {
+        let seen = recent.head();
+        let mut found: Vec<Option<Arc<Stored>>> = keys.iter().map(|key| recent.get(key)).collect();
+        let lacking: Vec<String> =
+            keys.iter().zip(&found).filter(|(_, found)| found.is_none()).map(|(key, _)| key.clone()).collect();
+        if lacking.is_empty() {
+            return Ok(found);
+        }
+        let mut fresh = self
+            .log
+            .store()
+            .read(async move |tx: &mut Tx| {
+                let mut fresh = Vec::with_capacity(lacking.len());
+                for key in &lacking {
+                    fresh.push(read(tx, key).await?.map(Arc::new));
+                }
+                Ok::<_, Error>(fresh)
+            })
+            .await?
+            .into_iter();
+        for (key, found) in keys.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
+            *found = fresh.next().flatten();
+            if let Some(stored) = found {
+                recent.keep(seen, key, Arc::clone(stored));
+            }
+        }
+        Ok(found)
+    }
+
+    /// One command to one product, answered with the product as it then is.
+    async fn command(
+        &self,
+        call: Call,
+        site: &'static Site,
+        request: Option<log::Request>,
+        order: Order,
+    ) -> Result<Response<proto::Product>, Status> {
+        let (log, meta, currency) = (self.log.clone(), call.meta(), self.config.currency);
+        let actor = call.subject().map(|subject| subject.id.clone()).unwrap_or_default();
+        let product = call
+            .detached(async move {
+                let answer = log
+                    .clone()
+                    .once(site, request, async move |tx: &mut Tx| {
+                        let stored = execute(&log, tx, &meta, &actor, &order).await?;
+                        let product = wire::product(&stored, currency);
+                        if order.dry_run { Err(Error::DryRun(Box::new(product))) } else { Ok(product) }
+                    })
+                    .await;
+                match answer {
+                    Ok(product) => Ok(product),
+                    Err(Error::DryRun(product)) => Ok(*product),
+                    Err(error) => Err(error.into()),
+                }
+            })
+            .await?;
+        Ok(Response::new(product))
+    }
+
+    fn currency(&self, code: &str) -> Result<Currency, Status> {
+        if code.is_empty() {
+            return Ok(self.config.currency);
+        }
+        code.parse().map_err(|error: contract::MoneyError| status::invalid_argument("currency_code", error.to_string()))
+    }
+}
+
+/// A command to a product, and on which terms.
+struct Order {
+    name: String,
+    command: Command,
+    /// The version the caller has read; empty for any.
+    etag: String,
+    dry_run: bool,
+}
+
+/// Decides and appends one command inside its transaction.
+async fn execute(
+    log: &Log<proto::Event>,
+    tx: &mut Tx,
+    meta: &Meta,
+    actor: &str,
+    order: &Order,
+) -> Result<Stored, Error> {
+    let name = order.name.as_str();
+    let reject = |rejection| Error::Rejected { name: name.to_owned(), rejection };
+    let current = rows::get(tx, name).await?;
+    if let Some(current) = &current
+        && !order.etag.is_empty()
+        && order.etag != current.version.to_string()
+    {
+        return Err(Error::Stale(name.to_owned()));
+    }
+    let taken = rows::taken(tx, name, order.command.skus()).await?;
+    let product = current.as_ref().map(|stored| &stored.product);
+    let event = product::decide(product, &order.command, &taken).map_err(reject)?;
+    if let Some(event) = event {
+        let version = current.as_ref().map_or(0, |stored| stored.version);
+        log.append(tx, name, version, meta, None, vec![wire::to_stored(name, actor, &event)]).await?;
+    }
+    rows::get(tx, name).await?.ok_or_else(|| Error::Missing(name.to_owned()))
+}
+
+#[tonic::async_trait]
+impl CatalogService for Rpc {
+    async fn get_product(&self, request: Request<proto::GetProductRequest>) -> Result<Response<proto::Product>, Status> {
+        let found = self.by_name(vec![request.into_inner().name]).await?;
+        let product = found.first().map(|stored| wire::product(stored, self.config.currency));
+        Ok(Response::new(product.unwrap_or_default()))
+    }
+
+    async fn list_products(
+        &self,
+        request: Request<proto::ListProductsRequest>,
+    ) -> Result<Response<proto::ListProductsResponse>, Status> {
+        let call = Call::of(&request)?;
+        let list = request.into_inner();
+        let filter = Filter::parse(&list.filter, Grammar::List).map_err(wrong_filter)?;
+        let state = filter.state.unwrap_or(State::Active);
+        if state == State::Archived && !call.is_privileged() {
+            return Err(status::permission_denied("OPERATORS_ONLY", "archived products are listed for operators alone"));
+        }
+        let after = call.cursor(&list.filter, &list.page_token)?.unwrap_or_default();
+        let limit = page_size(list.page_size);
+        let mut found = self
+            .log
+            .store()
+            .read(async move |tx: &mut Tx| {
+                Ok::<_, Error>(rows::list(tx, state, &filter.facets, &after, limit + 1).await?)
+            })
+            .await?;
+        let more = cut(&mut found, limit);
+        let cursor = found.last().filter(|_| more).map(|last| last.name.as_str());
+        Ok(Response::new(proto::ListProductsResponse {
+            next_page_token: call.page_token(&list.filter, cursor),
+            products: found.iter().map(|stored| wire::product(stored, self.config.currency)).collect(),
+        }))
+    }
+
+    async fn search_products(
+        &self,
+        request: Request<proto::SearchProductsRequest>,
+    ) -> Result<Response<proto::SearchProductsResponse>, Status> {
+        let call = Call::of(&request)?;
+        let asked = request.into_inner();
+        let currency = self.currency(&asked.currency_code)?;
+        let order = asked.order_by();
+        let filter = Filter::parse(&asked.filter, Grammar::Search(currency)).map_err(wrong_filter)?;
+        let words = words::query(&asked.query);
+        // Words were said, but nothing in them can be found.
+        let hopeless = words.is_none() && !asked.query.trim().is_empty();
+        let key = format!("{currency}\n{}\n{}", asked.query, asked.filter);
+        let list = format!("{key}\n{}", order.as_str_name());
+        let offset = call.cursor(&list, &asked.page_token)?.and_then(|cursor| cursor.parse().ok()).unwrap_or(0_u32);
+        if hopeless {
+            return Ok(Response::new(proto::SearchProductsResponse::default()));
+        }
+        let limit = page_size(asked.page_size);
+        let search = Search { words, filter, currency };
+        let (seen, known) = (self.counts.head(), self.counts.get(&key));
+        let remembered = known.clone();
+        let (mut found, counts) = self
+            .log
+            .store()
+            .read(async move |tx: &mut Tx| {
+                let found = search.page(tx, order, offset, limit + 1).await?;
+                let counts = match &known {
+                    Some(counts) => Arc::clone(counts),
+                    None => Arc::new(search.count(tx).await?),
+                };
+                Ok::<_, Error>((found, counts))
+            })
+            .await?;
+        if remembered.is_none() {
+            self.counts.keep(seen, &key, Arc::clone(&counts));
+        }
+        let cursor = cut(&mut found, limit).then(|| offset.saturating_add(limit).to_string());
+        Ok(Response::new(proto::SearchProductsResponse {
+            products: found.iter().map(|stored| wire::product(stored, currency)).collect(),
+            facets: counts.facets.clone(),
+            total_size: i32::try_from(counts.total).unwrap_or(i32::MAX),
+            next_page_token: call.page_token(&list, cursor.as_deref()),
+        }))
+    }
+
+    async fn batch_get_variants(
+        &self,
+        request: Request<proto::BatchGetVariantsRequest>,
+    ) -> Result<Response<proto::BatchGetVariantsResponse>, Status> {
+        let asked = request.into_inner();
+        let currency = self.config.currency;
+        let mut owners = Vec::with_capacity(asked.names.len());
+        for name in &asked.names {
+            let (product, _) = wire::variant_parts(name).ok_or_else(|| Error::Missing(name.clone()))?;
+            owners.push(product.to_owned());
+        }
+        let found = self.recall(&self.products, &owners, async move |tx: &mut Tx, name| rows::get(tx, name).await).await?;
+        let mut variants = Vec::with_capacity(asked.names.len() + asked.skus.len());
+        for (name, stored) in asked.names.iter().zip(found) {
+            let id = wire::variant_parts(name).map(|(_, id)| id).unwrap_or_default();
+            let each = stored.as_ref().and_then(|stored| {
+                stored.product.variants.iter().find(|each| each.id == id).map(|each| (stored, each))
+            });
+            let (stored, each) = each.ok_or_else(|| Error::Missing(name.clone()))?;
+            variants.push(wire::lone_variant(stored, each, currency));
+        }
+        for (sku, stored) in asked.skus.iter().zip(self.by_sku(&asked.skus).await?) {
+            let each = stored.product.variant(sku).ok_or_else(|| Error::UnknownSku(sku.clone()))?;
+            variants.push(wire::lone_variant(&stored, each, currency));
+        }
+        Ok(Response::new(proto::BatchGetVariantsResponse { variants }))
+    }
+
+    async fn create_product(
+        &self,
+        request: Request<proto::CreateProductRequest>,
+    ) -> Result<Response<proto::Product>, Status> {
+        let call = Call::of(&request)?;
+        let create = request.into_inner();
+        let request = call.request(&create, &create.request_id).filter(|_| !create.validate_only);
+        if !create.product_id.is_empty() && !wire::is_id(&create.product_id) {
+            return Err(status::invalid_argument("product_id", "must be letters, digits, '.', '_', '~' or '-'"));
+        }
+        let id = Some(create.product_id).filter(|id| !id.is_empty()).unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+        // Names are the service's here, also those of variants inside of a name the caller thought of.
+        let product = proto::Product { name: String::new(), ..create.product.unwrap_or_default() };
+        let draft = draft(&product)?;
+        let command = Command::Create(Draft { state: None, ..draft });
+        let order = Order {
+            name: format!("products/{id}"),
+            command,
+            etag: String::new(),
+            dry_run: create.validate_only,
+        };
+        self.command(call, site!("catalog.create_product"), request, order).await
+    }
+
+    async fn update_product(
+        &self,
+        request: Request<proto::UpdateProductRequest>,
+    ) -> Result<Response<proto::Product>, Status> {
+        let call = Call::of(&request)?;
+        let update = request.into_inner();
+        let request = call.request(&update, &update.request_id).filter(|_| !update.validate_only);
+        let product = update.product.unwrap_or_default();
+        if !wire::is_product_name(&product.name) {
+            return Err(status::invalid_argument("product.name", "is no name of a product"));
+        }
+        let mask = update.update_mask.map(|mask| mask.paths).unwrap_or_default();
+        let draft = draft(&product)?;
+        let command = wire::update(draft, &mask)
+            .map_err(|path| status::invalid_argument("update_mask", format!("has no field {path}")))?;
+        let order = Order { name: product.name, command, etag: product.etag, dry_run: update.validate_only };
+        self.command(call, site!("catalog.update_product"), request, order).await
+    }
+
+    async fn import_products(
+        &self,
+        request: Request<Streaming<proto::ImportProductsRequest>>,
+    ) -> Result<Response<proto::ImportProductsResponse>, Status> {
+        let call = Call::of(&request)?;
+        let reply = import::run(&self.log, &call, request.into_inner(), self.config.import_batch.max(1)).await?;
+        Ok(Response::new(reply))
+    }
+
+    async fn resolve_prices(
+        &self,
+        request: Request<proto::ResolvePricesRequest>,
+    ) -> Result<Response<proto::ResolvePricesResponse>, Status> {
+        let asked = request.into_inner();
+        let currency = self.currency(&asked.currency_code)?;
+        let time = self.log.store().clock().now();
+        let found = self.by_sku(&asked.skus).await?;
+        let mut prices = Vec::with_capacity(found.len());
+        let mut statement = Statement { currency, time, prices: Vec::with_capacity(found.len()) };
+        for (sku, stored) in asked.skus.iter().zip(&found) {
+            let variant = stored.product.variant(sku).ok_or_else(|| Error::UnknownSku(sku.clone()))?;
+            let price = price_in(&variant.prices, currency).ok_or_else(|| Error::NoPrice { sku: sku.clone(), currency })?;
+            statement.prices.push((sku, price.minor));
+            prices.push(wire::resolved(stored, variant, price));
+        }
+        Ok(Response::new(proto::ResolvePricesResponse {
+            prices,
+            resolve_time: Some(time.into()),
+            key_id: self.key.id.clone(),
+            signature: self.key.sign(&statement),
+        }))
+    }
+}
+
+fn draft(product: &proto::Product) -> Result<Draft, Error> {
+    wire::draft(product).map_err(|problems| Error::Rejected {
+        name: product.name.clone(),
+        rejection: Rejection::Invalid(problems),
+    })
+}
+
+fn wrong_filter(problem: String) -> Status {
+    status::invalid_argument("filter", problem)
+}
+
+fn page_size(asked: i32) -> u32 {
+    u32::try_from(asked).ok().filter(|size| *size > 0).unwrap_or(DEFAULT_PAGE)
+}
+
+/// Cuts a list that was read one too long; true if there was more.
+fn cut<T>(items: &mut Vec<T>, limit: u32) -> bool {
+    let limit = limit as usize;
+    let more = items.len() > limit;
+    items.truncate(limit);
+    more
+}
