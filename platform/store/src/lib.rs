@@ -20,6 +20,8 @@ mod error;
 mod event;
 mod job;
 mod migrate;
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
 mod sqlite;
 mod store;
 mod table;

@@ -243,7 +243,8 @@ impl Writer {
             }
         }
         let sites = self.sites();
-        if cfg!(feature = "planted-early-answer") {
+        #[cfg(feature = "planted-bugs")]
+        if crate::planted::answers_before_commit() {
             self.answer();
         }
         sites
