@@ -1,6 +1,7 @@
 //! Rules of strings.
 
-use std::sync::OnceLock;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use regex::Regex;
 
@@ -138,8 +139,15 @@ impl Pattern {
 
     fn matches(&self, value: &str) -> bool {
         // An expression that does not compile matches nothing: a broken rule must not let requests through.
-        self.compiled.get_or_init(|| Regex::new(self.text).ok()).as_ref().is_some_and(|regex| regex.is_match(value))
+        self.compiled.get_or_init(|| shared(self.text)).as_ref().is_some_and(|regex| regex.is_match(value))
     }
+}
+
+/// The compiled expression, one for all fields that have the same: names of resources alone stand in hundreds.
+fn shared(text: &'static str) -> Option<Regex> {
+    static COMPILED: Mutex<BTreeMap<&'static str, Option<Regex>>> = Mutex::new(BTreeMap::new());
+    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    compiled.entry(text).or_insert_with(|| Regex::new(text).ok()).clone()
 }
 
 fn characters(count: u64) -> String {
