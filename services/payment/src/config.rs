@@ -1,0 +1,51 @@
+//! What an operator may set, its default and its check.
+
+use std::time::Duration;
+
+/// Configuration of payment.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Name of the provider, as in `/v1/webhooks/{provider}`.
+    pub provider: String,
+    /// Where the provider is, `http://host:port`.
+    pub provider_url: String,
+    /// The secret the provider signs its messages with.
+    pub webhook_secret: String,
+    /// How long one call to the provider may take; a little less than its callers wait.
+    pub call_timeout: Duration,
+    /// Calls to the provider at once.
+    pub calls: usize,
+    /// How long the provider remembers a key. What it does not know after that never arrived.
+    pub key_window: Duration,
+    /// How long after its last try an authorization nobody wants any more may still arrive.
+    pub late_window: Duration,
+    /// How long an amount stays set aside.
+    pub authorization_lifetime: Duration,
+    /// Messages kept about payments that are not known.
+    pub parked_webhooks: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            provider: "sandbox".to_owned(),
+            provider_url: "http://127.0.0.1:8090".to_owned(),
+            webhook_secret: "sandbox-webhook-secret".to_owned(),
+            call_timeout: Duration::from_secs(8),
+            calls: 256,
+            key_window: Duration::from_secs(24 * 60 * 60),
+            late_window: Duration::from_secs(10),
+            authorization_lifetime: Duration::from_secs(7 * 24 * 60 * 60),
+            parked_webhooks: 10_000,
+        }
+    }
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config")
+            .field("provider", &self.provider)
+            .field("provider_url", &self.provider_url)
+            .finish_non_exhaustive()
+    }
+}
