@@ -36,9 +36,10 @@ pub async fn build(config: Config, context: &Context) -> Result<Component, ::sto
     let rpc = rpc::Rpc { log: log.clone(), longest_hold: config.longest_hold };
     let routes = Routes::new(InventoryServiceServer::new(rpc));
     let sweep = sweep(log.clone(), context.windows.sweep, context.shutdown.clone());
-    Ok(Component::new("inventory", contract::Table(METHODS), routes)
+    let component = Component::new("inventory", contract::Table(METHODS), routes)
         .task(Task::endless("inventory.sweep", sweep))
-        .source(bus::source(log)))
+        .source(bus::source(log.clone()));
+    Ok(operations::Desk::new(&log).serve(component))
 }
 
 /// Lets overdue holds go until shutdown. A hold is also let go inline by whoever finds no stock, so this only tidies up.
