@@ -181,7 +181,8 @@ mod tests {
 
     #[test]
     fn conditions_of_the_contract_are_read() {
-        let text = r#"brand="A \"B\" C" AND category=categories/mugs AND option.color="red" AND price>=10.00 AND price<=20.5"#;
+        let text =
+            r#"brand="A \"B\" C" AND category=categories/mugs AND option.color="red" AND price>=10.00 AND price<=20.5"#;
         let filter = Filter::parse(text, SEARCH).unwrap();
         assert_eq!(
             filter,

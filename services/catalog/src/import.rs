@@ -64,7 +64,11 @@ fn line(number: i64, product: Option<&proto::Product>) -> Result<Line, Status> {
     Ok(Line { number, name: product.name.clone(), draft })
 }
 
-async fn write(log: &Log<proto::Event>, call: &Call, lines: Vec<Line>) -> Result<proto::ImportProductsResponse, Status> {
+async fn write(
+    log: &Log<proto::Event>,
+    call: &Call,
+    lines: Vec<Line>,
+) -> Result<proto::ImportProductsResponse, Status> {
     let (log, meta) = (log.clone(), call.meta());
     let actor = call.subject().map(|subject| subject.id.clone()).unwrap_or_default();
     call.detached(async move {

@@ -21,8 +21,8 @@ mod words;
 use std::sync::Arc;
 
 use ::store::{MigrationSet, Tx, site};
-use contracts::catalog::v1::{Event, METHODS};
 use contracts::catalog::v1::catalog_service_server::CatalogServiceServer;
+use contracts::catalog::v1::{Event, METHODS};
 use log::{Log, Projection};
 use server::{Component, Context};
 use tonic::service::Routes;
@@ -41,9 +41,8 @@ const REMEMBERED: usize = 4096;
 pub async fn build(config: Config, context: &Context) -> Result<Component, ::store::Error> {
     let store = context.open("catalog", &MIGRATIONS).await?;
     let fresh = fresh_key()?;
-    let key = store
-        .write(site!("catalog.price_key"), async move |tx: &mut Tx| store::price_key(tx, &fresh).await)
-        .await?;
+    let key =
+        store.write(site!("catalog.price_key"), async move |tx: &mut Tx| store::price_key(tx, &fresh).await).await?;
     let log = Log::new(store, projections());
     let rpc = rpc::Rpc {
         products: Arc::new(recent::Recent::new(log.changed(), REMEMBERED)),

@@ -38,14 +38,16 @@ pub(crate) struct Rpc {
 impl Rpc {
     /// Products by name, in this order; the first that is missing is named.
     async fn by_name(&self, names: Vec<String>) -> Result<Vec<Arc<Stored>>, Error> {
-        let found = self.recall(&self.products, &names, async move |tx: &mut Tx, name| rows::get(tx, name).await).await?;
+        let found =
+            self.recall(&self.products, &names, async move |tx: &mut Tx, name| rows::get(tx, name).await).await?;
         let missing = |(name, found): (&String, Option<Arc<Stored>>)| found.ok_or_else(|| Error::Missing(name.clone()));
         names.iter().zip(found).map(missing).collect()
     }
 
     /// The products that are for sale and have these SKUs, in this order; the first SKU that is missing is named.
     async fn by_sku(&self, skus: &[String]) -> Result<Vec<Arc<Stored>>, Error> {
-        let found = self.recall(&self.skus, skus, async move |tx: &mut Tx, sku| rows::get_by_sku(tx, sku).await).await?;
+        let found =
+            self.recall(&self.skus, skus, async move |tx: &mut Tx, sku| rows::get_by_sku(tx, sku).await).await?;
         let for_sale = |(sku, found): (&String, Option<Arc<Stored>>)| {
             let found = found.filter(|stored| stored.product.state == State::Active);
             found.ok_or_else(|| Error::UnknownSku(sku.clone()))
@@ -167,7 +169,10 @@ async fn execute(
 
 #[tonic::async_trait]
 impl CatalogService for Rpc {
-    async fn get_product(&self, request: Request<proto::GetProductRequest>) -> Result<Response<proto::Product>, Status> {
+    async fn get_product(
+        &self,
+        request: Request<proto::GetProductRequest>,
+    ) -> Result<Response<proto::Product>, Status> {
         let found = self.by_name(vec![request.into_inner().name]).await?;
         let product = found.first().map(|stored| wire::product(stored, self.config.currency));
         Ok(Response::new(product.unwrap_or_default()))
@@ -182,7 +187,10 @@ impl CatalogService for Rpc {
         let filter = Filter::parse(&list.filter, Grammar::List).map_err(wrong_filter)?;
         let state = filter.state.unwrap_or(State::Active);
         if state == State::Archived && !call.is_privileged() {
-            return Err(status::permission_denied("OPERATORS_ONLY", "archived products are listed for operators alone"));
+            return Err(status::permission_denied(
+                "OPERATORS_ONLY",
+                "archived products are listed for operators alone",
+            ));
         }
         let after = call.cursor(&list.filter, &list.page_token)?.unwrap_or_default();
         let limit = page_size(list.page_size);
@@ -258,7 +266,8 @@ impl CatalogService for Rpc {
             let (product, _) = wire::variant_parts(name).ok_or_else(|| Error::Missing(name.clone()))?;
             owners.push(product.to_owned());
         }
-        let found = self.recall(&self.products, &owners, async move |tx: &mut Tx, name| rows::get(tx, name).await).await?;
+        let found =
+            self.recall(&self.products, &owners, async move |tx: &mut Tx, name| rows::get(tx, name).await).await?;
         let mut variants = Vec::with_capacity(asked.names.len() + asked.skus.len());
         for (name, stored) in asked.names.iter().zip(found) {
             let id = wire::variant_parts(name).map(|(_, id)| id).unwrap_or_default();
@@ -285,17 +294,14 @@ impl CatalogService for Rpc {
         if !create.product_id.is_empty() && !wire::is_id(&create.product_id) {
             return Err(status::invalid_argument("product_id", "must be letters, digits, '.', '_', '~' or '-'"));
         }
-        let id = Some(create.product_id).filter(|id| !id.is_empty()).unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+        let id =
+            Some(create.product_id).filter(|id| !id.is_empty()).unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
         // Names are the service's here, also those of variants inside of a name the caller thought of.
         let product = proto::Product { name: String::new(), ..create.product.unwrap_or_default() };
         let draft = draft(&product)?;
         let command = Command::Create(Draft { state: None, ..draft });
-        let order = Order {
-            name: format!("products/{id}"),
-            command,
-            etag: String::new(),
-            dry_run: create.validate_only,
-        };
+        let order =
+            Order { name: format!("products/{id}"), command, etag: String::new(), dry_run: create.validate_only };
         self.command(call, site!("catalog.create_product"), request, order).await
     }
 
@@ -306,11 +312,15 @@ impl CatalogService for Rpc {
         let call = Call::of(&request)?;
         let update = request.into_inner();
         let request = call.request(&update, &update.request_id).filter(|_| !update.validate_only);
-        let product = update.product.unwrap_or_default();
+        let mut product = update.product.unwrap_or_default();
         if !wire::is_product_name(&product.name) {
             return Err(status::invalid_argument("product.name", "is no name of a product"));
         }
         let mask = update.update_mask.map(|mask| mask.paths).unwrap_or_default();
+        if !mask.is_empty() && !mask.iter().any(|path| path == "variants" || path == "*") {
+            // What the mask does not name is not looked at, so it cannot be wrong.
+            product.variants.clear();
+        }
         let draft = draft(&product)?;
         let command = wire::update(draft, &mask)
             .map_err(|path| status::invalid_argument("update_mask", format!("has no field {path}")))?;
@@ -339,7 +349,8 @@ impl CatalogService for Rpc {
         let mut statement = Statement { currency, time, prices: Vec::with_capacity(found.len()) };
         for (sku, stored) in asked.skus.iter().zip(&found) {
             let variant = stored.product.variant(sku).ok_or_else(|| Error::UnknownSku(sku.clone()))?;
-            let price = price_in(&variant.prices, currency).ok_or_else(|| Error::NoPrice { sku: sku.clone(), currency })?;
+            let price =
+                price_in(&variant.prices, currency).ok_or_else(|| Error::NoPrice { sku: sku.clone(), currency })?;
             statement.prices.push((sku, price.minor));
             prices.push(wire::resolved(stored, variant, price));
         }
@@ -353,10 +364,8 @@ impl CatalogService for Rpc {
 }
 
 fn draft(product: &proto::Product) -> Result<Draft, Error> {
-    wire::draft(product).map_err(|problems| Error::Rejected {
-        name: product.name.clone(),
-        rejection: Rejection::Invalid(problems),
-    })
+    wire::draft(product)
+        .map_err(|problems| Error::Rejected { name: product.name.clone(), rejection: Rejection::Invalid(problems) })
 }
 
 fn wrong_filter(problem: String) -> Status {

@@ -102,7 +102,9 @@ impl Search {
     /// The lowest price of a product; `none` where it has none, so that it comes last.
     fn price(&self, statement: &mut Statement, none: i64) -> String {
         let currency = statement.bind(self.currency.code());
-        format!("COALESCE((SELECT MIN(c.amount) FROM prices c WHERE c.number = p.number AND c.currency = {currency}), {none})")
+        format!(
+            "COALESCE((SELECT MIN(c.amount) FROM prices c WHERE c.number = p.number AND c.currency = {currency}), {none})"
+        )
     }
 
     /// How many products match, and what could narrow them.

@@ -7,6 +7,9 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use jiff::Timestamp;
 use sha2::Sha256;
 
+/// How long signed prices may be relied upon.
+pub const VALIDITY: Duration = Duration::from_secs(15 * 60);
+
 /// The key that signs prices.
 #[derive(Clone)]
 pub struct Key {
@@ -51,16 +54,10 @@ impl Key {
     }
 
     /// Whether the signature is of this statement and the statement still holds.
-    pub fn verify(
-        &self,
-        statement: &Statement<'_>,
-        signature: &[u8],
-        now: Timestamp,
-        validity: Duration,
-    ) -> Result<(), Untrusted> {
+    pub fn verify(&self, statement: &Statement<'_>, signature: &[u8], now: Timestamp) -> Result<(), Untrusted> {
         self.mac(statement).verify_slice(signature).map_err(|_| Untrusted::Forged)?;
         let age = now.duration_since(statement.time);
-        if Duration::try_from(age).is_ok_and(|age| age > validity) { Err(Untrusted::Expired) } else { Ok(()) }
+        if Duration::try_from(age).is_ok_and(|age| age > VALIDITY) { Err(Untrusted::Expired) } else { Ok(()) }
     }
 
     /// Every part has a fixed length or is preceded by its length, so that no two statements feed the same bytes.
@@ -88,8 +85,6 @@ mod tests {
 
     use super::*;
 
-    const VALIDITY: Duration = Duration::from_secs(900);
-
     fn key(byte: u8) -> Key {
         Key { id: "k".to_owned(), secret: [byte; 32] }
     }
@@ -101,7 +96,7 @@ mod tests {
     #[test]
     fn a_signature_holds_for_its_statement_alone() {
         let signature = key(1).sign(&statement());
-        let check = |key: &Key, statement: &Statement<'_>| key.verify(statement, &signature, statement.time, VALIDITY);
+        let check = |key: &Key, statement: &Statement<'_>| key.verify(statement, &signature, statement.time);
         assert_eq!(check(&key(1), &statement()), Ok(()));
         assert_eq!(check(&key(2), &statement()), Err(Untrusted::Forged));
         let others = [
@@ -114,7 +109,7 @@ mod tests {
         for other in others {
             assert_eq!(check(&key(1), &other), Err(Untrusted::Forged), "{other:?}");
         }
-        assert_eq!(key(1).verify(&statement(), b"", statement().time, VALIDITY), Err(Untrusted::Forged));
+        assert_eq!(key(1).verify(&statement(), b"", statement().time), Err(Untrusted::Forged));
     }
 
     #[test]
@@ -122,7 +117,7 @@ mod tests {
         let signature = key(1).sign(&statement());
         let at = |seconds| {
             let now = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds);
-            key(1).verify(&statement(), &signature, now, VALIDITY)
+            key(1).verify(&statement(), &signature, now)
         };
         assert_eq!((at(0), at(900), at(901)), (Ok(()), Ok(()), Err(Untrusted::Expired)));
     }

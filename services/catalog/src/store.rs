@@ -45,7 +45,12 @@ impl Projection<StoredEvent> for Rows {
         &["products", "variants", "facets", "prices", words::TABLE]
     }
 
-    fn apply<'a>(&'a self, tx: &'a mut Tx, at: &'a At, event: &'a StoredEvent) -> LocalBoxFuture<'a, Result<(), Error>> {
+    fn apply<'a>(
+        &'a self,
+        tx: &'a mut Tx,
+        at: &'a At,
+        event: &'a StoredEvent,
+    ) -> LocalBoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
             let unsound = || Error::Mismatch {
                 column: "payload".to_owned(),
@@ -142,7 +147,10 @@ pub(crate) async fn get_by_sku(tx: &mut Tx, sku: &str) -> Result<Option<Stored>,
 /// The name of the product that has a SKU.
 pub(crate) async fn owner_of(tx: &mut Tx, sku: &str) -> Result<Option<String>, Error> {
     let row = tx
-        .query_opt("SELECT p.name FROM variants v JOIN products p ON p.number = v.number WHERE v.sku = $1", params![sku])
+        .query_opt(
+            "SELECT p.name FROM variants v JOIN products p ON p.number = v.number WHERE v.sku = $1",
+            params![sku],
+        )
         .await?;
     row.map(|row| row.get("name")).transpose()
 }

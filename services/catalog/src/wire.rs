@@ -6,9 +6,7 @@ use contracts::google::r#type::Money as WireMoney;
 use prost::Message as _;
 use store::Error;
 
-use crate::product::{
-    Choice, Command, Draft, Event, Field, Problem, Product, State, Variant, VariantDraft, price_in,
-};
+use crate::product::{Choice, Command, Draft, Event, Field, Problem, Product, State, Variant, VariantDraft, price_in};
 use crate::store::Stored;
 
 /// What a caller says about a product, or what of it means nothing.

@@ -49,7 +49,8 @@ pub(crate) async fn change(tx: &mut Tx, number: i64, product: &Product) -> Resul
 pub(crate) fn query(text: &str) -> Option<String> {
     let mut phrases = vec![];
     for chunk in text.split_whitespace() {
-        let words: Vec<&str> = chunk.split(|char: char| !char.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+        let words: Vec<&str> =
+            chunk.split(|char: char| !char.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
         if !words.is_empty() {
             phrases.push(format!("\"{}\"*", words.join(" ")));
         }
@@ -71,9 +72,10 @@ mod tests {
     fn what_a_shopper_types_is_never_syntax() {
         assert_eq!(query("red  mug").as_deref(), Some("\"red\"* AND \"mug\"*"));
         assert_eq!(query("MUG-RED.S").as_deref(), Some("\"MUG RED S\"*"));
-        assert_eq!(query("title:mug OR \"x\" NEAR(a b)").as_deref(), Some(
-            "\"title mug\"* AND \"OR\"* AND \"x\"* AND \"NEAR a\"* AND \"b\"*"
-        ));
+        assert_eq!(
+            query("title:mug OR \"x\" NEAR(a b)").as_deref(),
+            Some("\"title mug\"* AND \"OR\"* AND \"x\"* AND \"NEAR a\"* AND \"b\"*")
+        );
         for nothing in ["", "  ", "\"", "* - ^ ()", "\0"] {
             assert_eq!(query(nothing), None, "{nothing:?}");
         }

@@ -84,7 +84,8 @@ async fn every_row_is_what_the_log_says_and_comes_back_from_it() {
     let shop = Shop::in_folder(folder.path()).await;
     shop.import(numbered(20)).await.unwrap();
     shop.clock.advance(std::time::Duration::from_secs(60));
-    let changed = proto::Product { name: "products/T3".to_owned(), title: "Teapot".to_owned(), ..numbered(4)[3].clone() };
+    let changed =
+        proto::Product { name: "products/T3".to_owned(), title: "Teapot".to_owned(), ..numbered(4)[3].clone() };
     shop.update(changed, &["title"]).await.unwrap();
     let archived = proto::Product { name: "products/T4".to_owned(), state: 2, ..proto::Product::default() };
     shop.client()
@@ -94,7 +95,7 @@ async fn every_row_is_what_the_log_says_and_comes_back_from_it() {
         }))
         .await
         .unwrap();
-    drop(shop);
+    shop.close().await;
 
     let log = reopened(folder.path()).await;
     let before = dump(&log).await;

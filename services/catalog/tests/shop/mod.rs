@@ -35,6 +35,16 @@ impl Shop {
         Shop { context, clock }
     }
 
+    /// Lets go of the store, so that its file can be opened again.
+    pub(crate) async fn close(self) {
+        self.context.finish_writes().await;
+        drop(self);
+        // What still runs on this thread holds the store until it has been polled once more.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+
     pub(crate) fn client(&self) -> CatalogServiceClient<Channel> {
         CatalogServiceClient::new(self.context.clients.as_caller("gateway").channel("catalog"))
     }
@@ -61,7 +71,9 @@ impl Shop {
     pub(crate) async fn update(&self, product: proto::Product, mask: &[&str]) -> Result<proto::Product, Status> {
         let update = proto::UpdateProductRequest {
             product: Some(product),
-            update_mask: Some(contracts::wkt::FieldMask { paths: mask.iter().map(|path| (*path).to_owned()).collect() }),
+            update_mask: Some(contracts::wkt::FieldMask {
+                paths: mask.iter().map(|path| (*path).to_owned()).collect(),
+            }),
             ..proto::UpdateProductRequest::default()
         };
         Ok(self.client().update_product(operator(update)).await?.into_inner())
@@ -73,7 +85,10 @@ impl Shop {
         Ok(self.client().import_products(operator(stream)).await?.into_inner())
     }
 
-    pub(crate) async fn search(&self, search: proto::SearchProductsRequest) -> Result<proto::SearchProductsResponse, Status> {
+    pub(crate) async fn search(
+        &self,
+        search: proto::SearchProductsRequest,
+    ) -> Result<proto::SearchProductsResponse, Status> {
         Ok(self.client().search_products(anybody(search)).await?.into_inner())
     }
 }
