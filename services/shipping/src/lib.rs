@@ -22,13 +22,14 @@ use bus::Consumer;
 use contracts::shipping::v1::METHODS;
 use contracts::shipping::v1::shipping_service_server::ShippingServiceServer;
 use log::Log;
+use operations::Desk;
 use server::{Component, Context, Task};
 use tonic::service::Routes;
 
 pub use config::Config;
 pub use store::MIGRATIONS;
 
-/// The service over its own store: routes, its consumer, its log as a source.
+/// The service over its own store: routes, its consumer, its log as a source, and what operators see of it.
 pub async fn build(config: Config, context: &Context) -> Result<Component, ::store::Error> {
     let store = context.open("shipping", &[MIGRATIONS]).await?;
     let log = Log::new(store.clone(), vec![Arc::new(store::Rows)]);
@@ -36,8 +37,10 @@ pub async fn build(config: Config, context: &Context) -> Result<Component, ::sto
     let persons = Consumer::new("shipping.identity", store, context.hub.clone(), &["identity"], persons);
     let rpc = rpc::Rpc { log: log.clone(), rates: Arc::new(config.rates) };
     let routes = Routes::new(ShippingServiceServer::new(rpc));
+    let desk = Desk::new(&log).consumers([&persons]);
     let shutdown = context.shutdown.clone();
-    Ok(Component::new("shipping", contract::Table(METHODS), routes)
+    let component = Component::new("shipping", contract::Table(METHODS), routes)
         .task(Task::endless("shipping.identity", async move { persons.run(shutdown.cancelled()).await }))
-        .source(bus::source(log)))
+        .source(bus::source(log));
+    Ok(desk.serve(component))
 }

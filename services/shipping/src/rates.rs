@@ -79,9 +79,9 @@ const GRAMS: i64 = 1000;
 
 /// Countries of the zone Europe, sorted.
 const EUROPE: [&str; 44] = [
-    "AD", "AL", "AT", "BA", "BE", "BG", "CH", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FO", "FR", "GB", "GG", "GI", "GR",
-    "HR", "HU", "IE", "IM", "IS", "IT", "JE", "LI", "LT", "LU", "LV", "MC", "MD", "ME", "MK", "MT", "NL", "NO", "PL", "PT",
-    "RO", "SE", "SI", "SK",
+    "AD", "AL", "AT", "BA", "BE", "BG", "CH", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FO", "FR", "GB", "GG", "GI",
+    "GR", "HR", "HU", "IE", "IM", "IS", "IT", "JE", "LI", "LT", "LU", "LV", "MC", "MD", "ME", "MK", "MT", "NL", "NO",
+    "PL", "PT", "RO", "SE", "SI", "SK",
 ];
 
 impl Table {
@@ -147,8 +147,13 @@ impl Default for Table {
     /// A shop in Great Britain that sends standard anywhere and express up to 30 kg, in pounds, euros and dollars.
     fn default() -> Self {
         use Zone::{Domestic, Europe, World};
-        let standard = [(Domestic, 395, 60, Some(5_000), (2, 4)), (Europe, 895, 180, Some(15_000), (4, 8)), (World, 1_495, 450, None, (7, 15))];
-        let express = [(Domestic, 795, 120, None, (1, 1)), (Europe, 1_895, 390, None, (1, 3)), (World, 3_495, 950, None, (2, 5))];
+        let standard = [
+            (Domestic, 395, 60, Some(5_000), (2, 4)),
+            (Europe, 895, 180, Some(15_000), (4, 8)),
+            (World, 1_495, 450, None, (7, 15)),
+        ];
+        let express =
+            [(Domestic, 795, 120, None, (1, 1)), (Europe, 1_895, 390, None, (1, 3)), (World, 3_495, 950, None, (2, 5))];
         // Prices of their own would be better than rates of exchange; a shop sets them by configuration.
         let currencies = [(Currency::GBP, 100), (Currency::EUR, 120), (Currency::USD, 130)];
         let tariffs = |zones: [(Zone, i64, i64, Option<i64>, (i32, i32)); 3]| {

@@ -54,7 +54,8 @@ impl Rpc {
                     let events = state.decide(&make(&state)).map_err(reject)?;
                     if !events.is_empty() {
                         state = events.iter().fold(state, Shipment::evolve);
-                        let stored = events.iter().map(|event| wire::to_stored(&name, &state.plan.order, event)).collect();
+                        let stored =
+                            events.iter().map(|event| wire::to_stored(&name, &state.plan.order, event)).collect();
                         let customer = Some(state.plan.customer.as_str()).filter(|customer| !customer.is_empty());
                         version = log.append(tx, &name, version, &meta, customer, stored).await?;
                     }
@@ -121,7 +122,11 @@ impl ShippingService for Rpc {
         let create = request.into_inner();
         let key = call.request(&create, &create.request_id);
         let shipment = create.shipment.unwrap_or_default();
-        for (field, value) in [("shipment.name", &shipment.name), ("shipment.order", &shipment.order), ("shipment.customer", &shipment.customer)] {
+        for (field, value) in [
+            ("shipment.name", &shipment.name),
+            ("shipment.order", &shipment.order),
+            ("shipment.customer", &shipment.customer),
+        ] {
             if value.is_empty() {
                 return Err(status::invalid_argument(field, "is required"));
             }
@@ -171,7 +176,8 @@ impl ShippingService for Rpc {
         let list = request.into_inner();
         let filter = filter::parse(&list.filter).map_err(|problem| status::invalid_argument("filter", problem))?;
         let state = if filter.state.is_empty() { Some("") } else { wire::state_text_of(&filter.state) };
-        let state = state.ok_or_else(|| status::invalid_argument("filter", format!("has no state {:?}", filter.state)))?;
+        let state =
+            state.ok_or_else(|| status::invalid_argument("filter", format!("has no state {:?}", filter.state)))?;
         let customer = if call.is_privileged() { String::new() } else { call.require_subject()?.id.clone() };
         let wanted = rows::Wanted { order: filter.order, state, customer };
         let bound = format!("{}\n{}", wanted.order, wanted.state);

@@ -287,7 +287,9 @@ impl Shipment {
             None => Ok(vec![Event::Created(Box::new(plan.clone()))]),
             Some(_) if self.plan.order != plan.order => Err(Rejection::Taken),
             Some(State::Cancelled) => Err(Rejection::Cancelled),
-            Some(State::Preparing | State::Packed | State::Released | State::Dispatched | State::Delivered) => Ok(vec![]),
+            Some(State::Preparing | State::Packed | State::Released | State::Dispatched | State::Delivered) => {
+                Ok(vec![])
+            }
         }
     }
 
@@ -384,12 +386,15 @@ mod tests {
     #[test]
     fn what_is_packed_or_gone_is_not_cancelled() {
         let answers: Vec<_> = everywhere().iter().skip(2).take(4).map(|shipment| shipment.decide(&cancel())).collect();
-        assert_eq!(answers, [
-            Err(Rejection::AlreadyPacked),
-            Err(Rejection::AlreadyPacked),
-            Err(Rejection::AlreadyDispatched),
-            Err(Rejection::AlreadyDispatched),
-        ]);
+        assert_eq!(
+            answers,
+            [
+                Err(Rejection::AlreadyPacked),
+                Err(Rejection::AlreadyPacked),
+                Err(Rejection::AlreadyDispatched),
+                Err(Rejection::AlreadyDispatched),
+            ]
+        );
     }
 
     #[test]

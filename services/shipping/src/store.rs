@@ -39,7 +39,12 @@ impl Projection<StoredEvent> for Rows {
         &["shipments"]
     }
 
-    fn apply<'a>(&'a self, tx: &'a mut Tx, at: &'a At, event: &'a StoredEvent) -> LocalBoxFuture<'a, Result<(), Error>> {
+    fn apply<'a>(
+        &'a self,
+        tx: &'a mut Tx,
+        at: &'a At,
+        event: &'a StoredEvent,
+    ) -> LocalBoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
             let Some(event) = wire::from_stored(event) else { return Ok(()) };
             match &event {

@@ -143,7 +143,10 @@ async fn a_parcel_leaves_only_after_it_is_charged() {
     assert_eq!(shop.release(name).await.unwrap().state(), State::Released);
     assert_eq!(shop.release(name).await.unwrap().etag, "3", "a release twice is one release");
     let left = shop.dispatch(name).await.unwrap();
-    assert_eq!((left.state(), left.carrier.as_str(), left.tracking_number.as_str()), (State::Dispatched, "Parcel Post", "T-1"));
+    assert_eq!(
+        (left.state(), left.carrier.as_str(), left.tracking_number.as_str()),
+        (State::Dispatched, "Parcel Post", "T-1")
+    );
     assert_eq!(reason(&shop.dispatch(name).await.unwrap_err()), "ALREADY_DISPATCHED");
 
     let arrived = proto::RecordTrackingRequest {
@@ -185,7 +188,8 @@ async fn what_is_packed_or_gone_is_not_cancelled() {
 async fn a_repeated_request_has_one_effect_and_a_stale_etag_none() {
     let shop = shop().await;
     let name = "shipments/1-north";
-    let create = proto::CreateShipmentRequest { shipment: Some(parcel(name, "orders/1", "users/ada")), request_id: key() };
+    let create =
+        proto::CreateShipmentRequest { shipment: Some(parcel(name, "orders/1", "users/ada")), request_id: key() };
     let first = shop.ordering.clone().create_shipment(create.clone()).await.unwrap().into_inner();
     let again = shop.ordering.clone().create_shipment(create.clone()).await.unwrap().into_inner();
     assert_eq!(first, again);
@@ -223,7 +227,8 @@ async fn a_list_shows_the_callers_own_page_by_page_and_all_to_a_service() {
     };
     let first = shop.gateway.clone().list_shipments(customer("users/ada", ask(2, "", ""))).await.unwrap().into_inner();
     let token = first.next_page_token.clone();
-    let second = shop.gateway.clone().list_shipments(customer("users/ada", ask(2, &token, ""))).await.unwrap().into_inner();
+    let second =
+        shop.gateway.clone().list_shipments(customer("users/ada", ask(2, &token, ""))).await.unwrap().into_inner();
     let names: Vec<_> = first.shipments.iter().chain(&second.shipments).map(|shipment| shipment.name.clone()).collect();
     assert_eq!(names, ["shipments/3-north", "shipments/2-north", "shipments/0-north"]);
     assert_eq!(second.next_page_token, "");
@@ -279,7 +284,8 @@ async fn an_erased_person_leaves_parcels_without_an_address() {
     let persons: Log<identity::Event> = Log::new(Store::open(config).await.unwrap(), vec![]);
     shop.context.hub.publish("identity", bus::source(persons.clone()));
     let log = persons.clone();
-    let erased = identity::Event::UserErased(identity::UserErased { user: "users/ada".to_owned(), ..Default::default() });
+    let erased =
+        identity::Event::UserErased(identity::UserErased { user: "users/ada".to_owned(), ..Default::default() });
     let mut changed = shop.context.hub.source("shipping").unwrap().changed();
     persons
         .store()
@@ -290,9 +296,32 @@ async fn an_erased_person_leaves_parcels_without_an_address() {
         .unwrap();
 
     // The erasure is the second event of this log.
-    tokio::time::timeout(std::time::Duration::from_secs(10), changed.wait_for(|head| *head >= 2)).await.unwrap().unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(10), changed.wait_for(|head| *head >= 2))
+        .await
+        .unwrap()
+        .unwrap();
     let after = shop.get("users/ada", "shipments/1-north").await.unwrap();
     let address = after.address.unwrap();
     assert_eq!((address.recipient.as_str(), address.street.as_str(), address.country_code.as_str()), ("", "", "GB"));
     assert_eq!(after.lines, before.lines);
+}
+
+#[tokio::test]
+async fn rows_rebuilt_from_the_log_are_what_they_were() {
+    use contracts::operations::v1::operations_service_client::OperationsServiceClient;
+    use contracts::operations::v1::{RebuildProjectionRequest, VerifyProjectionRequest};
+    let shop = shop().await;
+    for order in ["orders/1", "orders/2"] {
+        shop.create(&format!("shipments/{}-north", &order[7..]), order, "users/ada").await.unwrap();
+    }
+    shop.pack("shipments/1-north", "").await.unwrap();
+    shop.cancel("shipments/2-north", "orders/2").await.unwrap();
+    let mut desk = OperationsServiceClient::new(shop.context.clients.as_caller("gateway").channel("shipping"));
+    let name = "services/shipping/projections/shipments".to_owned();
+    let verify = VerifyProjectionRequest { name: name.clone() };
+    assert_eq!(desk.verify_projection(operator(verify.clone())).await.unwrap().into_inner().differences, []);
+    let rebuild = RebuildProjectionRequest { name, request_id: key(), ..Default::default() };
+    desk.rebuild_projection(operator(rebuild)).await.unwrap();
+    assert_eq!(desk.verify_projection(operator(verify)).await.unwrap().into_inner().differences, []);
+    assert_eq!(shop.get("users/ada", "shipments/1-north").await.unwrap().state(), State::Packed);
 }
