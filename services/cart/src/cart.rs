@@ -341,3 +341,172 @@ impl Cart {
         vec![Event::OrderedRemoved { order, remaining: left.filter(|(_, units)| *units > 0).collect() }]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn new(sku: &str, quantity: i64, separate: bool) -> NewLine {
+        let (variant, title) = (format!("products/{sku}/variants/1"), format!("Thing {sku}"));
+        NewLine { sku: sku.to_owned(), variant, title, stocked: true, quantity, separate }
+    }
+
+    fn open() -> Cart {
+        after(Cart::default(), &create())
+    }
+
+    fn create() -> Command {
+        Command::Create { customer: "users/1".to_owned(), currency: Currency::EUR, actor: String::new() }
+    }
+
+    fn close(order: &str, ordered: &[(u32, i64)]) -> Command {
+        Command::Close { order: order.to_owned(), ordered: ordered.to_vec() }
+    }
+
+    fn after(cart: Cart, command: &Command) -> Cart {
+        cart.decide(command).unwrap().iter().fold(cart, Cart::evolve)
+    }
+
+    fn lines(cart: &Cart) -> Vec<(u32, &str, i64)> {
+        cart.lines.iter().map(|line| (line.id, line.sku.as_str(), line.quantity)).collect()
+    }
+
+    #[test]
+    fn units_of_one_sku_go_onto_its_line_unless_asked_for_a_separate_one() {
+        let cart = after(open(), &Command::Add(vec![new("A", 2, false), new("B", 1, false)]));
+        let cart = after(
+            cart,
+            &Command::Add(vec![new("A", 1, true), new("A", 3, false), new("C", 1, true), new("C", 1, false)]),
+        );
+        assert_eq!(lines(&cart), [(1, "A", 5), (2, "B", 1), (3, "A", 1), (4, "C", 2)]);
+    }
+
+    #[test]
+    fn an_id_is_never_used_for_two_lines() {
+        let cart = after(open(), &Command::Add(vec![new("A", 1, false), new("B", 1, false)]));
+        let cart = after(cart, &Command::Remove { line: 2 });
+        let cart = after(cart, &Command::Add(vec![new("B", 1, false)]));
+        assert_eq!(lines(&cart), [(1, "A", 1), (3, "B", 1)]);
+    }
+
+    #[test]
+    fn a_line_has_at_most_its_units_and_a_cart_its_lines() {
+        let full = after(open(), &Command::Add(vec![new("A", MOST_UNITS, false)]));
+        let more = full.decide(&Command::Add(vec![new("A", 1, false)]));
+        assert_eq!(more, Err(Rejection::Units { sku: "A".to_owned(), units: MOST_UNITS + 1 }));
+        let twice = open().decide(&Command::Add(vec![new("A", MOST_UNITS, false), new("A", 1, false)]));
+        assert!(matches!(twice, Err(Rejection::Units { .. })), "{twice:?}");
+        for quantity in [0, -1, i64::MIN, i64::MAX] {
+            let refused = full.decide(&Command::Add(vec![new("A", quantity, false)]));
+            assert!(matches!(refused, Err(Rejection::Units { .. })), "{quantity}");
+            let refused = full.decide(&Command::SetQuantity { line: 1, quantity });
+            assert!(matches!(refused, Err(Rejection::Units { .. })), "{quantity}");
+        }
+        let most = after(open(), &Command::Add(vec![new("A", 1, true); MOST_LINES]));
+        assert_eq!(most.decide(&Command::Add(vec![new("B", 1, false)])), Err(Rejection::TooManyLines));
+        assert!(most.decide(&Command::Add(vec![new("A", 1, false)])).is_ok(), "no line more");
+    }
+
+    #[test]
+    fn a_batch_is_added_whole_or_not_at_all() {
+        let cart = open();
+        assert!(cart.decide(&Command::Add(vec![new("A", 1, false), new("B", 0, false)])).is_err());
+        let events = cart.decide(&Command::Add(vec![new("A", 1, false); 3])).unwrap();
+        assert_eq!(events.len(), 1, "one event, however many lines");
+    }
+
+    #[test]
+    fn a_command_whose_effect_is_there_causes_nothing() {
+        let cart = after(open(), &Command::Add(vec![new("A", 1, false)]));
+        for command in [create(), Command::SetQuantity { line: 1, quantity: 1 }, Command::Remove { line: 9 }] {
+            assert_eq!(cart.decide(&command), Ok(vec![]), "{command:?}");
+        }
+        let closed = after(cart, &close("orders/1", &[(1, 1)]));
+        assert_eq!(closed.decide(&close("orders/1", &[(1, 1)])), Ok(vec![]));
+        assert_eq!(closed.decide(&close("orders/2", &[])), Ok(vec![]));
+        let erased = after(closed, &Command::Erase);
+        assert_eq!(erased.decide(&Command::Erase), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_closed_cart_does_not_change() {
+        let cart = after(open(), &Command::Add(vec![new("A", 1, false)]));
+        let closed = after(cart, &close("orders/1", &[(1, 1)]));
+        assert_eq!((closed.state, closed.order.as_str()), (State::Closed, "orders/1"));
+        let refused = Err(Rejection::Closed { order: "orders/1".to_owned() });
+        for command in [
+            Command::Add(vec![new("A", 1, false)]),
+            Command::SetQuantity { line: 1, quantity: 2 },
+            Command::Remove { line: 1 },
+            Command::Remove { line: 9 },
+        ] {
+            assert_eq!(closed.decide(&command), refused, "{command:?}");
+        }
+    }
+
+    #[test]
+    fn a_cart_that_changed_since_it_was_ordered_only_loses_what_was_ordered() {
+        let ordered = [(1, 2), (2, 1), (3, 4)];
+        let cart = after(open(), &Command::Add(vec![new("A", 2, false), new("B", 1, false), new("C", 4, false)]));
+        let cart = after(cart, &Command::Add(vec![new("A", 3, false), new("D", 7, false)]));
+        let cart = after(cart, &Command::SetQuantity { line: 3, quantity: 1 });
+        let cart = after(cart, &close("orders/1", &ordered));
+        assert_eq!(cart.state, State::Open);
+        assert_eq!(lines(&cart), [(1, "A", 3), (4, "D", 7)]);
+        assert_eq!(cart.decide(&close("orders/1", &ordered)), Ok(vec![]), "an order takes its lines once");
+    }
+
+    #[test]
+    fn nothing_happens_to_a_cart_that_does_not_exist() {
+        for command in [
+            Command::Add(vec![new("A", 1, false)]),
+            Command::SetQuantity { line: 1, quantity: 2 },
+            Command::Remove { line: 1 },
+            close("orders/1", &[]),
+            Command::Erase,
+        ] {
+            assert_eq!(Cart::default().decide(&command), Err(Rejection::Missing), "{command:?}");
+        }
+    }
+
+    fn command() -> impl Strategy<Value = Command> {
+        let item =
+            (0..6_u32, -1..60_000_i64, any::<bool>()).prop_map(|(sku, units, own)| new(&format!("S{sku}"), units, own));
+        prop_oneof![
+            4 => prop::collection::vec(item, 0..8).prop_map(Command::Add),
+            2 => (0..20_u32, -1..110_000_i64).prop_map(|(line, quantity)| Command::SetQuantity { line, quantity }),
+            2 => (0..20_u32).prop_map(|line| Command::Remove { line }),
+            1 => (0..3_u32, prop::collection::vec((0..20_u32, 1..9_i64), 0..6))
+                .prop_map(|(order, ordered)| close(&format!("orders/{order}"), &ordered)),
+            1 => Just(Command::Erase),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_asked_a_cart_keeps_its_bounds(commands in prop::collection::vec(command(), 0..40)) {
+            let mut cart = open();
+            let mut events = vec![];
+            for command in &commands {
+                let before = cart.clone();
+                match cart.decide(command) {
+                    Ok(decided) => {
+                        cart = decided.iter().fold(cart, Cart::evolve);
+                        events.extend(decided);
+                    }
+                    Err(_) => prop_assert_eq!(&cart, &before),
+                }
+                prop_assert!(cart.lines.len() <= MOST_LINES);
+                prop_assert!(cart.lines.iter().all(|line| (1..=MOST_UNITS).contains(&line.quantity)));
+                prop_assert!(cart.lines.windows(2).all(|pair| pair[0].id < pair[1].id));
+                prop_assert!(cart.lines.iter().all(|line| line.id < cart.next_line.max(1)));
+                if before.state == State::Closed {
+                    prop_assert_eq!(&before.lines, &cart.lines);
+                }
+            }
+            prop_assert_eq!(events.iter().fold(open(), Cart::evolve), cart);
+        }
+    }
+}

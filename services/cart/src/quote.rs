@@ -262,7 +262,10 @@ mod tests {
         let carriage = Carriage { price: 499, basis_points: 2_000, ..Carriage::default() };
         let quote = priced(&[line(1, 3), line(2, 1)], &[offer(333, 2_000), offer(1, 2_000)], &carriage).unwrap();
         // 20 % of 999 + 1 + 499 = 299.8.
-        assert_eq!((quote.subtotal.minor, quote.shipping.minor, quote.tax.minor, quote.total.minor), (1000, 499, 300, 1799));
+        assert_eq!(
+            (quote.subtotal.minor, quote.shipping.minor, quote.tax.minor, quote.total.minor),
+            (1000, 499, 300, 1799)
+        );
         let quote = priced(&[line(1, 1)], &[offer(50, 100)], &Carriage::default()).unwrap();
         assert_eq!(quote.tax.minor, 1, "0.5 is rounded up");
         let quote = priced(&[line(1, 1)], &[offer(49, 100)], &Carriage::default()).unwrap();

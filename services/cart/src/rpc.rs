@@ -325,9 +325,9 @@ impl CartService for Rpc {
         let actor = if actor == customer { String::new() } else { actor };
         let currency = match ask.currency_code.as_str() {
             "" => self.currency,
-            code => code.parse().map_err(|error: contract::MoneyError| {
-                status::invalid_argument("currency_code", error.to_string())
-            })?,
+            code => code
+                .parse()
+                .map_err(|error: contract::MoneyError| status::invalid_argument("currency_code", error.to_string()))?,
         };
         if ask.request_id.is_empty() {
             // Most callers have a cart already: no transaction of the writer is spent on them.
@@ -360,8 +360,7 @@ impl CartService for Rpc {
                         if limited && rows::count_open(tx, &customer).await? >= MOST_OPEN_CARTS {
                             return Err(Error::TooManyCarts { customer: customer.clone(), most: MOST_OPEN_CARTS });
                         }
-                        let command =
-                            Command::Create { customer: customer.clone(), currency, actor: actor.clone() };
+                        let command = Command::Create { customer: customer.clone(), currency, actor: actor.clone() };
                         let missing = Stored::missing(tx.now());
                         let (stored, _) = decide(&log, tx, &fresh, &meta, missing, &command).await?;
                         Ok::<_, Error>(proto::GetOrCreateCartResponse { cart: Some(wire::cart(&fresh, &stored)) })
@@ -386,8 +385,7 @@ impl CartService for Rpc {
     ) -> Result<Response<proto::AddItemResponse>, Status> {
         let call = Call::of(&request)?;
         let add = request.into_inner();
-        let item =
-            proto::NewItem { sku: add.sku.clone(), quantity: add.quantity, separate_line: add.separate_line };
+        let item = proto::NewItem { sku: add.sku.clone(), quantity: add.quantity, separate_line: add.separate_line };
         let lines = self.new_lines(&call, &[item]).await;
         let request = call.request(&add, &add.request_id);
         let name = add.cart.clone();

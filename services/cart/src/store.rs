@@ -76,7 +76,12 @@ impl Projection<StoredEvent> for Rows {
         &["carts", "cart_items"]
     }
 
-    fn apply<'a>(&'a self, tx: &'a mut Tx, at: &'a At, event: &'a StoredEvent) -> LocalBoxFuture<'a, Result<(), Error>> {
+    fn apply<'a>(
+        &'a self,
+        tx: &'a mut Tx,
+        at: &'a At,
+        event: &'a StoredEvent,
+    ) -> LocalBoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
             // An issued quote has a stream of its own and no rows.
             let Some(event) = wire::from_stored(event) else { return Ok(()) };
@@ -87,14 +92,7 @@ impl Projection<StoredEvent> for Rows {
                         "INSERT INTO carts (name, customer, own, currency, state, order_name, next_line, version,
                                             lines_version, create_time, update_time)
                          VALUES ($1, $2, $3, $4, 'OPEN', '', 1, $5, $5, $6, $6)",
-                        params![
-                            cart,
-                            customer.as_str(),
-                            actor.is_empty(),
-                            currency.code(),
-                            at.version,
-                            at.occur_time
-                        ],
+                        params![cart, customer.as_str(), actor.is_empty(), currency.code(), at.version, at.occur_time],
                     )
                     .await?;
                     return Ok(());
@@ -184,7 +182,8 @@ async fn put(tx: &mut Tx, sql: &str, cart: &str, lines: &[&Line]) -> Result<(), 
 }
 
 async fn set_quantity(tx: &mut Tx, cart: &str, line: u32, quantity: i64) -> Result<(), Error> {
-    tx.execute("UPDATE cart_items SET quantity = $1 WHERE cart = $2 AND id = $3", params![quantity, cart, line]).await?;
+    tx.execute("UPDATE cart_items SET quantity = $1 WHERE cart = $2 AND id = $3", params![quantity, cart, line])
+        .await?;
     Ok(())
 }
 
@@ -278,10 +277,7 @@ pub(crate) async fn find_open(tx: &mut Tx, customer: &str, currency: &str) -> Re
 /// How many open carts a customer has.
 pub(crate) async fn count_open(tx: &mut Tx, customer: &str) -> Result<i64, Error> {
     let row = tx
-        .query_opt(
-            "SELECT COUNT(*) AS carts FROM carts WHERE customer = $1 AND state = 'OPEN'",
-            params![customer],
-        )
+        .query_opt("SELECT COUNT(*) AS carts FROM carts WHERE customer = $1 AND state = 'OPEN'", params![customer])
         .await?;
     row.map_or(Ok(0), |row| row.get("carts"))
 }

@@ -61,7 +61,9 @@ impl Keys {
 
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keys").field("ids", &self.keys.iter().map(|(id, _)| id).collect::<Vec<_>>()).finish_non_exhaustive()
+        f.debug_struct("Keys")
+            .field("ids", &self.keys.iter().map(|(id, _)| id).collect::<Vec<_>>())
+            .finish_non_exhaustive()
     }
 }
 

@@ -25,15 +25,12 @@ pub(crate) fn to_stored(cart: &str, customer: &str, event: &Event) -> proto::Eve
             item_id: line.to_string(),
             quantity: units(*quantity),
         }),
-        Event::Removed { line } => {
-            proto::Event::ItemRemoved(proto::ItemRemoved { cart, item_id: line.to_string() })
-        }
+        Event::Removed { line } => proto::Event::ItemRemoved(proto::ItemRemoved { cart, item_id: line.to_string() }),
         Event::Closed { order } => proto::Event::CartClosed(proto::CartClosed { cart, order: order.clone() }),
         Event::OrderedRemoved { order, remaining } => {
-            let items = remaining.iter().map(|(line, quantity)| proto::RemainingItem {
-                item_id: line.to_string(),
-                quantity: units(*quantity),
-            });
+            let items = remaining
+                .iter()
+                .map(|(line, quantity)| proto::RemainingItem { item_id: line.to_string(), quantity: units(*quantity) });
             let (order, items) = (order.clone(), items.collect());
             proto::Event::OrderedItemsRemoved(proto::OrderedItemsRemoved { cart, order, items })
         }
