@@ -184,18 +184,35 @@ pub async fn get(tx: &mut Tx, id: &str) -> Result<Option<Row>, Error> {
     row.map(|row| read(&row)).transpose()
 }
 
-/// Sagas in a phase (or in any), newest first, after `before` (exclusive) when given; at most `limit`.
-pub async fn list(tx: &mut Tx, phase: Option<Phase>, before: Option<Timestamp>, limit: u32) -> Result<Vec<Row>, Error> {
-    let phase = phase.map_or("", Phase::as_str);
-    let before = before.unwrap_or(Timestamp::MAX);
+/// Sagas in any of these phases (in all, if none is named), newest first and by id within one moment: those after `after`,
+/// the moment and id of the last one seen; at most `limit`.
+pub async fn list(
+    tx: &mut Tx,
+    phases: &[Phase],
+    after: Option<(Timestamp, &str)>,
+    limit: u32,
+) -> Result<Vec<Row>, Error> {
+    let (moment, id) = after.unwrap_or((Timestamp::MAX, ""));
+    let wanted = |phase: Phase| phases.is_empty() || phases.contains(&phase);
     let rows = tx
         .query(
             "SELECT id, definition, version, phase, step, attempts, step_started, due, active, epoch, owner, data, reason,
                     detail, correlation, traceparent, created, updated
              FROM sagas
-             WHERE ($1 = '' OR phase = $1) AND created < CAST($2 AS BIGINT)
-             ORDER BY created DESC, id LIMIT CAST($3 AS BIGINT)",
-            params![phase, before, i64::from(limit)],
+             WHERE (created < CAST($1 AS BIGINT) OR (created = CAST($1 AS BIGINT) AND id > $2))
+               AND ((phase = 'RUNNING' AND $3) OR (phase = 'COMPENSATING' AND $4) OR (phase = 'DONE' AND $5)
+                    OR (phase = 'UNWOUND' AND $6) OR (phase = 'STUCK' AND $7))
+             ORDER BY created DESC, id LIMIT CAST($8 AS BIGINT)",
+            params![
+                moment,
+                id,
+                wanted(Phase::Running),
+                wanted(Phase::Compensating),
+                wanted(Phase::Done),
+                wanted(Phase::Unwound),
+                wanted(Phase::Stuck),
+                i64::from(limit)
+            ],
         )
         .await?;
     rows.iter().map(read).collect()

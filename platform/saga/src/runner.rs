@@ -209,6 +209,27 @@ impl<C: Send + Sync + 'static> Runner<C> {
         Progress { id: id.to_owned(), receiver: sender.subscribe(), inner: Arc::clone(&self.inner) }
     }
 
+    /// The store whose sagas it runs.
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// The step a saga stands at, if its table is registered here.
+    pub fn step_of(&self, row: &Row) -> Option<&'static Step<C>> {
+        self.definition_of(row)?.steps.get(row.step)
+    }
+
+    /// Whether a saga can still be undone: it goes forward and has not passed its pivot.
+    pub fn can_turn(&self, row: &Row) -> bool {
+        let pivot = |definition: &Definition<C>| definition.steps.iter().position(|step| step.kind == Kind::Pivot);
+        row.phase == Phase::Running && self.definition_of(row).and_then(pivot).is_some_and(|pivot| row.step <= pivot)
+    }
+
+    fn definition_of(&self, row: &Row) -> Option<&'static Definition<C>> {
+        let same = |it: &&Definition<C>| it.name == row.definition && it.version == row.version;
+        self.inner.definitions.iter().copied().find(same)
+    }
+
     /// Sagas that are run at this moment.
     pub fn running(&self) -> usize {
         lock(&self.inner.running).len()

@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use saga::properties::{Injection, World, settle};
-use saga::{
-    Attempt, Definition, Effect, Kind, OnDeadline, Outcome, Phase, Refusal, Start, Step, Stop,
-};
+use saga::{Attempt, Definition, Effect, Kind, OnDeadline, Outcome, Phase, Refusal, Start, Step, Stop};
 use store::{Config, Migration, MigrationSet, Store, Tx, params};
 
 const TABLES: MigrationSet = MigrationSet {
@@ -29,12 +27,8 @@ impl Context {
     async fn set(&self, id: &str, state: &'static str) -> Outcome {
         self.sent.fetch_add(1, Ordering::Relaxed);
         let id = id.to_owned();
-        let written = self
-            .store
-            .write(store::site!("test.set"), async move |tx: &mut Tx| {
-                put(tx, &id, state).await
-            })
-            .await;
+        let written =
+            self.store.write(store::site!("test.set"), async move |tx: &mut Tx| put(tx, &id, state).await).await;
         match written {
             Ok(()) => Outcome::done(),
             Err(error) => Outcome::Retry(error.to_string()),
@@ -64,11 +58,9 @@ fn pay<'a>(context: &'a Context, attempt: &'a Attempt) -> BoxFuture<'a, Outcome>
         match attempt.data.as_slice() {
             b"declined" => Outcome::refused("DECLINED", "the card was declined"),
             b"panics" if attempt.number == 1 => panic!("a planned panic"),
-            b"waits" if attempt.number == 1 => Outcome::Wait {
-                until: jiff::Timestamp::MIN,
-                why: "the bank asks".to_owned(),
-                effect: None,
-            },
+            b"waits" if attempt.number == 1 => {
+                Outcome::Wait { until: jiff::Timestamp::MIN, why: "the bank asks".to_owned(), effect: None }
+            }
             _ => context.set("money", "PAID").await,
         }
     })
@@ -79,11 +71,7 @@ fn pay_back<'a>(context: &'a Context, _: &'a Attempt) -> BoxFuture<'a, Outcome> 
 }
 
 fn issue<'a>(_: &'a Context, _: &'a Attempt) -> BoxFuture<'a, Outcome> {
-    Box::pin(async {
-        Outcome::done_with(async |tx: &mut Tx| {
-            put(tx, "ticket", "ISSUED").await.map_err(Stop::from)
-        })
-    })
+    Box::pin(async { Outcome::done_with(async |tx: &mut Tx| put(tx, "ticket", "ISSUED").await.map_err(Stop::from)) })
 }
 
 fn unwound(_: &Context, _: &Attempt, refusal: &Refusal) -> Effect {
@@ -122,46 +110,24 @@ static TICKET: Definition<Context> = Definition {
 };
 
 async fn world(folder: &tempfile::TempDir, data: &[u8]) -> World<Context> {
-    let config = Config::sqlite("test", folder.path().join("test.db"))
-        .migrations([saga::MIGRATIONS, TABLES]);
+    let config = Config::sqlite("test", folder.path().join("test.db")).migrations([saga::MIGRATIONS, TABLES]);
     let store = Store::open(config).await.unwrap();
-    let start = Start {
-        id: "s".into(),
-        data: data.to_vec(),
-        correlation: String::new(),
-        traceparent: String::new(),
-    };
+    let start = Start { id: "s".into(), data: data.to_vec(), correlation: String::new(), traceparent: String::new() };
     store
-        .write(store::site!("test.start"), async move |tx: &mut Tx| {
-            saga::enqueue(tx, &TICKET, &start).await
-        })
+        .write(store::site!("test.start"), async move |tx: &mut Tx| saga::enqueue(tx, &TICKET, &start).await)
         .await
         .unwrap();
-    let context = Arc::new(Context {
-        store: store.clone(),
-        sent: AtomicU32::new(0),
-    });
-    World {
-        store,
-        context,
-        definition: &TICKET,
-        saga: "s".into(),
-    }
+    let context = Arc::new(Context { store: store.clone(), sent: AtomicU32::new(0) });
+    World { store, context, definition: &TICKET, saga: "s".into() }
 }
 
 async fn things(store: &Store) -> Vec<String> {
     store
         .read(async |tx: &mut Tx| {
-            let rows = tx
-                .query("SELECT id, state FROM things ORDER BY id", params![])
-                .await?;
+            let rows = tx.query("SELECT id, state FROM things ORDER BY id", params![]).await?;
             rows.iter()
                 .map(|row| {
-                    Ok::<_, store::Error>(format!(
-                        "{}={}",
-                        row.get::<String>("id")?,
-                        row.get::<String>("state")?
-                    ))
+                    Ok::<_, store::Error>(format!("{}={}", row.get::<String>("id")?, row.get::<String>("state")?))
                 })
                 .collect()
         })
@@ -172,9 +138,7 @@ async fn things(store: &Store) -> Vec<String> {
 async fn run(data: &[u8], injection: Injection) -> (Phase, Vec<String>) {
     let folder = tempfile::tempdir().unwrap();
     let world = world(&folder, data).await;
-    let phase = settle(&world, injection, Duration::from_secs(20))
-        .await
-        .unwrap();
+    let phase = settle(&world, injection, Duration::from_secs(20)).await.unwrap();
     (phase, things(&world.store).await)
 }
 
@@ -183,27 +147,14 @@ async fn a_saga_runs_its_steps_in_order() {
     let (phase, things) = run(b"", Injection::None).await;
     assert_eq!(
         (phase, things),
-        (
-            Phase::Done,
-            vec![
-                "money=PAID".into(),
-                "seat=RESERVED".into(),
-                "ticket=ISSUED".into()
-            ]
-        )
+        (Phase::Done, vec!["money=PAID".into(), "seat=RESERVED".into(), "ticket=ISSUED".into()])
     );
 }
 
 #[tokio::test]
 async fn each_step_may_run_twice() {
-    assert_eq!(
-        run(b"", Injection::Twice).await,
-        run(b"", Injection::None).await
-    );
-    assert_eq!(
-        run(b"declined", Injection::Twice).await,
-        run(b"declined", Injection::None).await
-    );
+    assert_eq!(run(b"", Injection::Twice).await, run(b"", Injection::None).await);
+    assert_eq!(run(b"declined", Injection::Twice).await, run(b"declined", Injection::None).await);
 }
 
 #[tokio::test]
@@ -211,46 +162,21 @@ async fn a_failure_at_any_step_unwinds_clean() {
     let clean = |reason: &str, money: Option<&str>, seat: Option<&str>| {
         let money = money.map(|state| format!("money={state}"));
         let seat = seat.map(|state| format!("seat={state}"));
-        let things = money
-            .into_iter()
-            .chain(seat)
-            .chain([format!("ticket={reason}")])
-            .collect::<Vec<_>>();
+        let things = money.into_iter().chain(seat).chain([format!("ticket={reason}")]).collect::<Vec<_>>();
         (Phase::Unwound, things)
     };
-    assert_eq!(
-        run(b"", Injection::RefusedBefore(0)).await,
-        clean("INJECTED", None, None)
-    );
-    assert_eq!(
-        run(b"", Injection::RefusedBefore(1)).await,
-        clean("INJECTED", None, Some("FREE"))
-    );
-    assert_eq!(
-        run(b"", Injection::RefusedBefore(2)).await,
-        clean("INJECTED", Some("BACK"), Some("FREE"))
-    );
+    assert_eq!(run(b"", Injection::RefusedBefore(0)).await, clean("INJECTED", None, None));
+    assert_eq!(run(b"", Injection::RefusedBefore(1)).await, clean("INJECTED", None, Some("FREE")));
+    assert_eq!(run(b"", Injection::RefusedBefore(2)).await, clean("INJECTED", Some("BACK"), Some("FREE")));
     let late = "DEADLINE_EXCEEDED";
-    assert_eq!(
-        run(b"", Injection::AnswerLost(0)).await,
-        clean(late, None, Some("FREE"))
-    );
-    assert_eq!(
-        run(b"", Injection::AnswerLost(1)).await,
-        clean(late, Some("BACK"), Some("FREE"))
-    );
+    assert_eq!(run(b"", Injection::AnswerLost(0)).await, clean(late, None, Some("FREE")));
+    assert_eq!(run(b"", Injection::AnswerLost(1)).await, clean(late, Some("BACK"), Some("FREE")));
 }
 
 #[tokio::test]
 async fn a_refusal_undoes_what_was_done_and_nothing_else() {
     let (phase, things) = run(b"declined", Injection::None).await;
-    assert_eq!(
-        (phase, things),
-        (
-            Phase::Unwound,
-            vec!["seat=FREE".into(), "ticket=DECLINED".into()]
-        )
-    );
+    assert_eq!((phase, things), (Phase::Unwound, vec!["seat=FREE".into(), "ticket=DECLINED".into()]));
 }
 
 #[tokio::test]
@@ -264,37 +190,16 @@ async fn a_step_that_panics_or_waits_is_tried_again() {
 async fn starting_a_saga_twice_is_one_saga() {
     let folder = tempfile::tempdir().unwrap();
     let world = world(&folder, b"").await;
-    let start = Start {
-        id: "s".into(),
-        data: b"declined".to_vec(),
-        correlation: String::new(),
-        traceparent: String::new(),
-    };
+    let start =
+        Start { id: "s".into(), data: b"declined".to_vec(), correlation: String::new(), traceparent: String::new() };
     let again = world
         .store
-        .write(store::site!("test.again"), async move |tx: &mut Tx| {
-            saga::enqueue(tx, &TICKET, &start).await
-        })
+        .write(store::site!("test.again"), async move |tx: &mut Tx| saga::enqueue(tx, &TICKET, &start).await)
         .await
         .unwrap();
     assert!(!again);
-    assert_eq!(
-        settle(&world, Injection::None, Duration::from_secs(20))
-            .await
-            .unwrap(),
-        Phase::Done
-    );
-    let history = world
-        .store
-        .read(async |tx: &mut Tx| saga::history(tx, "s").await)
-        .await
-        .unwrap();
-    let steps: Vec<_> = history
-        .iter()
-        .map(|entry| (entry.name.as_str(), entry.outcome.as_str()))
-        .collect();
-    assert_eq!(
-        steps,
-        [("reserve", "DONE"), ("pay", "DONE"), ("issue", "DONE")]
-    );
+    assert_eq!(settle(&world, Injection::None, Duration::from_secs(20)).await.unwrap(), Phase::Done);
+    let history = world.store.read(async |tx: &mut Tx| saga::history(tx, "s").await).await.unwrap();
+    let steps: Vec<_> = history.iter().map(|entry| (entry.name.as_str(), entry.outcome.as_str())).collect();
+    assert_eq!(steps, [("reserve", "DONE"), ("pay", "DONE"), ("issue", "DONE")]);
 }

@@ -57,6 +57,7 @@ pub async fn build(config: Config, context: &Context) -> Result<Component, ::sto
     ];
     let rpc = rpc::Rpc { desk, runner: runner.clone(), wait: config.wait };
     let routes = Routes::new(OrderingServiceServer::new(rpc));
+    let desk = operations::Desk::new(&log).sagas(&runner).consumers(&consumers);
     let mut component = Component::new("ordering", contracts::METHODS, routes)
         .source(bus::source(log))
         .task(Task::new("ordering.sagas", runner.run(context.shutdown.clone())));
@@ -67,5 +68,5 @@ pub async fn build(config: Config, context: &Context) -> Result<Component, ::sto
             consumer.run(shutdown.cancelled()).await;
         }));
     }
-    Ok(component)
+    Ok(desk.serve(component))
 }

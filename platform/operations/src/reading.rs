@@ -1,0 +1,103 @@
+//! The log of a service as streams: by shard for who follows it, by stream for who looks for one thing.
+//!
+//! Positions are dense and a reader goes on from the last position it was given, so nothing is skipped, and what is read
+//! twice is the same.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bus::{Message, Source};
+use contracts::operations::v1::{ReadLogRequest, ReadLogResponse, ReadStreamRequest, ReadStreamResponse};
+use futures_util::Stream;
+use futures_util::stream::try_unfold;
+use server::status;
+use tonic::Status;
+
+use crate::wire;
+
+/// Answers as they come.
+pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Events in one answer.
+const BATCH: u32 = 256;
+
+struct Following {
+    source: Arc<dyn Source>,
+    shard: u32,
+    after: u64,
+    left: u64,
+    follow: bool,
+    told: bool,
+}
+
+/// The events of a shard, to its head or for ever.
+pub(crate) fn log(source: Arc<dyn Source>, asked: &ReadLogRequest) -> Answers<ReadLogResponse> {
+    let following = Following {
+        source,
+        shard: asked.shard,
+        after: u64::try_from(asked.after).unwrap_or(0),
+        left: u64::try_from(asked.limit).ok().filter(|limit| *limit > 0).unwrap_or(u64::MAX),
+        follow: asked.follow,
+        told: false,
+    };
+    Box::pin(try_unfold(following, |mut at| async move {
+        let mut changed = at.source.changed();
+        loop {
+            changed.borrow_and_update();
+            let batch = u32::try_from(at.left.min(u64::from(BATCH))).unwrap_or(BATCH);
+            let messages = if batch == 0 { Vec::new() } else { read(&at, batch).await? };
+            let ended = batch == 0 || (messages.is_empty() && !at.follow);
+            if ended && at.told {
+                return Ok(None);
+            }
+            if ended || !messages.is_empty() {
+                let heads = at.source.heads().await.map_err(|error| status::fault("operations.read_log", &error))?;
+                at.told = true;
+                at.after = messages.last().map_or(at.after, |last| last.position);
+                at.left -= messages.len() as u64;
+                let answer = ReadLogResponse {
+                    records: messages.into_iter().map(wire::record).collect(),
+                    head: heads.get(at.shard as usize).map_or(0, |head| wire::signed(*head)),
+                    shard_count: u32::try_from(heads.len()).unwrap_or(u32::MAX),
+                };
+                return Ok(Some((answer, at)));
+            }
+            if changed.changed().await.is_err() {
+                return Ok(None);
+            }
+        }
+    }))
+}
+
+async fn read(at: &Following, batch: u32) -> Result<Vec<Message>, Status> {
+    let read = at.source.read(at.shard, at.after, batch).await;
+    read.map_err(|error| status::fault("operations.read_log", &error))
+}
+
+struct Paging {
+    source: Arc<dyn Source>,
+    stream: String,
+    next: u64,
+    last: u64,
+}
+
+/// The events of a stream between two versions.
+pub(crate) fn stream(source: Arc<dyn Source>, asked: ReadStreamRequest) -> Answers<ReadStreamResponse> {
+    let paging = Paging {
+        source,
+        stream: asked.stream,
+        next: u64::try_from(asked.from_version).unwrap_or(0).max(1),
+        last: u64::try_from(asked.to_version).ok().filter(|last| *last > 0).unwrap_or(u64::MAX),
+    };
+    Box::pin(try_unfold(paging, |mut at| async move {
+        if at.next > at.last {
+            return Ok(None);
+        }
+        let read = at.source.read_stream(&at.stream, at.next, BATCH).await;
+        let mut messages = read.map_err(|error| status::fault("operations.read_stream", &error))?;
+        messages.retain(|message| message.version <= at.last);
+        let Some(last) = messages.last() else { return Ok(None) };
+        at.next = last.version + 1;
+        Ok(Some((ReadStreamResponse { records: messages.into_iter().map(wire::record).collect() }, at)))
+    }))
+}
