@@ -1,0 +1,93 @@
+//! Every value of identity and its default.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::limits::Limit;
+
+/// How identity behaves.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Password of the first operator; a random one is made and handed back where this is none. It matters only to a store
+    /// without an operator.
+    pub operator_password: Option<Secret>,
+    /// How long an access token lives; at most five minutes.
+    pub access_lifetime: Duration,
+    /// How long a user's session lives without being refreshed.
+    pub session_lifetime: Duration,
+    /// How long a guest's session lives without being refreshed.
+    pub guest_lifetime: Duration,
+    /// How long a spent refresh token is answered with its successor again, for a client that lost the answer.
+    pub replay_window: Duration,
+    /// How long a new signing key is published before it signs.
+    pub key_notice: Duration,
+    /// Failed sign-ins of one account.
+    pub account_limit: Limit,
+    /// Failed sign-ins of one source.
+    pub source_limit: Limit,
+    /// What a password's hash costs.
+    pub hashing: Hashing,
+}
+
+/// Parameters of Argon2id, and how much of it runs at once.
+#[derive(Clone, Debug)]
+pub struct Hashing {
+    /// Memory of one hash.
+    pub memory_kib: u32,
+    /// Passes over the memory.
+    pub passes: u32,
+    /// Lanes.
+    pub lanes: u32,
+    /// Hashes computed at the same time.
+    pub parallel: usize,
+    /// Hashes that wait at most; more are turned away.
+    pub waiting: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        const QUARTER: Duration = Duration::from_secs(15 * 60);
+        Config {
+            operator_password: None,
+            access_lifetime: Duration::from_secs(5 * 60),
+            session_lifetime: 30 * DAY,
+            guest_lifetime: 7 * DAY,
+            replay_window: Duration::from_secs(10),
+            key_notice: Duration::from_secs(10 * 60),
+            account_limit: Limit { failures: 10, window: QUARTER },
+            source_limit: Limit { failures: 100, window: QUARTER },
+            hashing: Hashing::default(),
+        }
+    }
+}
+
+impl Default for Hashing {
+    /// The least that OWASP's Password Storage Cheat Sheet recommends.
+    fn default() -> Self {
+        Hashing { memory_kib: 19 * 1024, passes: 2, lanes: 1, parallel: 2, waiting: 64 }
+    }
+}
+
+/// A text that no log and no debug output shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Secret(text)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
