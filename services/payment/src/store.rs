@@ -400,3 +400,83 @@ pub(crate) async fn parked_webhooks(tx: &mut Tx) -> Result<i64, Error> {
     let row = tx.query_opt("SELECT COUNT(*) AS parked FROM webhook_receipts WHERE state = 'PARKED'", &[]).await?;
     row.map_or(Ok(0), |row| row.get("parked"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use log::{Log, Meta};
+    use store::{Config, Store, site};
+
+    use super::*;
+    use crate::payment::{Command, Outcome, Source};
+    use crate::teller::{decide, load, told};
+
+    fn settle(attempt: &str, outcome: Outcome) -> Command {
+        Command::Settle {
+            attempt: attempt.to_owned(),
+            outcome,
+            said: told(Source::Answer),
+            action_expire_time: Timestamp::MAX,
+            authorization_expire_time: Timestamp::MAX,
+        }
+    }
+
+    fn done(attempt: &str) -> Command {
+        settle(attempt, Outcome::Done { reference: format!("ref-{attempt}") })
+    }
+
+    #[tokio::test]
+    async fn the_rows_are_the_fold_of_the_log_and_the_books_balance() {
+        let config = Config::temporary("payment").migrations([log::MIGRATIONS, MIGRATIONS]);
+        let log: Log<StoredEvent> = Log::new(Store::open(config).await.unwrap(), vec![Arc::new(Rows)]);
+        let authorize = |customer: &str| Command::Authorize {
+            order: "orders/o".to_owned(),
+            customer: customer.to_owned(),
+            currency: "EUR".to_owned(),
+            amount: 100,
+            token: "tok".to_owned(),
+            provider: "sandbox".to_owned(),
+        };
+        let cancel = Command::Cancel { order: "orders/o".to_owned(), reason: "test".to_owned() };
+        let capture = Command::Capture { shipment: "shipments/s".to_owned(), amount: 60 };
+        let unknown = settle("1", Outcome::Unknown { error: "timeout".to_owned() });
+        let action = settle("1", Outcome::ActionRequired {
+            reference: "auth".to_owned(),
+            uri: "http://psp".to_owned(),
+            challenge: "chl".to_owned(),
+        });
+        let declined = settle("1", Outcome::Declined { code: "no".to_owned() });
+        let stories = [
+            ("payments/a", vec![authorize("users/u"), unknown, done("1"), capture, done("2"), cancel.clone(), done("4")]),
+            ("payments/b", vec![authorize("users/u"), action, declined]),
+            ("payments/c", vec![cancel]),
+        ];
+        for (name, commands) in stories {
+            for command in commands {
+                let writer = log.clone();
+                log.store()
+                    .write(site!("test"), async move |tx: &mut Tx| {
+                        let loaded = load(&writer, tx, name).await?;
+                        decide(&writer, tx, &Meta::default(), loaded, &command).await.map(|_| ())
+                    })
+                    .await
+                    .unwrap();
+            }
+        }
+        assert_eq!(log.verify("payments").await.unwrap(), []);
+        let (states, sum) = log
+            .store()
+            .read(async move |tx: &mut Tx| {
+                let rows = tx.query("SELECT state FROM payments ORDER BY name", &[]).await?;
+                let states: Result<Vec<String>, Error> = rows.iter().map(|row| row.get("state")).collect();
+                let sum = tx.query_opt("SELECT SUM(minor) AS sum, COUNT(*) AS lines FROM postings", &[]).await?;
+                let sum = sum.unwrap();
+                Ok::<_, Error>((states?, (sum.get::<i64>("sum")?, sum.get::<i64>("lines")?)))
+            })
+            .await
+            .unwrap();
+        assert_eq!(states, ["REFUNDED", "FAILED", "FAILED"]);
+        assert_eq!(sum, (0, 10));
+    }
+}

@@ -232,7 +232,7 @@ impl Payment {
                     Action { uri: uri.clone(), challenge: challenge.clone(), expire_time: action_expire_time };
                 vec![Event::ActionRequired { attempt: id(), action, reference: reference.clone() }]
             }
-            Outcome::Done { reference } if attempt.state != AttemptState::Succeeded => {
+            Outcome::Done { reference } if attempt.state != AttemptState::Succeeded && self.fits(attempt) => {
                 let succeeded =
                     Event::Succeeded { attempt: id(), kind, amount, reference: reference.clone(), said: said.clone() };
                 let mut events = vec![succeeded];
@@ -268,6 +268,16 @@ impl Payment {
             | Outcome::Declined { .. }
             | Outcome::ActionRequired { .. }
             | Outcome::Done { .. } => vec![],
+        }
+    }
+
+    /// Whether an attempt can have been done. One that came to nothing and was replaced cannot, for then more would be
+    /// charged or given back than there was, and the provider keeps the same books.
+    fn fits(&self, attempt: &Attempt) -> bool {
+        match attempt.kind {
+            Kind::Authorize | Kind::Void => true,
+            Kind::Capture => attempt.amount <= self.balance.open(),
+            Kind::Refund => attempt.amount <= self.balance.captured - self.balance.refunded,
         }
     }
 
