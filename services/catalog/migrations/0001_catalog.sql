@@ -9,6 +9,7 @@ CREATE TABLE products (
     record      BYTEA  NOT NULL
 );
 
+CREATE INDEX products_by_state ON products (state, name);
 CREATE INDEX products_by_time ON products (state, create_time, number);
 
 -- A SKU is one variant's in the whole shop, whatever the code above believed.

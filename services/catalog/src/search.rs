@@ -49,12 +49,9 @@ impl Statement {
 impl Search {
     /// `SELECT {columns} FROM` the products that match, under the name `p`.
     fn select(&self, columns: &str) -> Statement {
-        let mut statement = Statement { sql: format!("SELECT {columns} FROM products p"), values: vec![] };
-        if self.words.is_some() {
-            statement.sql.push(' ');
-            statement.sql.push_str(words::JOIN);
-        }
-        statement.sql.push_str(" WHERE p.state = 'ACTIVE'");
+        let from = if self.words.is_some() { words::FROM } else { "products p" };
+        let mut statement =
+            Statement { sql: format!("SELECT {columns} FROM {from} WHERE p.state = 'ACTIVE'"), values: vec![] };
         if let Some(words) = &self.words {
             let place = statement.bind(words);
             statement.sql.push_str(&format!(" AND {}{place}", words::CONDITION));
@@ -125,7 +122,8 @@ impl Search {
         let mut matched = self.select("p.number AS number");
         let limit = matched.bind(MOST_COUNTED);
         let sql = format!(
-            "SELECT f.field AS field, f.value AS value, COUNT(*) AS found FROM ({}) m JOIN facets f ON f.number = m.number
+            "SELECT f.field AS field, f.value AS value, COUNT(*) AS found FROM ({}) m CROSS JOIN facets f
+             WHERE f.number = m.number
              GROUP BY f.field, f.value ORDER BY f.field, found DESC, f.value LIMIT CAST({limit} AS BIGINT)",
             matched.sql
         );
@@ -164,8 +162,8 @@ impl Search {
         let sql = format!(
             "SELECT r.step AS step, COUNT(*) AS found FROM
                  (SELECT DISTINCT CASE{cases} ELSE 0 END AS step, m.number AS number
-                  FROM ({}) m JOIN prices c ON c.number = m.number
-                  WHERE c.currency = {currency} AND c.amount >= {low} AND c.amount <= {high}) r
+                  FROM ({}) m CROSS JOIN prices c
+                  WHERE c.number = m.number AND c.currency = {currency} AND c.amount >= {low} AND c.amount <= {high}) r
              GROUP BY r.step ORDER BY r.step",
             matched.sql
         );

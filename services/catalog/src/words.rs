@@ -17,10 +17,11 @@ pub(crate) const TABLE: &str = "words";
 /// Words of a query that are looked for; more only narrow what is empty already.
 const MOST_WORDS: usize = 16;
 
-/// What to join to `products p` to have only the products a query finds.
-pub(crate) const JOIN: &str = "JOIN words ON words.rowid = p.number";
-/// The condition on the query, whose place in the parameters follows.
-pub(crate) const CONDITION: &str = "words MATCH ";
+/// Where the products `p` that a query finds come from. The order of a CROSS JOIN is kept: the other way round, the query
+/// would be run again for every product.
+pub(crate) const FROM: &str = "words CROSS JOIN products p";
+/// The condition that goes with it, before the place of the query in the parameters.
+pub(crate) const CONDITION: &str = "p.number = words.rowid AND words MATCH ";
 /// What to order by to have the best match first: a word in the title weighs most, then SKU, brand, description.
 pub(crate) const RANK: &str = "bm25(words, 10.0, 5.0, 1.0, 8.0)";
 

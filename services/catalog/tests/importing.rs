@@ -6,7 +6,6 @@ mod shop;
 
 use contracts::catalog::v1 as proto;
 use log::Log;
-use server::{Context, Storage};
 use shop::{Shop, operator, product, variant};
 use store::Tx;
 
@@ -95,9 +94,9 @@ async fn every_row_is_what_the_log_says_and_comes_back_from_it() {
         }))
         .await
         .unwrap();
-    shop.close().await;
+    drop(shop);
 
-    let log = reopened(folder.path()).await;
+    let log = Log::new(shop::reopened(folder.path()).await, catalog::projections());
     let before = dump(&log).await;
     assert_eq!(log.verify("products").await.unwrap(), []);
     let rebuilt = log.rebuild("products").await.unwrap();
@@ -129,12 +128,6 @@ async fn every_row_is_what_the_log_says_and_comes_back_from_it() {
     let shop = Shop::in_folder(folder.path()).await;
     let query = proto::SearchProductsRequest { query: "teapot".to_owned(), ..proto::SearchProductsRequest::default() };
     assert_eq!(shop.search(query).await.unwrap().total_size, 1, "words are found after a rebuild");
-}
-
-async fn reopened(folder: &std::path::Path) -> Log<proto::Event> {
-    let storage = Storage::Folder(folder.to_owned());
-    let context = Context::new(storage, folder, contracts::METHODS, &[7; 32]);
-    Log::new(context.open("catalog", &catalog::MIGRATIONS).await.unwrap(), catalog::projections())
 }
 
 async fn dump(log: &Log<proto::Event>) -> Vec<store::Row> {

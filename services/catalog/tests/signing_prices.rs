@@ -9,7 +9,6 @@ use std::time::Duration;
 use catalog::signature::{Key, Statement, Untrusted, VALIDITY};
 use contract::Money;
 use contracts::catalog::v1 as proto;
-use server::{Context, Storage};
 use shop::{Shop, anybody, money, product, refusal, variant};
 use store::Tx;
 use tonic::{Code, Status};
@@ -76,11 +75,11 @@ async fn a_signature_is_of_the_stored_key_holds_for_its_prices_and_ends() {
         shop.create(id, product).await.unwrap();
     }
     let before = resolve(&shop, &["MUG-R", "POST"], "USD").await.unwrap();
-    shop.close().await;
+    drop(shop);
     let shop = Shop::in_folder(folder.path()).await;
     let after = resolve(&shop, &["MUG-R", "POST"], "USD").await.unwrap();
     assert_eq!(before.key_id, after.key_id, "a restart keeps the key");
-    shop.close().await;
+    drop(shop);
 
     let key = stored_key(folder.path()).await;
     assert_eq!(key.id, before.key_id);
@@ -100,9 +99,7 @@ async fn a_signature_is_of_the_stored_key_holds_for_its_prices_and_ends() {
 }
 
 async fn stored_key(folder: &std::path::Path) -> Key {
-    let storage = Storage::Folder(folder.to_owned());
-    let context = Context::new(storage, folder, contracts::METHODS, &[7; 32]);
-    let store = context.open("catalog", &catalog::MIGRATIONS).await.unwrap();
+    let store = shop::reopened(folder).await;
     let row = store
         .read(async |tx: &mut Tx| tx.query_opt("SELECT id, secret FROM price_keys", &[]).await)
         .await

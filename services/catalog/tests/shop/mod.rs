@@ -9,7 +9,7 @@ use contracts::catalog::v1 as proto;
 use contracts::catalog::v1::catalog_service_client::CatalogServiceClient;
 use contracts::google::r#type::Money;
 use server::{Context, Storage};
-use store::Clock;
+use store::{Clock, Store};
 use tonic::{Code, Request, Status};
 
 pub(crate) struct Shop {
@@ -30,19 +30,9 @@ impl Shop {
     async fn over(mut context: Context) -> Shop {
         let clock = Clock::manual("2026-01-02T03:04:05Z".parse().unwrap());
         context.clock = clock.clone();
-        let component = catalog::build(Config::default(), &context).await.unwrap();
+        let component = unlocked(async || catalog::build(Config::default(), &context).await).await;
         context.mount(component);
         Shop { context, clock }
-    }
-
-    /// Lets go of the store, so that its file can be opened again.
-    pub(crate) async fn close(self) {
-        self.context.finish_writes().await;
-        drop(self);
-        // What still runs on this thread holds the store until it has been polled once more.
-        for _ in 0..100 {
-            tokio::task::yield_now().await;
-        }
     }
 
     pub(crate) fn client(&self) -> CatalogServiceClient<Channel> {
@@ -91,6 +81,25 @@ impl Shop {
     ) -> Result<proto::SearchProductsResponse, Status> {
         Ok(self.client().search_products(anybody(search)).await?.into_inner())
     }
+}
+
+/// The tables of a shop that is dropped.
+pub(crate) async fn reopened(folder: &std::path::Path) -> Store {
+    let context = Context::new(Storage::Folder(folder.to_owned()), folder, contracts::METHODS, &[7; 32]);
+    unlocked(async || context.open("catalog", &catalog::MIGRATIONS).await).await
+}
+
+/// Opens what the store's own threads may hold a moment longer than whoever dropped it.
+async fn unlocked<T>(mut open: impl AsyncFnMut() -> Result<T, store::Error>) -> T {
+    let opened = async {
+        loop {
+            match open().await {
+                Err(store::Error::Locked { .. }) => tokio::task::yield_now().await,
+                opened => return opened.unwrap(),
+            }
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), opened).await.unwrap()
 }
 
 pub(crate) fn operator<T>(message: T) -> Request<T> {
