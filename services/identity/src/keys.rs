@@ -111,7 +111,13 @@ impl Keys {
     /// What a key of this seed would be if it were published at `now`.
     pub(crate) fn planned(&self, seed: &[u8; 32], now: Timestamp) -> Key {
         let activate_time = crate::later(now, self.inner.notice);
-        self.key(&rows::StoredKey { seed: *seed, create_time: now, activate_time, retire_time: None, remove_time: None })
+        self.key(&rows::StoredKey {
+            seed: *seed,
+            create_time: now,
+            activate_time,
+            retire_time: None,
+            remove_time: None,
+        })
     }
 
     /// Publishes a key in `tx`; it signs once the notice is over. Call [`Keys::reload`] after the commit.

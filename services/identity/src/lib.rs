@@ -21,12 +21,12 @@ mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::store::{Tx, site};
 use contracts::identity::v1::identity_service_server::IdentityServiceServer;
 use contracts::identity::v1::{Event, METHODS};
 use jiff::Timestamp;
 use log::Log;
 use server::{Component, Context, Task};
-use ::store::{Tx, site};
 use tonic::service::Routes;
 
 pub use config::{Config, Hashing, Secret};

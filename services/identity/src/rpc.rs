@@ -262,8 +262,7 @@ impl Rpc {
                 None => return Err(Rejection::SessionRevoked.into()),
             },
         };
-        let granted =
-            Granted { refresh_token, refresh_expire_time: expire_time, user, role, session: name };
+        let granted = Granted { refresh_token, refresh_expire_time: expire_time, user, role, session: name };
         Ok(Refreshed::Granted(Box::new(granted)))
     }
 }

@@ -13,10 +13,8 @@ use crate::session::{Family, Session, State};
 use crate::wire;
 
 /// The tables of this service.
-pub const MIGRATIONS: MigrationSet = MigrationSet::new(
-    "identity",
-    &[Migration::new(1, "identity", include_str!("../migrations/0001_identity.sql"))],
-);
+pub const MIGRATIONS: MigrationSet =
+    MigrationSet::new("identity", &[Migration::new(1, "identity", include_str!("../migrations/0001_identity.sql"))]);
 
 /// A user as stored, personal fields sealed.
 #[derive(Clone, Debug)]
@@ -156,7 +154,8 @@ impl Projection<Event> for Rows {
     }
 }
 
-const USER: &str = "SELECT name, email, display_name, role, state, external_id, country_code, version, create_time, update_time
+const USER: &str =
+    "SELECT name, email, display_name, role, state, external_id, country_code, version, create_time, update_time
                     FROM users";
 
 /// One user.
@@ -167,9 +166,8 @@ pub(crate) async fn get_user(tx: &mut Tx, name: &str) -> Result<Option<User>, Er
 
 /// The user imported with this id.
 pub(crate) async fn find_imported(tx: &mut Tx, external_id: &str) -> Result<Option<User>, Error> {
-    let row = tx
-        .query_opt(&format!("{USER} WHERE external_id = $1 AND external_id <> ''"), params![external_id])
-        .await?;
+    let row =
+        tx.query_opt(&format!("{USER} WHERE external_id = $1 AND external_id <> ''"), params![external_id]).await?;
     row.as_ref().map(user).transpose()
 }
 
@@ -211,7 +209,8 @@ pub(crate) async fn drop_credential(tx: &mut Tx, user: &str) -> Result<(), Error
     Ok(())
 }
 
-const SESSION: &str = "SELECT name, principal, role, state, revoke_reason, version, create_time, refresh_time, expire_time
+const SESSION: &str =
+    "SELECT name, principal, role, state, revoke_reason, version, create_time, refresh_time, expire_time
                        FROM sessions";
 
 /// One session.

@@ -38,7 +38,13 @@ fn config() -> Config {
 async fn open(storage: Storage, clock: Clock, config: Config) -> (Shop, Option<Secret>) {
     let mut context = Context::new(storage, std::env::temp_dir(), contracts::METHODS, &[7; 32]);
     context.clock = clock;
-    let built = identity::build(config, &context).await.unwrap();
+    let built = loop {
+        match identity::build(config.clone(), &context).await {
+            // The store's own thread may hold its last handle for a moment after it was let go here.
+            Err(identity::Error::Log(log::Error::Store(store::Error::Locked { .. }))) => tokio::task::yield_now().await,
+            built => break built.unwrap(),
+        }
+    };
     let (_, tasks) = context.mount(built.component);
     let client = IdentityServiceClient::new(context.clients.as_caller("gateway").channel("identity"));
     (Shop { context, client, tasks }, built.operator_password)
@@ -185,7 +191,8 @@ async fn a_repeated_sign_up_has_one_effect_and_its_stored_answer_holds_nothing_p
     assert_eq!(reason(&reused), "REQUEST_ID_REUSED");
     drop(shop);
     for entry in std::fs::read_dir(folder.path()).unwrap() {
-        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        // What a closing store removes meanwhile is of no interest.
+        let Ok(bytes) = std::fs::read(entry.unwrap().path()) else { continue };
         for secret in ["ada@example.com", "correct horse", "Ada"] {
             let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
             assert!(!found, "{secret} is readable in the store");
@@ -362,8 +369,8 @@ async fn other_peoples_users_and_sessions_do_not_exist() {
 
     let theirs = shop.get_user(&ada.name, &eve).await.unwrap_err();
     assert_eq!(theirs.code(), Code::NotFound);
-    let missing = shop.get_user(&ada.name.replace(|digit: char| digit.is_ascii_hexdigit(), "0"), &operator).await;
-    assert_eq!(missing.unwrap_err().code(), Code::NotFound);
+    let missing = shop.get_user(&format!("users/{}", id()), &operator).await.unwrap_err();
+    assert_eq!((missing.code(), reason(&missing)), (theirs.code(), reason(&theirs)));
     assert_eq!(shop.sessions(&ada.name, &eve).await.unwrap_err().code(), Code::NotFound);
     assert_eq!(shop.revoke(&signed_in.session, &eve).await.unwrap_err().code(), Code::NotFound);
 
@@ -403,8 +410,7 @@ async fn guests_cost_no_commit_and_may_go_on() {
     let shop = shop().await;
     let before = shop.events().await;
     let guests = futures_util::future::join_all((0..200).map(|_| shop.guest())).await;
-    let names: std::collections::BTreeSet<_> =
-        guests.iter().map(|guest| guest.user.clone().unwrap().name).collect();
+    let names: std::collections::BTreeSet<_> = guests.iter().map(|guest| guest.user.clone().unwrap().name).collect();
     assert_eq!(names.len(), 200);
     assert_eq!(shop.events().await, before);
 
@@ -444,7 +450,10 @@ async fn imported_users_are_created_once_and_cannot_sign_in() {
     let first = import(&["17850", "13047", "17850"], request_id.clone()).await;
     assert_eq!(first.created_count, 2);
     assert_eq!(first.users[0], first.users[2]);
-    assert_eq!((first.users[0].external_id.as_str(), first.users[0].display_name.as_str()), ("17850", "Customer 17850"));
+    assert_eq!(
+        (first.users[0].external_id.as_str(), first.users[0].display_name.as_str()),
+        ("17850", "Customer 17850")
+    );
     assert_eq!(import(&["17850", "13047", "17850"], request_id).await, first);
     let second = import(&["13047", "12583"], id()).await;
     assert_eq!((second.created_count, &second.users[0]), (1, &first.users[1]));
