@@ -171,7 +171,12 @@ impl Goods {
             subtotal: Some(subtotal.into()),
         };
         let answer = self.shipping.clone().quote_rates(call.itself().request(ask)).await;
-        let rates = answer.map_err(|status| answered("shipping", status))?.into_inner().rates;
+        let rates = match answer {
+            Ok(answer) => answer.into_inner().rates,
+            // A weight or a worth beyond what the contract of shipping knows.
+            Err(status) if status.code() == Code::InvalidArgument => vec![],
+            Err(status) => return Err(answered("shipping", status)),
+        };
         if rates.is_empty() {
             let message = "nothing is sent there, or not so much";
             let details = [("country", country.to_owned()), ("weightGrams", weight.to_string())];
@@ -235,7 +240,7 @@ fn of_catalog(status: Status, asked: &[String]) -> Unanswered {
 
 fn answered(service: &'static str, status: Status) -> Unanswered {
     match status.code() {
-        Code::FailedPrecondition | Code::InvalidArgument => Unanswered::Refused(status),
+        Code::FailedPrecondition => Unanswered::Refused(status),
         _ => Unanswered::Failed { service, status },
     }
 }

@@ -26,22 +26,20 @@ use bus::Consumer;
 use contracts::cart::v1::METHODS;
 use contracts::cart::v1::cart_service_server::CartServiceServer;
 use log::Log;
+use operations::Desk;
 use server::{Component, Context, Task};
 use tonic::service::Routes;
 
 pub use config::Config;
 pub use store::MIGRATIONS;
 
-/// The service over its own store: routes, the consumer of erasures, its log as a source.
+/// The service over its own store: routes, the consumer of erasures, its log as a source, and what operators see of it.
 pub async fn build(config: Config, context: &Context) -> Result<Component, ::store::Error> {
     let store = context.open("cart", &[MIGRATIONS]).await?;
     let mut fresh = [0; 32];
     getrandom::fill(&mut fresh).map_err(|error| ::store::Error::Open { service: "cart", detail: error.to_string() })?;
-    let keys = store
-        .write(site!("cart.quote_keys"), async move |tx: &mut Tx| {
-            Ok::<_, ::store::Error>(store::quote_keys(tx, fresh).await?)
-        })
-        .await?;
+    let keys =
+        store.write(site!("cart.quote_keys"), async move |tx: &mut Tx| store::quote_keys(tx, fresh).await).await?;
     let log = Log::new(store.clone(), vec![Arc::new(store::Rows)]);
     let erasure = Arc::new(erasure::Erasure { log: log.clone() });
     let consumer = Consumer::new("cart.identity", store, context.hub.clone(), &["identity"], erasure);
@@ -54,7 +52,9 @@ pub async fn build(config: Config, context: &Context) -> Result<Component, ::sto
         currency: config.currency,
     };
     let routes = Routes::new(CartServiceServer::new(rpc));
-    Ok(Component::new("cart", contract::Table(METHODS), routes)
+    let desk = Desk::new(&log).consumers([&consumer]);
+    let component = Component::new("cart", contract::Table(METHODS), routes)
         .task(Task::endless("cart.identity", consumer.run(context.shutdown.clone().cancelled_owned())))
-        .source(bus::source(log)))
+        .source(bus::source(log));
+    Ok(desk.serve(component))
 }

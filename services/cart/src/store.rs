@@ -63,6 +63,19 @@ fn changes_lines(event: &Event) -> bool {
     }
 }
 
+/// The first id that a new line may have after an event, as far as the event tells.
+fn next_line(event: &Event) -> u32 {
+    match event {
+        Event::Added(added) => added.iter().map(|added| added.line.id).max().unwrap_or(0).saturating_add(1),
+        Event::Created { .. }
+        | Event::QuantitySet { .. }
+        | Event::Removed { .. }
+        | Event::Closed { .. }
+        | Event::OrderedRemoved { .. }
+        | Event::Erased => 1,
+    }
+}
+
 /// The inline projection of carts and their lines.
 #[derive(Debug)]
 pub(crate) struct Rows;
@@ -97,15 +110,7 @@ impl Projection<StoredEvent> for Rows {
                     .await?;
                     return Ok(());
                 }
-                Event::Added(added) => {
-                    let next = added.iter().map(|added| added.line.id).max().unwrap_or(0).saturating_add(1);
-                    put_lines(tx, cart, added).await?;
-                    tx.execute(
-                        "UPDATE carts SET next_line = CASE WHEN next_line < $1 THEN $1 ELSE next_line END WHERE name = $2",
-                        params![next, cart],
-                    )
-                    .await?;
-                }
+                Event::Added(added) => put_lines(tx, cart, added).await?,
                 Event::QuantitySet { line, quantity } => set_quantity(tx, cart, *line, *quantity).await?,
                 Event::Removed { line } => remove(tx, cart, *line).await?,
                 Event::Closed { order } => {
@@ -121,10 +126,11 @@ impl Projection<StoredEvent> for Rows {
                 }
             }
             tx.execute(
-                "UPDATE carts SET version = $1, lines_version = CASE WHEN $2 = 1 THEN $1 ELSE lines_version END,
-                                  update_time = $3
-                 WHERE name = $4",
-                params![at.version, i64::from(changes_lines(&event)), at.occur_time, cart],
+                "UPDATE carts SET version = $1, update_time = $2,
+                                  lines_version = CASE WHEN CAST($3 AS BIGINT) = 1 THEN $1 ELSE lines_version END,
+                                  next_line = CASE WHEN next_line < $4 THEN $4 ELSE next_line END
+                 WHERE name = $5",
+                params![at.version, at.occur_time, i64::from(changes_lines(&event)), next_line(&event), cart],
             )
             .await?;
             Ok(())

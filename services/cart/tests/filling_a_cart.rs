@@ -144,7 +144,9 @@ async fn what_is_no_quantity_or_sku_is_refused_by_name_and_nothing_is_stored() {
     assert!(unknown.message().contains("NO-SUCH-THING"));
     let much = customer.add(add(&cart.name, "TEA", 100_000)).await.unwrap_err();
     assert_eq!((much.code(), reason(&much).as_str()), (Code::FailedPrecondition, "TOO_MANY_UNITS"));
-    for (name, mask) in [("carts/x", "quantity"), ("orders/1/items/1", "quantity"), ("", "quantity"), (&cart.items[0].name, "sku")] {
+    for (name, mask) in
+        [("carts/x", "quantity"), ("orders/1/items/1", "quantity"), ("", "quantity"), (&cart.items[0].name, "sku")]
+    {
         let item = cart::CartItem { name: name.to_owned(), quantity: 5, ..Default::default() };
         let update_mask = Some(FieldMask { paths: vec![mask.to_owned()] });
         let ask = cart::UpdateItemRequest { item: Some(item), update_mask, ..Default::default() };

@@ -65,7 +65,11 @@ async fn a_quote_holds_whatever_prices_do_and_two_hold_beside_each_other() {
     let first = customer.price(&cart.name).await.unwrap();
     shop.goods.sell("TEA", 999, true);
     shop.advance(10);
-    let express = cart::PriceCartRequest { cart: cart.name.clone(), shipping_service: "express".to_owned(), ..Default::default() };
+    let express = cart::PriceCartRequest {
+        cart: cart.name.clone(),
+        shipping_service: "express".to_owned(),
+        ..Default::default()
+    };
     let second = customer.price_for(express).await.unwrap();
     assert_ne!(minor(&first.total), minor(&second.total));
     assert_eq!(shop.ordering().resolve(&first).await.unwrap().quote, Some(first.clone()));
@@ -114,10 +118,15 @@ async fn a_forged_quote_is_no_quote() {
     let (payload, mac) = quote.quote_token.split_once('.').unwrap();
     forged.push(format!("{mac}.{payload}"));
     forged.push(format!("{payload}."));
-    forged.push(quote.quote_token.replacen(&quote.quote_token[30..31], if &quote.quote_token[30..31] == "A" { "B" } else { "A" }, 1));
+    forged.push(quote.quote_token.replacen(
+        &quote.quote_token[30..31],
+        if &quote.quote_token[30..31] == "A" { "B" } else { "A" },
+        1,
+    ));
     forged.push(shop.other().price(&theirs.name).await.unwrap().quote_token);
     for token in forged {
-        let status = shop.ordering().resolve(&cart::Quote { quote_token: token.clone(), ..quote.clone() }).await.unwrap_err();
+        let status =
+            shop.ordering().resolve(&cart::Quote { quote_token: token.clone(), ..quote.clone() }).await.unwrap_err();
         assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "QUOTE_INVALID"), "{token}");
     }
     shop.ordering().resolve(&quote).await.unwrap();
@@ -147,7 +156,8 @@ async fn what_cannot_be_priced_is_refused_with_its_reason() {
     customer.add(add(&name, "TEA", 1)).await.unwrap();
     let far = cart::PriceCartRequest { cart: name.clone(), country_code: "AQ".to_owned(), ..Default::default() };
     assert_eq!(reason(&customer.price_for(far).await.unwrap_err()), "NO_SHIPPING");
-    let odd = cart::PriceCartRequest { cart: name.clone(), shipping_service: "pigeon".to_owned(), ..Default::default() };
+    let odd =
+        cart::PriceCartRequest { cart: name.clone(), shipping_service: "pigeon".to_owned(), ..Default::default() };
     assert_eq!(customer.price_for(odd).await.unwrap_err().code(), Code::InvalidArgument);
     shop.goods.withdraw("TEA");
     let status = customer.price(&name).await.unwrap_err();
@@ -224,8 +234,12 @@ async fn prices_that_do_not_fit_the_cart_are_refused() {
     let stale = operator.issue(with(&|ask| ask.etag = "1".to_owned())).await.unwrap_err();
     assert_eq!(stale.code(), Code::Aborted);
     let huge = operator.issue(with(&|ask| ask.lines[0].unit_price = Some(money("EUR", i64::MAX)))).await.unwrap_err();
-    assert_eq!(reason(&huge), "AMOUNT_TOO_LARGE");
-    operator.issue(with(&|ask| ask.lines[0].unit_price = Some(money("EUR", 0)))).await.unwrap();
+    assert_eq!(huge.code(), Code::InvalidArgument);
+    let many = shop.customer().add(add(&cart.name, "TEA", 99_997)).await.unwrap().cart.unwrap();
+    let huge = operator.issue(issue(&many, &[100_000_000_000_000, 1])).await.unwrap_err();
+    assert_eq!(reason(&huge), "AMOUNT_TOO_LARGE", "{huge:?}");
+    let free = issue(&many, &[0, 0]);
+    assert_eq!(minor(&operator.issue(free).await.unwrap().total), 0);
 }
 
 #[tokio::test]

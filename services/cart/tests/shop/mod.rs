@@ -50,7 +50,8 @@ impl Goods {
 
     fn get(&self, sku: &str) -> Result<(i64, i32, bool), Status> {
         let found = self.prices.lock().unwrap().get(sku).copied();
-        let unknown = || status::rejected(tonic::Code::NotFound, "UNKNOWN_SKU", format!("no {sku}"), [("sku", sku.to_owned())]);
+        let unknown =
+            || status::rejected(tonic::Code::NotFound, "UNKNOWN_SKU", format!("no {sku}"), [("sku", sku.to_owned())]);
         found.ok_or_else(unknown)
     }
 }
