@@ -39,6 +39,7 @@ async fn a_quote_adds_up_and_resolves_to_what_was_promised() {
     let shop = Shop::open().await;
     let customer = shop.customer();
     let cart = customer.filled().await;
+    let events = shop.events().await;
     let quote = customer.price(&cart.name).await.unwrap();
     // 3 x 4.99 + 12.50 = 27.47; 1 kg goes for 3.91; 20 % of 31.38 is 6.276.
     assert_eq!((minor(&quote.subtotal), minor(&quote.shipping)), (2_747, 391));
@@ -55,6 +56,7 @@ async fn a_quote_adds_up_and_resolves_to_what_was_promised() {
     let status = shop.ordering_for("users/2", Role::Customer).resolve(&quote).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound);
     assert_eq!(customer.get(&cart.name).await.unwrap(), cart, "pricing changes nothing");
+    assert_eq!(shop.events().await, events, "pricing and resolving write nothing");
 }
 
 #[tokio::test]
@@ -194,11 +196,13 @@ async fn an_operator_sets_prices_and_nobody_else() {
         assert_eq!(visitor.issue(ask.clone()).await.unwrap_err().code(), Code::PermissionDenied);
     }
     let operator = shop.operator();
+    let events = shop.events().await;
     let quote = operator.issue(ask.clone()).await.unwrap();
     assert_eq!(minor(&quote.total), 3 * 255 + 339);
     assert_eq!((minor(&quote.tax), minor(&quote.shipping)), (0, 0));
     assert_eq!((quote.issued_by.as_str(), quote.reason.as_str()), ("users/op", "agreed by telephone"));
     assert_eq!(operator.issue(ask).await.unwrap(), quote, "a repeat is the same quote");
+    assert_eq!(shop.events().await, events + 1, "prices that an operator set are kept for audit, once");
     let resolved = shop.ordering_for("users/op", Role::Operator).resolve(&quote).await.unwrap();
     assert_eq!((resolved.quote, resolved.customer.as_str()), (Some(quote), "users/1"));
     assert_eq!(shop.customer().get(&cart.name).await.unwrap(), cart, "a quote does not change the cart");

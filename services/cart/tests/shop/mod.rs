@@ -112,6 +112,11 @@ impl Shop {
         Visitor { client, outgoing: Outgoing { principal, ..Outgoing::default() } }
     }
 
+    /// How many events cart has recorded.
+    pub(crate) async fn events(&self) -> u64 {
+        self.context.hub.source("cart").unwrap().heads().await.unwrap().into_iter().sum()
+    }
+
     pub(crate) fn advance(&self, minutes: u64) {
         self.clock.advance(Duration::from_secs(minutes * 60));
     }
