@@ -3,6 +3,7 @@
 //! `cargo run --release -p store --example append_bench [FOLDER]`; the folder must not be in memory.
 
 use std::{
+    fmt,
     fs::File,
     io::Write as _,
     path::{Path, PathBuf},
@@ -24,25 +25,18 @@ const LENGTH: Duration = Duration::from_secs(3);
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    let folder = std::env::args_os()
-        .nth(1)
-        .map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    let folder = std::env::args_os().nth(1).map_or_else(|| PathBuf::from("target"), PathBuf::from);
     let folder = folder.join(format!("append-bench-{}", std::process::id()));
     let made = std::fs::create_dir_all(&folder);
     if let Err(error) = made {
         eprintln!("{}: {error}", folder.display());
         return Ok(());
     }
-    println!(
-        "one flush of 4 KiB          {:>10.0} us",
-        flush_us(&folder).unwrap_or(f64::NAN)
-    );
+    println!("one flush of 4 KiB          {:>10.0} us", flush_us(&folder).unwrap_or(f64::NAN));
     for writers in [1, 8, 64, 256] {
-        let store = Store::open(
-            Config::sqlite("bench", folder.join(format!("append-{writers}.db")))
-                .migrations([TABLES]),
-        )
-        .await?;
+        let store =
+            Store::open(Config::sqlite("bench", folder.join(format!("append-{writers}.db"))).migrations([TABLES]))
+                .await?;
         let rate = measure(&store, writers, |store, task, round| async move {
             store
                 .write(site!("bench.append"), async move |tx| {
@@ -51,34 +45,20 @@ async fn main() -> Result<(), Error> {
                 })
                 .await
         });
-        println!(
-            "{writers:>4} writers, one event      {:>10.0} /s",
-            rate.await?
-        );
+        println!("{writers:>4} writers, one event      {}", rate.await?);
         store.close().await;
     }
     for writers in [1, 64] {
-        let store = Store::open(
-            Config::sqlite("bench", folder.join(format!("order-{writers}.db")))
-                .migrations([TABLES]),
-        )
-        .await?;
+        let store =
+            Store::open(Config::sqlite("bench", folder.join(format!("order-{writers}.db"))).migrations([TABLES]))
+                .await?;
         let rate = measure(&store, writers, |store, task, round| async move {
-            store
-                .write(site!("bench.order"), async move |tx| {
-                    order(tx, task, round).await
-                })
-                .await
+            store.write(site!("bench.order"), async move |tx| order(tx, task, round).await).await
         });
-        println!(
-            "{writers:>4} writers, an order       {:>10.0} /s",
-            rate.await?
-        );
+        println!("{writers:>4} writers, an order       {}", rate.await?);
         store.close().await;
     }
-    let store =
-        Store::open(Config::sqlite("bench", folder.join("append-64.db")).migrations([TABLES]))
-            .await?;
+    let store = Store::open(Config::sqlite("bench", folder.join("append-64.db")).migrations([TABLES])).await?;
     let started = Instant::now();
     let events = store
         .read(async |tx| {
@@ -110,12 +90,7 @@ async fn order(tx: &mut Tx, task: u64, round: u64) -> Result<(), Error> {
         params!["users/1", &id, [7_u8; 32]],
     )
     .await?;
-    let found = tx
-        .query_opt(
-            "SELECT on_hand, version FROM stock WHERE sku = $1",
-            params![&sku],
-        )
-        .await?;
+    let found = tx.query_opt("SELECT on_hand, version FROM stock WHERE sku = $1", params![&sku]).await?;
     let version = match found {
         Some(row) => row.get::<u64>("version")?,
         None => {
@@ -129,10 +104,7 @@ async fn order(tx: &mut Tx, task: u64, round: u64) -> Result<(), Error> {
     };
     let update = "UPDATE stock SET on_hand = on_hand - $1, version = version + 2 WHERE sku = $2 AND version = $3 AND on_hand >= $1";
     if tx.execute(update, params![1, &sku, version]).await? != 1 {
-        return Err(Error::Conflict {
-            stream: sku,
-            version,
-        });
+        return Err(Error::Conflict { stream: sku, version });
     }
     tx.append(event(sku.clone(), version + 1));
     tx.append(event(sku, version + 2));
@@ -158,15 +130,36 @@ fn event(stream: String, version: u64) -> NewEvent {
     }
 }
 
+/// What a run came to.
+struct Rate {
+    per_second: f64,
+    cpu_us: f64,
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:>10.0} /s {:>6.1} us of CPU each, callers included", self.per_second, self.cpu_us)
+    }
+}
+
+/// The CPU time of this process so far, where the system tells it.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    // User and system time, in hundredths of a second.
+    [11, 12].iter().map(|at| fields.get(*at).and_then(|ticks| ticks.parse().ok()).unwrap_or(f64::NAN)).sum::<f64>()
+        / 100.0
+}
+
 async fn measure<F>(
     store: &Store,
     writers: u64,
     body: impl Fn(Store, u64, u64) -> F + Copy + Send + 'static,
-) -> Result<f64, Error>
+) -> Result<Rate, Error>
 where
     F: Future<Output = Result<(), Error>> + Send,
 {
-    let started = Instant::now();
+    let (started, cpu) = (Instant::now(), cpu_seconds());
     let tasks: Vec<_> = (0..writers)
         .map(|task| {
             let store = store.clone();
@@ -182,11 +175,12 @@ where
         .collect();
     let mut done = 0;
     for task in tasks {
-        done += task.await.map_err(|error| Error::Stopped {
-            reason: error.to_string(),
-        })??;
+        done += task.await.map_err(|error| Error::Stopped { reason: error.to_string() })??;
     }
-    Ok(done as f64 / started.elapsed().as_secs_f64())
+    Ok(Rate {
+        per_second: done as f64 / started.elapsed().as_secs_f64(),
+        cpu_us: (cpu_seconds() - cpu) * 1e6 / done as f64,
+    })
 }
 
 fn flush_us(folder: &Path) -> std::io::Result<f64> {

@@ -37,9 +37,7 @@ impl Store {
                 for row in tx.query(BROKEN_STREAMS, &[]).await? {
                     let (stream, events): (String, u64) = (row.get("stream")?, row.get("events")?);
                     let (first, last): (u64, u64) = (row.get("first")?, row.get("last")?);
-                    found.push(format!(
-                        "stream {stream} has {events} events with versions from {first} to {last}"
-                    ));
+                    found.push(format!("stream {stream} has {events} events with versions from {first} to {last}"));
                 }
                 found.extend(engine(tx).await?);
                 Ok::<_, Error>(found)
@@ -57,14 +55,10 @@ impl Store {
     async fn audit_shard(&self, shard: u32, head: u64, audit: &mut Audit) -> Result<(), Error> {
         let mut after = 0;
         while after < head && audit.problems.len() < TOLD {
-            let page = self
-                .read(async move |tx: &mut Tx| look(tx, shard, after).await)
-                .await;
+            let page = self.read(async move |tx: &mut Tx| look(tx, shard, after).await).await;
             match page {
                 Ok(page) if page.last == after => {
-                    audit.problems.push(format!(
-                        "shard {shard} ends at {after} and its counter says {head}"
-                    ));
+                    audit.problems.push(format!("shard {shard} ends at {after} and its counter says {head}"));
                     return Ok(());
                 }
                 Ok(page) => {
@@ -92,18 +86,11 @@ struct Page {
 /// One page of a shard; what is wrong is noted and passed over.
 async fn look(tx: &mut Tx, shard: u32, after: u64) -> Result<Page, Error> {
     let service = tx.service();
-    let mut page = Page {
-        events: 0,
-        last: after,
-        problems: Vec::new(),
-    };
+    let mut page = Page { events: 0, last: after, problems: Vec::new() };
     tx.each(EVENTS_OF_SHARD, params![shard, after, PAGE], |row| {
         let position: u64 = row.get("position")?;
         if position != page.last + 1 {
-            page.problems.push(format!(
-                "shard {shard} has no event at position {}",
-                page.last + 1
-            ));
+            page.problems.push(format!("shard {shard} has no event at position {}", page.last + 1));
         }
         page.last = position;
         match recorded(service, row) {
@@ -128,10 +115,7 @@ async fn engine(tx: &mut Tx) -> Result<Vec<String>, Error> {
                 }
             }
             for row in tx.query("PRAGMA foreign_key_check", &[]).await? {
-                found.push(format!(
-                    "a row of {} refers to nothing",
-                    row.get::<String>("table")?
-                ));
+                found.push(format!("a row of {} refers to nothing", row.get::<String>("table")?));
             }
             Ok(found)
         }

@@ -26,16 +26,11 @@ impl Clock {
 
     /// A clock that stands at `start` until it is moved.
     pub fn manual(start: Timestamp) -> Self {
-        Self {
-            source: Source::Manual(Arc::new(watch::Sender::new(start))),
-        }
+        Self { source: Source::Manual(Arc::new(watch::Sender::new(start))) }
     }
 
     /// The time, cut to microseconds.
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "the one place that reads the system's clock"
-    )]
+    #[allow(clippy::disallowed_methods, reason = "the one place that reads the system's clock")]
     pub fn now(&self) -> Timestamp {
         let now = match &self.source {
             Source::System => Timestamp::now(),
@@ -62,8 +57,7 @@ impl Clock {
     pub async fn sleep_until(&self, due: Timestamp) {
         match &self.source {
             Source::System => loop {
-                let left =
-                    Duration::try_from(due.duration_since(self.now())).unwrap_or(Duration::ZERO);
+                let left = Duration::try_from(due.duration_since(self.now())).unwrap_or(Duration::ZERO);
                 if left.is_zero() {
                     return;
                 }

@@ -48,9 +48,7 @@ pub struct Spec {
 
 /// A text that names no crash point.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error(
-    "{0:?} is not KIND:NAME:N with KIND one of commit.before, commit.after, call.before, call.after"
-)]
+#[error("{0:?} is not KIND:NAME:N with KIND one of commit.before, commit.after, call.before, call.after")]
 pub struct NotASpec(String);
 
 /// From now on the process aborts at the point of `spec`, without unwinding, flushing or saying goodbye.
@@ -87,9 +85,7 @@ pub fn active() -> bool {
 
 /// The names of all sites in this binary, sorted.
 pub fn sites() -> Vec<&'static str> {
-    let mut names: BTreeSet<&'static str> = inventory_registry::iter::<Registered>()
-        .map(|site| site.0.name)
-        .collect();
+    let mut names: BTreeSet<&'static str> = inventory_registry::iter::<Registered>().map(|site| site.0.name).collect();
     names.extend(dynamic().keys());
     names.into_iter().collect()
 }
@@ -158,24 +154,15 @@ impl FromStr for Spec {
         let refuse = || NotASpec(text.to_owned());
         let (kind, rest) = text.split_once(':').ok_or_else(refuse)?;
         let (name, nth) = rest.rsplit_once(':').ok_or_else(refuse)?;
-        let kind = [
-            Kind::CommitBefore,
-            Kind::CommitAfter,
-            Kind::CallBefore,
-            Kind::CallAfter,
-        ]
-        .into_iter()
-        .find(|candidate| candidate.to_string() == kind)
-        .ok_or_else(refuse)?;
+        let kind = [Kind::CommitBefore, Kind::CommitAfter, Kind::CallBefore, Kind::CallAfter]
+            .into_iter()
+            .find(|candidate| candidate.to_string() == kind)
+            .ok_or_else(refuse)?;
         let nth = nth.parse().ok().filter(|nth| *nth > 0).ok_or_else(refuse)?;
         if name.is_empty() {
             return Err(refuse());
         }
-        Ok(Self {
-            kind,
-            name: name.to_owned(),
-            nth,
-        })
+        Ok(Self { kind, name: name.to_owned(), nth })
     }
 }
 
@@ -186,12 +173,7 @@ impl fmt::Display for Spec {
 }
 
 static ACTIVE: AtomicBool = AtomicBool::new(false);
-static STATE: Mutex<State> = Mutex::new(State {
-    target: None,
-    hits: 0,
-    record: None,
-    seen: BTreeSet::new(),
-});
+static STATE: Mutex<State> = Mutex::new(State { target: None, hits: 0, record: None, seen: BTreeSet::new() });
 static DYNAMIC: Mutex<BTreeMap<&'static str, &'static Site>> = Mutex::new(BTreeMap::new());
 
 struct State {
@@ -212,12 +194,7 @@ fn dynamic() -> MutexGuard<'static, BTreeMap<&'static str, &'static Site>> {
 #[cold]
 fn pass(kind: Kind, name: &str) {
     let mut state = state();
-    let State {
-        target,
-        hits,
-        record,
-        seen,
-    } = &mut *state;
+    let State { target, hits, record, seen } = &mut *state;
     if let Some(file) = record
         && seen.insert((kind, name.to_owned()))
         && let Err(error) = file.write_all(format!("{kind}:{name}\n").as_bytes())
@@ -242,24 +219,14 @@ mod tests {
 
     #[test]
     fn a_spec_is_kind_name_and_count() {
-        let spec: Spec = "call.before:ordering->/stoa.inventory.v1.InventoryService/HoldStock:2"
-            .parse()
-            .unwrap();
+        let spec: Spec = "call.before:ordering->/stoa.inventory.v1.InventoryService/HoldStock:2".parse().unwrap();
         assert_eq!(spec.kind, Kind::CallBefore);
-        assert_eq!(
-            spec.name,
-            "ordering->/stoa.inventory.v1.InventoryService/HoldStock"
-        );
+        assert_eq!(spec.name, "ordering->/stoa.inventory.v1.InventoryService/HoldStock");
         assert_eq!(spec.nth, 2);
         assert_eq!(spec.to_string().parse::<Spec>().unwrap(), spec);
-        for text in [
-            "",
-            "commit.before",
-            "commit.before:x",
-            "commit.before::1",
-            "commit.before:x:0",
-            "commit.never:x:1",
-        ] {
+        for text in
+            ["", "commit.before", "commit.before:x", "commit.before::1", "commit.before:x:0", "commit.never:x:1"]
+        {
             assert!(text.parse::<Spec>().is_err(), "{text}");
         }
     }
@@ -271,10 +238,7 @@ mod tests {
         }
         let _ = never_called;
         assert!(sites().contains(&"test.never_reached"));
-        assert!(std::ptr::eq(
-            Site::named("test.by_name"),
-            Site::named("test.by_name")
-        ));
+        assert!(std::ptr::eq(Site::named("test.by_name"), Site::named("test.by_name")));
         assert!(sites().contains(&"test.by_name"));
     }
 }

@@ -36,9 +36,7 @@ pub enum Error {
         service: &'static str,
     },
     /// A stored event is not what was written. It is never served.
-    #[error(
-        "store {service}: event {stream} version {version} at position {shard}/{position} is damaged: {detail}"
-    )]
+    #[error("store {service}: event {stream} version {version} at position {shard}/{position} is damaged: {detail}")]
     Corrupt {
         /// The store's name.
         service: &'static str,
@@ -175,22 +173,13 @@ impl Error {
 
     /// Whether the statement was refused because such a row exists already.
     pub fn is_unique(&self) -> bool {
-        matches!(
-            self,
-            Self::Constraint {
-                kind: ConstraintKind::Unique,
-                ..
-            }
-        )
+        matches!(self, Self::Constraint { kind: ConstraintKind::Unique, .. })
     }
 
     /// Whether the whole transaction is lost, not only what was done since a savepoint.
     pub(crate) fn is_fatal(&self) -> bool {
         match self {
-            Self::Full { .. }
-            | Self::Damaged { .. }
-            | Self::Stopped { .. }
-            | Self::InDoubt { .. } => true,
+            Self::Full { .. } | Self::Damaged { .. } | Self::Stopped { .. } | Self::InDoubt { .. } => true,
             Self::Conflict { .. }
             | Self::Constraint { .. }
             | Self::Busy { .. }

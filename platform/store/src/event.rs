@@ -82,13 +82,7 @@ impl Content<'_> {
         crc.update(&self.version.to_le_bytes());
         crc.update(&self.schema.to_le_bytes());
         crc.update(&self.occur_time.to_le_bytes());
-        for text in [
-            self.stream,
-            self.name,
-            self.causation,
-            self.correlation,
-            self.traceparent,
-        ] {
+        for text in [self.stream, self.name, self.causation, self.correlation, self.traceparent] {
             crc.update(&(text.len() as u64).to_le_bytes());
             crc.update(text.as_bytes());
         }
@@ -167,16 +161,11 @@ impl Recorded {
 }
 
 /// The shard of a stream: FNV-1a, stable for ever, because stored positions depend on it.
-#[cfg_attr(
-    not(feature = "fleet"),
-    allow(dead_code, reason = "SQLite has one shard")
-)]
+#[cfg_attr(not(feature = "fleet"), allow(dead_code, reason = "SQLite has one shard"))]
 pub(crate) fn shard_of(stream: &str, shards: u32) -> u32 {
     let hash = stream
         .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     // The low bits of FNV-1a are its weakest; fold the high half in before the remainder.
     u32::try_from((hash ^ (hash >> 32)) % u64::from(shards.max(1))).unwrap_or(0)
 }

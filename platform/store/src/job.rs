@@ -55,15 +55,7 @@ where
     E: From<Error> + Send + 'static,
 {
     let (reply, answer) = oneshot::channel();
-    (
-        Box::new(Work {
-            site,
-            body,
-            outcome: None,
-            reply,
-        }),
-        answer,
-    )
+    (Box::new(Work { site, body, outcome: None, reply }), answer)
 }
 
 /// Runs a body that has nothing to wait for: its transaction answers at once.
@@ -103,9 +95,7 @@ where
         Box::pin(async move {
             let outcome = match AssertUnwindSafe((self.body)(tx)).catch_unwind().await {
                 Ok(outcome) => outcome,
-                Err(panic) => Err(E::from(Error::Panicked {
-                    message: message(panic.as_ref()),
-                })),
+                Err(panic) => Err(E::from(Error::Panicked { message: message(panic.as_ref()) })),
             };
             let keep = outcome.is_ok();
             self.outcome = Some(outcome);

@@ -48,11 +48,9 @@ impl Migration {
 pub(crate) const TABLE: &str = "CREATE TABLE IF NOT EXISTS migrations (set_name TEXT NOT NULL, version BIGINT NOT NULL, \
      name TEXT NOT NULL, checksum BIGINT NOT NULL, PRIMARY KEY (set_name, version))";
 /// What was applied so far.
-pub(crate) const APPLIED: &str =
-    "SELECT set_name, version, name, checksum FROM migrations ORDER BY set_name, version";
+pub(crate) const APPLIED: &str = "SELECT set_name, version, name, checksum FROM migrations ORDER BY set_name, version";
 /// Remembers one.
-pub(crate) const RECORD: &str =
-    "INSERT INTO migrations (set_name, version, name, checksum) VALUES ($1, $2, $3, $4)";
+pub(crate) const RECORD: &str = "INSERT INTO migrations (set_name, version, name, checksum) VALUES ($1, $2, $3, $4)";
 
 /// What is still to apply, in order, or why the store and this binary do not fit.
 pub(crate) fn missing(
@@ -65,29 +63,17 @@ pub(crate) fn missing(
         if sets.iter().take(at).any(|other| other.name == set.name) {
             return Err(refuse(format!("two sets are called {}", set.name)));
         }
-        if !set
-            .migrations
-            .iter()
-            .zip(1..)
-            .all(|(migration, version)| migration.version == version)
-        {
-            return Err(refuse(format!(
-                "the versions of set {} are not 1, 2, 3, ...",
-                set.name
-            )));
+        if !set.migrations.iter().zip(1..).all(|(migration, version)| migration.version == version) {
+            return Err(refuse(format!("the versions of set {} are not 1, 2, 3, ...", set.name)));
         }
     }
     for row in applied {
-        let (name, version, checksum): (String, u32, i64) = (
-            row.get("set_name")?,
-            row.get("version")?,
-            row.get("checksum")?,
-        );
-        let known = sets.iter().find(|set| set.name == name).and_then(|set| {
-            set.migrations
-                .iter()
-                .find(|migration| migration.version == version)
-        });
+        let (name, version, checksum): (String, u32, i64) =
+            (row.get("set_name")?, row.get("version")?, row.get("checksum")?);
+        let known = sets
+            .iter()
+            .find(|set| set.name == name)
+            .and_then(|set| set.migrations.iter().find(|migration| migration.version == version));
         match known {
             None => {
                 return Err(refuse(format!(
@@ -95,9 +81,7 @@ pub(crate) fn missing(
                 )));
             }
             Some(migration) if migration.checksum() != checksum => {
-                return Err(refuse(format!(
-                    "the text of {name} version {version} has changed since it was applied"
-                )));
+                return Err(refuse(format!("the text of {name} version {version} has changed since it was applied")));
             }
             Some(_) => {}
         }
@@ -106,11 +90,8 @@ pub(crate) fn missing(
     for set in sets {
         for migration in set.migrations {
             let done = applied.iter().any(|row| {
-                row.get::<String>("set_name")
-                    .is_ok_and(|name| name == set.name)
-                    && row
-                        .get::<u32>("version")
-                        .is_ok_and(|version| version == migration.version)
+                row.get::<String>("set_name").is_ok_and(|name| name == set.name)
+                    && row.get::<u32>("version").is_ok_and(|version| version == migration.version)
             });
             if !done {
                 missing.push((set.name, migration));

@@ -40,10 +40,7 @@ pub(crate) struct Signals {
 
 impl Signals {
     fn new() -> Self {
-        Self {
-            head: watch::Sender::new(0),
-            stopped: watch::Sender::new(None),
-        }
+        Self { head: watch::Sender::new(0), stopped: watch::Sender::new(None) }
     }
 
     /// From now on nothing is served; the first reason stays.
@@ -66,33 +63,16 @@ impl Store {
     /// Opens the store and brings its tables up to date.
     pub async fn open(config: Config) -> Result<Self, Error> {
         let signals = Arc::new(Signals::new());
-        let Threads {
-            writer,
-            readers,
-            handles,
-        } = match &config.engine {
+        let Threads { writer, readers, handles } = match &config.engine {
             Engine::Sqlite { .. } | Engine::Temporary { .. } => {
-                let (service, config, signals) =
-                    (config.name, config.clone(), Arc::clone(&signals));
-                let opened =
-                    tokio::task::spawn_blocking(move || sqlite::open(&config, &signals)).await;
-                opened.map_err(|error| Error::Open {
-                    service,
-                    detail: error.to_string(),
-                })??
+                let (service, config, signals) = (config.name, config.clone(), Arc::clone(&signals));
+                let opened = tokio::task::spawn_blocking(move || sqlite::open(&config, &signals)).await;
+                opened.map_err(|error| Error::Open { service, detail: error.to_string() })??
             }
             #[cfg(feature = "fleet")]
             Engine::Postgres { .. } => crate::postgres::open(&config, &signals).await?,
         };
-        Ok(Self {
-            inner: Arc::new(Inner {
-                config,
-                signals,
-                writer,
-                readers,
-                handles: Mutex::new(handles),
-            }),
-        })
+        Ok(Self { inner: Arc::new(Inner { config, signals, writer, readers, handles: Mutex::new(handles) }) })
     }
 
     /// Runs `body` in a transaction and answers after its COMMIT.
@@ -127,21 +107,12 @@ impl Store {
         if let Some(stopped) = self.inner.signals.stopped() {
             return Err(stopped);
         }
-        let queue = if write {
-            &self.inner.writer
-        } else {
-            &self.inner.readers
-        };
+        let queue = if write { &self.inner.writer } else { &self.inner.readers };
         queue.send(Message::Run(job)).await.map_err(|_| self.gone())
     }
 
     fn gone(&self) -> Error {
-        self.inner
-            .signals
-            .stopped()
-            .unwrap_or_else(|| Error::Stopped {
-                reason: "its thread is gone".to_owned(),
-            })
+        self.inner.signals.stopped().unwrap_or_else(|| Error::Stopped { reason: "its thread is gone".to_owned() })
     }
 
     /// The highest position committed so far; it changes after each commit that appended.
@@ -155,11 +126,7 @@ impl Store {
     pub async fn stopped(&self) -> Error {
         let mut stopped = self.inner.signals.stopped.subscribe();
         // The sender lives in `self`, so waiting cannot fail.
-        let reason = stopped
-            .wait_for(Option::is_some)
-            .await
-            .ok()
-            .and_then(|reason| reason.clone());
+        let reason = stopped.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
         reason.unwrap_or_else(|| self.gone())
     }
 
@@ -178,20 +145,12 @@ impl Store {
     /// It is SQLite whatever this one is; the SQL is the same.
     pub async fn scratch(&self) -> Result<Self, Error> {
         let folder = match &self.inner.config.engine {
-            Engine::Sqlite { path } => path
-                .parent()
-                .filter(|folder| !folder.as_os_str().is_empty())
-                .map(PathBuf::from),
+            Engine::Sqlite { path } => path.parent().filter(|folder| !folder.as_os_str().is_empty()).map(PathBuf::from),
             Engine::Temporary { folder } => folder.clone(),
             #[cfg(feature = "fleet")]
             Engine::Postgres { .. } => None,
         };
-        Self::open(Config {
-            engine: Engine::Temporary { folder },
-            readers: 1,
-            ..self.inner.config.clone()
-        })
-        .await
+        Self::open(Config { engine: Engine::Temporary { folder }, readers: 1, ..self.inner.config.clone() }).await
     }
 
     /// Runs what is queued, closes the engine, and returns when its files are free; other clones get `Error::Stopped`.
@@ -200,32 +159,20 @@ impl Store {
         for _ in 0..self.inner.config.readers.clamp(1, MOST_READERS) {
             let _ = self.inner.readers.send(Message::Close).await;
         }
-        let mut handles = std::mem::take(
-            &mut *self
-                .inner
-                .handles
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let mut handles = std::mem::take(&mut *self.inner.handles.lock().unwrap_or_else(PoisonError::into_inner));
         let writer = handles.split_off(handles.len().saturating_sub(1));
         join(handles).await;
         // The last connection to go copies the write-ahead log into the file; that is the writer's.
         let _ = self.inner.writer.send(Message::Close).await;
         join(writer).await;
-        self.inner.signals.stop(Error::Stopped {
-            reason: "it was closed".to_owned(),
-        });
+        self.inner.signals.stop(Error::Stopped { reason: "it was closed".to_owned() });
     }
 }
 
 impl Drop for Inner {
     /// Waits for the threads, so that the file can be opened again at once.
     fn drop(&mut self) {
-        let mut handles = std::mem::take(
-            self.handles
-                .get_mut()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let mut handles = std::mem::take(self.handles.get_mut().unwrap_or_else(PoisonError::into_inner));
         let writer = handles.split_off(handles.len().saturating_sub(1));
         let this = std::thread::current().id();
         let join = |handles: Vec<JoinHandle<()>>| {
@@ -246,8 +193,7 @@ impl Drop for Inner {
 
 async fn join(handles: Vec<JoinHandle<()>>) {
     // A panic of a thread has been reported where it happened.
-    let _ = tokio::task::spawn_blocking(move || handles.into_iter().try_for_each(JoinHandle::join))
-        .await;
+    let _ = tokio::task::spawn_blocking(move || handles.into_iter().try_for_each(JoinHandle::join)).await;
 }
 
 impl std::fmt::Debug for Store {

@@ -4,21 +4,10 @@ use crate::{Error, Row, Tx, Value};
 
 impl Tx {
     /// Hands over every row of a table, ordered by its columns from left to right, the same on every engine.
-    pub async fn dump(
-        &mut self,
-        table: &'static str,
-        row: impl FnMut(Row) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    pub async fn dump(&mut self, table: &'static str, row: impl FnMut(Row) -> Result<(), Error>) -> Result<(), Error> {
         let columns = self.columns(table).await?;
-        let order: Vec<String> = (1..=columns.len())
-            .map(|column| column.to_string())
-            .collect();
-        let sql = format!(
-            "SELECT {} FROM {} ORDER BY {}",
-            columns.join(", "),
-            quoted(table),
-            order.join(", ")
-        );
+        let order: Vec<String> = (1..=columns.len()).map(|column| column.to_string()).collect();
+        let sql = format!("SELECT {} FROM {} ORDER BY {}", columns.join(", "), quoted(table), order.join(", "));
         self.each(&sql, &[], row).await
     }
 
@@ -34,11 +23,7 @@ impl Tx {
     }
 
     /// Makes the table consist of exactly these rows and says how many they are.
-    pub async fn replace(
-        &mut self,
-        table: &'static str,
-        rows: impl IntoIterator<Item = Row>,
-    ) -> Result<u64, Error> {
+    pub async fn replace(&mut self, table: &'static str, rows: impl IntoIterator<Item = Row>) -> Result<u64, Error> {
         self.clear(table).await?;
         let mut insert: Option<(std::sync::Arc<[Box<str>]>, String)> = None;
         let mut count = 0;
@@ -47,14 +32,9 @@ impl Tx {
                 Some((columns, sql)) if *columns == row.columns => sql,
                 _ => {
                     let names: Vec<String> = row.columns().map(quoted).collect();
-                    let places: Vec<String> =
-                        (1..=names.len()).map(|place| format!("${place}")).collect();
-                    let sql = format!(
-                        "INSERT INTO {} ({}) VALUES ({})",
-                        quoted(table),
-                        names.join(", "),
-                        places.join(", ")
-                    );
+                    let places: Vec<String> = (1..=names.len()).map(|place| format!("${place}")).collect();
+                    let sql =
+                        format!("INSERT INTO {} ({}) VALUES ({})", quoted(table), names.join(", "), places.join(", "));
                     &insert.insert((row.columns.clone(), sql)).1
                 }
             };
@@ -65,8 +45,7 @@ impl Tx {
 
     /// Removes every row of a table.
     pub async fn clear(&mut self, table: &'static str) -> Result<u64, Error> {
-        self.execute(&format!("DELETE FROM {}", quoted(table)), &[])
-            .await
+        self.execute(&format!("DELETE FROM {}", quoted(table)), &[]).await
     }
 
     /// The names of the columns, quoted, in the order they were created.
@@ -80,10 +59,8 @@ impl Tx {
             }
         };
         let rows = self.query(sql, &[Value::from(table)]).await?;
-        let names: Vec<String> = rows
-            .iter()
-            .map(|row| row.get::<String>("name").map(|name| quoted(&name)))
-            .collect::<Result<_, _>>()?;
+        let names: Vec<String> =
+            rows.iter().map(|row| row.get::<String>("name").map(|name| quoted(&name))).collect::<Result<_, _>>()?;
         if names.is_empty() {
             return self.keep(Err(Error::Mismatch {
                 column: table.to_owned(),

@@ -131,63 +131,41 @@ impl Tx {
     }
 
     /// The stored events of a stream from version `from` on, at most `limit`, checksums verified.
-    pub async fn events(
-        &mut self,
-        stream: &str,
-        from: u64,
-        limit: u32,
-    ) -> Result<Vec<Recorded>, Error> {
+    pub async fn events(&mut self, stream: &str, from: u64, limit: u32) -> Result<Vec<Recorded>, Error> {
         let mut events: Vec<Recorded> = Vec::new();
         let service = self.service;
         let from = from.max(1);
         let mut next = from;
         let result = self
-            .each(
-                EVENTS_OF_STREAM,
-                &[stream.into(), from.into(), limit.into()],
-                |row| {
-                    let event = recorded(service, row)?;
-                    if event.version != next || event.stream != stream {
-                        return Err(
-                            event.corrupt(service, format!("{stream} version {next} was expected"))
-                        );
-                    }
-                    next += 1;
-                    events.push(event);
-                    Ok(())
-                },
-            )
+            .each(EVENTS_OF_STREAM, &[stream.into(), from.into(), limit.into()], |row| {
+                let event = recorded(service, row)?;
+                if event.version != next || event.stream != stream {
+                    return Err(event.corrupt(service, format!("{stream} version {next} was expected")));
+                }
+                next += 1;
+                events.push(event);
+                Ok(())
+            })
             .await;
         result?;
         Ok(events)
     }
 
     /// The events of a shard after position `after`, at most `limit`, checksums verified and without holes.
-    pub async fn tail(
-        &mut self,
-        shard: u32,
-        after: u64,
-        limit: u32,
-    ) -> Result<Vec<Recorded>, Error> {
+    pub async fn tail(&mut self, shard: u32, after: u64, limit: u32) -> Result<Vec<Recorded>, Error> {
         let mut events: Vec<Recorded> = Vec::new();
         let service = self.service;
         let mut next = after + 1;
         let result = self
-            .each(
-                EVENTS_OF_SHARD,
-                &[shard.into(), after.into(), limit.into()],
-                |row| {
-                    let event = recorded(service, row)?;
-                    if event.position != next || event.shard != shard {
-                        return Err(
-                            event.corrupt(service, format!("position {shard}/{next} was expected"))
-                        );
-                    }
-                    next += 1;
-                    events.push(event);
-                    Ok(())
-                },
-            )
+            .each(EVENTS_OF_SHARD, &[shard.into(), after.into(), limit.into()], |row| {
+                let event = recorded(service, row)?;
+                if event.position != next || event.shard != shard {
+                    return Err(event.corrupt(service, format!("position {shard}/{next} was expected")));
+                }
+                next += 1;
+                events.push(event);
+                Ok(())
+            })
             .await;
         result?;
         Ok(events)
@@ -239,10 +217,7 @@ impl Tx {
 
 impl std::fmt::Debug for Tx {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Tx")
-            .field("service", &self.service)
-            .field("now", &self.now)
-            .finish_non_exhaustive()
+        out.debug_struct("Tx").field("service", &self.service).field("now", &self.now).finish_non_exhaustive()
     }
 }
 
@@ -257,10 +232,7 @@ const HEADS: &str = "SELECT head FROM shards ORDER BY shard";
 
 /// The event of a row of the two queries above; every column is taken, none is copied.
 pub(crate) fn recorded(service: &'static str, row: Row) -> Result<Recorded, Error> {
-    let mut cells = Cells {
-        values: row.values.into_iter(),
-        sound: true,
-    };
+    let mut cells = Cells { values: row.values.into_iter(), sound: true };
     let event = Recorded {
         shard: cells.number(),
         position: cells.number(),
@@ -298,54 +270,26 @@ impl Cells {
     }
 
     fn number<T: Default + TryFrom<i64>>(&mut self) -> T {
-        self.take(|value| {
-            if let Value::Int(number) = value {
-                T::try_from(number).ok()
-            } else {
-                None
-            }
-        })
+        self.take(|value| if let Value::Int(number) = value { T::try_from(number).ok() } else { None })
     }
 
     fn text(&mut self) -> String {
-        self.take(|value| {
-            if let Value::Text(text) = value {
-                Some(text)
-            } else {
-                None
-            }
-        })
+        self.take(|value| if let Value::Text(text) = value { Some(text) } else { None })
     }
 
     fn text_or_null(&mut self) -> Option<String> {
         self.take(|value| match value {
             Value::Null => Some(None),
             Value::Text(text) => Some(Some(text)),
-            Value::Int(_)
-            | Value::Real(_)
-            | Value::Bytes(_)
-            | Value::Bool(_)
-            | Value::TooLarge(_) => None,
+            Value::Int(_) | Value::Real(_) | Value::Bytes(_) | Value::Bool(_) | Value::TooLarge(_) => None,
         })
     }
 
     fn bytes(&mut self) -> Vec<u8> {
-        self.take(|value| {
-            if let Value::Bytes(bytes) = value {
-                Some(bytes)
-            } else {
-                None
-            }
-        })
+        self.take(|value| if let Value::Bytes(bytes) = value { Some(bytes) } else { None })
     }
 
     fn time(&mut self) -> Timestamp {
-        self.take(|value| {
-            if let Value::Int(micros) = value {
-                Timestamp::from_microsecond(micros).ok()
-            } else {
-                None
-            }
-        })
+        self.take(|value| if let Value::Int(micros) = value { Timestamp::from_microsecond(micros).ok() } else { None })
     }
 }

@@ -200,12 +200,9 @@ impl FromValue for bool {
             Value::Bool(flag) => Some(*flag),
             Value::Int(0) => Some(false),
             Value::Int(1) => Some(true),
-            Value::Null
-            | Value::Int(_)
-            | Value::Real(_)
-            | Value::Text(_)
-            | Value::Bytes(_)
-            | Value::TooLarge(_) => None,
+            Value::Null | Value::Int(_) | Value::Real(_) | Value::Text(_) | Value::Bytes(_) | Value::TooLarge(_) => {
+                None
+            }
         }
     }
 }
@@ -216,12 +213,9 @@ impl FromValue for f64 {
     fn from_value(value: &Value) -> Option<Self> {
         match value {
             Value::Real(number) => Some(*number),
-            Value::Null
-            | Value::Int(_)
-            | Value::Text(_)
-            | Value::Bytes(_)
-            | Value::Bool(_)
-            | Value::TooLarge(_) => None,
+            Value::Null | Value::Int(_) | Value::Text(_) | Value::Bytes(_) | Value::Bool(_) | Value::TooLarge(_) => {
+                None
+            }
         }
     }
 }
@@ -232,12 +226,9 @@ impl FromValue for String {
     fn from_value(value: &Value) -> Option<Self> {
         match value {
             Value::Text(text) => Some(text.clone()),
-            Value::Null
-            | Value::Int(_)
-            | Value::Real(_)
-            | Value::Bytes(_)
-            | Value::Bool(_)
-            | Value::TooLarge(_) => None,
+            Value::Null | Value::Int(_) | Value::Real(_) | Value::Bytes(_) | Value::Bool(_) | Value::TooLarge(_) => {
+                None
+            }
         }
     }
 }
@@ -248,12 +239,7 @@ impl FromValue for Vec<u8> {
     fn from_value(value: &Value) -> Option<Self> {
         match value {
             Value::Bytes(bytes) => Some(bytes.clone()),
-            Value::Null
-            | Value::Int(_)
-            | Value::Real(_)
-            | Value::Text(_)
-            | Value::Bool(_)
-            | Value::TooLarge(_) => None,
+            Value::Null | Value::Int(_) | Value::Real(_) | Value::Text(_) | Value::Bool(_) | Value::TooLarge(_) => None,
         }
     }
 }
@@ -264,12 +250,7 @@ impl<const N: usize> FromValue for [u8; N] {
     fn from_value(value: &Value) -> Option<Self> {
         match value {
             Value::Bytes(bytes) => bytes.as_slice().try_into().ok(),
-            Value::Null
-            | Value::Int(_)
-            | Value::Real(_)
-            | Value::Text(_)
-            | Value::Bool(_)
-            | Value::TooLarge(_) => None,
+            Value::Null | Value::Int(_) | Value::Real(_) | Value::Text(_) | Value::Bool(_) | Value::TooLarge(_) => None,
         }
     }
 }
@@ -294,11 +275,7 @@ impl<T: FromValue> FromValue for Option<T> {
     const EXPECTED: &'static str = T::EXPECTED;
 
     fn from_value(value: &Value) -> Option<Self> {
-        if matches!(value, Value::Null) {
-            Some(None)
-        } else {
-            T::from_value(value).map(Some)
-        }
+        if matches!(value, Value::Null) { Some(None) } else { T::from_value(value).map(Some) }
     }
 }
 
@@ -318,11 +295,7 @@ impl PartialEq for Row {
 impl Row {
     /// The value of the column with this name.
     pub fn get<T: FromValue>(&self, column: &str) -> Result<T, Error> {
-        let value = self
-            .columns
-            .iter()
-            .position(|name| &**name == column)
-            .and_then(|at| self.values.get(at));
+        let value = self.columns.iter().position(|name| &**name == column).and_then(|at| self.values.get(at));
         let Some(value) = value else {
             return Err(Error::Mismatch {
                 column: column.to_owned(),

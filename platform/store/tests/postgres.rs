@@ -9,10 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use store::{Config, Engine, Error, NewEvent, Store, conformance, params, site};
 use tokio_postgres::NoTls;
 
-#[allow(
-    clippy::disallowed_methods,
-    reason = "the test is told where its server is"
-)]
+#[allow(clippy::disallowed_methods, reason = "the test is told where its server is")]
 fn server() -> String {
     std::env::var("STORE_TEST_POSTGRES").unwrap()
 }
@@ -20,31 +17,18 @@ fn server() -> String {
 /// An empty database of its own.
 async fn fresh() -> Config {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    let database = format!(
-        "store_{}_{}",
-        std::process::id(),
-        COUNT.fetch_add(1, Ordering::Relaxed)
-    );
+    let database = format!("store_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let url = server();
     let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
     let connection = tokio::spawn(connection);
     client
-        .batch_execute(&format!(
-            "CREATE DATABASE {database} TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
-        ))
+        .batch_execute(&format!("CREATE DATABASE {database} TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"))
         .await
         .unwrap();
     drop(client);
     connection.await.unwrap().unwrap();
     let (base, _) = url.rsplit_once('/').unwrap();
-    Config::new(
-        "conform",
-        Engine::Postgres {
-            url: format!("{base}/{database}"),
-            writers: 16,
-            shards: 16,
-        },
-    )
+    Config::new("conform", Engine::Postgres { url: format!("{base}/{database}"), writers: 16, shards: 16 })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -56,57 +40,37 @@ async fn postgres_conforms() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs a PostgreSQL server"]
 async fn a_body_that_postgres_gave_up_runs_again() {
-    let store = Store::open(fresh().await.migrations([conformance::TABLES]))
-        .await
-        .unwrap();
-    let rows = async |tx: &mut store::Tx| {
-        tx.execute(
-            "INSERT INTO counters (id, count) VALUES ('a', 0), ('b', 0)",
-            &[],
-        )
-        .await
-    };
-    store
-        .write(site!("postgres_test.rows"), rows)
-        .await
-        .unwrap();
+    let store = Store::open(fresh().await.migrations([conformance::TABLES])).await.unwrap();
+    let rows =
+        async |tx: &mut store::Tx| tx.execute("INSERT INTO counters (id, count) VALUES ('a', 0), ('b', 0)", &[]).await;
+    store.write(site!("postgres_test.rows"), rows).await.unwrap();
     let both = |first: &'static str, second: &'static str| {
         let store = store.clone();
         async move {
             for round in 1..=20_u64 {
                 let update = "UPDATE counters SET count = count + 1 WHERE id = $1";
                 let wrote = store
-                    .write(
-                        site!("postgres_test.deadlock"),
-                        async move |tx| -> Result<u64, Error> {
-                            tx.execute(update, params![first]).await?;
-                            tx.append(NewEvent {
-                                stream: format!("streams/{first}"),
-                                version: round,
-                                name: "stoa.test.v1.Counted",
-                                schema: 1,
-                                payload: Vec::new(),
-                                subject: None,
-                                causation: String::new(),
-                                correlation: String::new(),
-                                traceparent: String::new(),
-                            });
-                            tx.execute(update, params![second]).await
-                        },
-                    )
+                    .write(site!("postgres_test.deadlock"), async move |tx| -> Result<u64, Error> {
+                        tx.execute(update, params![first]).await?;
+                        tx.append(NewEvent {
+                            stream: format!("streams/{first}"),
+                            version: round,
+                            name: "stoa.test.v1.Counted",
+                            schema: 1,
+                            payload: Vec::new(),
+                            subject: None,
+                            causation: String::new(),
+                            correlation: String::new(),
+                            traceparent: String::new(),
+                        });
+                        tx.execute(update, params![second]).await
+                    })
                     .await;
                 wrote.unwrap();
             }
         }
     };
     futures_util::join!(both("a", "b"), both("b", "a"));
-    let counts = store
-        .read(async |tx| tx.query("SELECT count FROM counters", &[]).await)
-        .await
-        .unwrap();
-    assert!(
-        counts
-            .iter()
-            .all(|row| row.get::<i64>("count").unwrap() == 40)
-    );
+    let counts = store.read(async |tx| tx.query("SELECT count FROM counters", &[]).await).await.unwrap();
+    assert!(counts.iter().all(|row| row.get::<i64>("count").unwrap() == 40));
 }

@@ -11,11 +11,7 @@ use store::{Config, Error, Migration, MigrationSet, NewEvent, Store, conformance
 
 const TABLES: MigrationSet = MigrationSet::new(
     "test",
-    &[Migration::new(
-        1,
-        "notes",
-        "CREATE TABLE notes (id BIGINT NOT NULL PRIMARY KEY, text TEXT NOT NULL)",
-    )],
+    &[Migration::new(1, "notes", "CREATE TABLE notes (id BIGINT NOT NULL PRIMARY KEY, text TEXT NOT NULL)")],
 );
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -33,18 +29,10 @@ async fn a_file_conforms() {
 async fn a_temporary_store_conforms_and_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     conformance::run(async || {
-        Config::new(
-            "conform",
-            store::Engine::Temporary {
-                folder: Some(folder.path().to_owned()),
-            },
-        )
+        Config::new("conform", store::Engine::Temporary { folder: Some(folder.path().to_owned()) })
     })
     .await;
-    let left: Vec<_> = fs::read_dir(folder.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
+    let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(left.is_empty(), "{left:?}");
 }
 
@@ -63,9 +51,7 @@ fn event(stream: &str, version: u64, payload: &[u8]) -> NewEvent {
 }
 
 async fn open(path: &Path) -> Store {
-    Store::open(Config::sqlite("test", path).migrations([TABLES]))
-        .await
-        .unwrap()
+    Store::open(Config::sqlite("test", path).migrations([TABLES])).await.unwrap()
 }
 
 #[tokio::test]
@@ -75,10 +61,7 @@ async fn a_second_opener_is_refused_and_told_who_holds_the_file() {
     let store = open(&path).await;
     let refused = Store::open(Config::sqlite("test", &path).migrations([TABLES])).await;
     match refused {
-        Err(Error::Locked {
-            path: named,
-            holder,
-        }) => {
+        Err(Error::Locked { path: named, holder }) => {
             assert_eq!(named, path);
             assert_eq!(holder, format!("process {}", std::process::id()));
         }
@@ -93,24 +76,16 @@ async fn rebuilds_left_by_a_killed_process_are_removed_and_living_ones_are_not()
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("test.db");
     for suffix in ["", "-wal", ".lock"] {
-        fs::write(
-            folder.path().join(format!("test.scratch-1-0{suffix}")),
-            b"left",
-        )
-        .unwrap();
+        fs::write(folder.path().join(format!("test.scratch-1-0{suffix}")), b"left").unwrap();
     }
     let store = open(&path).await;
-    assert!(
-        !folder.path().join("test.scratch-1-0").exists()
-            && !folder.path().join("test.scratch-1-0-wal").exists()
-    );
+    assert!(!folder.path().join("test.scratch-1-0").exists() && !folder.path().join("test.scratch-1-0-wal").exists());
     let scratch = store.scratch().await.unwrap();
     drop(store);
     drop(open(&path).await);
     scratch
         .write(site!("sqlite_test.scratch"), async |tx| {
-            tx.execute("INSERT INTO notes (id, text) VALUES (1, 'a')", &[])
-                .await
+            tx.execute("INSERT INTO notes (id, text) VALUES (1, 'a')", &[]).await
         })
         .await
         .unwrap();
@@ -123,10 +98,7 @@ async fn only_the_owner_can_read_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("test.db");
     let _store = open(&path).await;
-    assert_eq!(
-        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-        0o600
-    );
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
 #[tokio::test]
@@ -135,22 +107,13 @@ async fn a_full_disk_fails_the_write_and_reads_and_later_writes_go_on() {
     let store = open(&folder.path().join("test.db")).await;
     let limit = async |pages: u32| {
         let sql = format!("PRAGMA max_page_count = {pages}");
-        store
-            .write(site!("sqlite_test.limit"), async move |tx| {
-                tx.query(&sql, &[]).await.map(drop)
-            })
-            .await
-            .unwrap();
+        store.write(site!("sqlite_test.limit"), async move |tx| tx.query(&sql, &[]).await.map(drop)).await.unwrap();
     };
     let write = async |id: u64| {
         store
             .write(site!("sqlite_test.fill"), async move |tx| {
                 tx.append(event("notes", id, &[7; 3000]));
-                tx.execute(
-                    "INSERT INTO notes (id, text) VALUES ($1, $2)",
-                    params![id, "x".repeat(3000)],
-                )
-                .await
+                tx.execute("INSERT INTO notes (id, text) VALUES ($1, $2)", params![id, "x".repeat(3000)]).await
             })
             .await
     };
@@ -163,18 +126,10 @@ async fn a_full_disk_fails_the_write_and_reads_and_later_writes_go_on() {
         }
         assert!(kept < 1000, "the limit has no effect");
     };
-    assert!(
-        matches!(error, Error::Full { service: "test" }),
-        "{error:?}"
-    );
+    assert!(matches!(error, Error::Full { service: "test" }), "{error:?}");
     assert!(matches!(write(kept + 1).await, Err(Error::Full { .. })));
     let seen = store
-        .read(async |tx| {
-            Ok::<_, Error>((
-                tx.tail(0, 0, 1000).await?.len(),
-                tx.rows("notes").await?.len(),
-            ))
-        })
+        .read(async |tx| Ok::<_, Error>((tx.tail(0, 0, 1000).await?.len(), tx.rows("notes").await?.len())))
         .await
         .unwrap();
     assert_eq!(seen, (kept as usize, kept as usize));
@@ -184,14 +139,7 @@ async fn a_full_disk_fails_the_write_and_reads_and_later_writes_go_on() {
     for id in kept + 1..kept + 10 {
         write(id).await.unwrap();
     }
-    assert_eq!(
-        store
-            .read(async |tx| tx.tail(0, 0, 1000).await)
-            .await
-            .unwrap()
-            .len() as u64,
-        kept + 9
-    );
+    assert_eq!(store.read(async |tx| tx.tail(0, 0, 1000).await).await.unwrap().len() as u64, kept + 9);
 }
 
 #[tokio::test]
@@ -199,11 +147,7 @@ async fn a_flipped_byte_is_found_named_and_never_served() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("test.db");
     // Damage the payload, then the traceparent-sized columns, then the length in the record's header by way of the name.
-    for target in [
-        &b"PAYLOAD-TO-DAMAGE"[..],
-        b"CAUSE-TO-DAMAGE",
-        b"stoa.test.v1.Noted",
-    ] {
+    for target in [&b"PAYLOAD-TO-DAMAGE"[..], b"CAUSE-TO-DAMAGE", b"stoa.test.v1.Noted"] {
         for file in ["test.db", "test.db.lock"] {
             let _ = fs::remove_file(folder.path().join(file));
         }
@@ -211,20 +155,9 @@ async fn a_flipped_byte_is_found_named_and_never_served() {
         for version in 1..=3 {
             store
                 .write(site!("sqlite_test.damage"), async move |tx| {
-                    let payload: &[u8] = if version == 2 {
-                        b"PAYLOAD-TO-DAMAGE"
-                    } else {
-                        b"sound"
-                    };
-                    let causation = if version == 2 {
-                        "CAUSE-TO-DAMAGE"
-                    } else {
-                        "cause"
-                    };
-                    tx.append(NewEvent {
-                        causation: causation.to_owned(),
-                        ..event("notes/1", version, payload)
-                    });
+                    let payload: &[u8] = if version == 2 { b"PAYLOAD-TO-DAMAGE" } else { b"sound" };
+                    let causation = if version == 2 { "CAUSE-TO-DAMAGE" } else { "cause" };
+                    tx.append(NewEvent { causation: causation.to_owned(), ..event("notes/1", version, payload) });
                     Ok::<_, Error>(())
                 })
                 .await
@@ -232,20 +165,12 @@ async fn a_flipped_byte_is_found_named_and_never_served() {
         }
         store.close().await;
 
-        let mut file = fs::File::options()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .unwrap();
+        let mut file = fs::File::options().read(true).write(true).open(&path).unwrap();
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).unwrap();
         // Of three names the one in the middle; of the others the only one. SQLite fills a page from its end.
-        let found: Vec<_> = bytes
-            .windows(target.len())
-            .enumerate()
-            .filter(|(_, window)| *window == target)
-            .map(|(at, _)| at)
-            .collect();
+        let found: Vec<_> =
+            bytes.windows(target.len()).enumerate().filter(|(_, window)| *window == target).map(|(at, _)| at).collect();
         let at = found[found.len() / 2] + 3;
         file.seek(SeekFrom::Start(at as u64)).unwrap();
         file.write_all(&[bytes[at] ^ 0x80]).unwrap();
@@ -253,49 +178,23 @@ async fn a_flipped_byte_is_found_named_and_never_served() {
 
         let store = open(&path).await;
         for error in [
+            store.read(async |tx| tx.tail(0, 0, 10).await).await.unwrap_err(),
+            store.read(async |tx| tx.events("notes/1", 2, 1).await).await.unwrap_err(),
             store
-                .read(async |tx| tx.tail(0, 0, 10).await)
-                .await
-                .unwrap_err(),
-            store
-                .read(async |tx| tx.events("notes/1", 2, 1).await)
-                .await
-                .unwrap_err(),
-            store
-                .write(site!("sqlite_test.read_damage"), async |tx| {
-                    tx.events("notes/1", 1, 10).await
-                })
+                .write(site!("sqlite_test.read_damage"), async |tx| tx.events("notes/1", 1, 10).await)
                 .await
                 .unwrap_err(),
         ] {
             match error {
-                Error::Corrupt {
-                    service: "test",
-                    stream,
-                    version: 2,
-                    shard: 0,
-                    position: 2,
-                    ..
-                } => assert_eq!(stream, "notes/1"),
+                Error::Corrupt { service: "test", stream, version: 2, shard: 0, position: 2, .. } => {
+                    assert_eq!(stream, "notes/1")
+                }
                 other => panic!("{other:?}"),
             }
         }
         let audit = store.audit().await.unwrap();
-        assert_eq!(
-            (audit.events, audit.problems.len()),
-            (2, 1),
-            "{:?}",
-            audit.problems
-        );
-        assert_eq!(
-            store
-                .read(async |tx| tx.tail(0, 2, 10).await)
-                .await
-                .unwrap()
-                .len(),
-            1,
-            "the sound ones are served"
-        );
+        assert_eq!((audit.events, audit.problems.len()), (2, 1), "{:?}", audit.problems);
+        assert_eq!(store.read(async |tx| tx.tail(0, 2, 10).await).await.unwrap().len(), 1, "the sound ones are served");
         store.close().await;
     }
 }
@@ -310,39 +209,22 @@ async fn a_removed_event_is_a_hole_that_is_found() {
             tx.append(event("notes/1", version, b"x"));
             Ok(())
         };
-        store
-            .write(site!("sqlite_test.hole"), append)
-            .await
-            .unwrap();
+        store.write(site!("sqlite_test.hole"), append).await.unwrap();
     }
     store
-        .write(site!("sqlite_test.remove"), async |tx| {
-            tx.execute("DELETE FROM events WHERE position = 2", &[])
-                .await
-        })
+        .write(site!("sqlite_test.remove"), async |tx| tx.execute("DELETE FROM events WHERE position = 2", &[]).await)
         .await
         .unwrap();
+    assert!(matches!(store.read(async |tx| tx.tail(0, 0, 10).await).await, Err(Error::Corrupt { position: 3, .. })));
     assert!(matches!(
-        store.read(async |tx| tx.tail(0, 0, 10).await).await,
-        Err(Error::Corrupt { position: 3, .. })
-    ));
-    assert!(matches!(
-        store
-            .read(async |tx| tx.events("notes/1", 1, 10).await)
-            .await,
+        store.read(async |tx| tx.events("notes/1", 1, 10).await).await,
         Err(Error::Corrupt { version: 3, .. })
     ));
     let audit = store.audit().await.unwrap();
-    assert_eq!(
-        (audit.events, audit.problems.len()),
-        (2, 2),
-        "{:?}",
-        audit.problems
-    );
+    assert_eq!((audit.events, audit.problems.len()), (2, 2), "{:?}", audit.problems);
     store
         .write(site!("sqlite_test.remove_last"), async |tx| {
-            tx.execute("DELETE FROM events WHERE position = 3", &[])
-                .await
+            tx.execute("DELETE FROM events WHERE position = 3", &[]).await
         })
         .await
         .unwrap();
@@ -353,38 +235,24 @@ async fn a_removed_event_is_a_hole_that_is_found() {
 
 #[tokio::test]
 async fn a_body_that_waits_for_anything_else_is_refused() {
-    let store = Store::open(Config::temporary("test").migrations([TABLES]))
-        .await
-        .unwrap();
+    let store = Store::open(Config::temporary("test").migrations([TABLES])).await.unwrap();
     let suspended: Result<(), Error> = store
         .write(site!("sqlite_test.suspended"), async |tx| {
-            tx.execute("INSERT INTO notes (id, text) VALUES (1, 'a')", &[])
-                .await?;
+            tx.execute("INSERT INTO notes (id, text) VALUES (1, 'a')", &[]).await?;
             tokio::task::yield_now().await;
             std::future::pending().await
         })
         .await;
     assert!(matches!(suspended, Err(Error::Suspended)), "{suspended:?}");
-    assert!(
-        store
-            .read(async |tx| tx.rows("notes").await)
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert!(store.read(async |tx| tx.rows("notes").await).await.unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn a_read_without_end_is_interrupted() {
-    let config = Config {
-        read_limit: std::time::Duration::from_millis(20),
-        ..Config::temporary("test")
-    };
+    let config = Config { read_limit: std::time::Duration::from_millis(20), ..Config::temporary("test") };
     let store = Store::open(config).await.unwrap();
     let endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) AS n FROM n";
-    let late = store
-        .read(async move |tx| tx.query(endless, &[]).await)
-        .await;
+    let late = store.read(async move |tx| tx.query(endless, &[]).await).await;
     assert!(matches!(late, Err(Error::Busy { .. })), "{late:?}");
     assert_eq!(store.read(async |tx| tx.heads().await).await.unwrap(), [0]);
 }
@@ -397,26 +265,18 @@ async fn the_write_ahead_log_stays_bounded_under_readers_that_overlap() {
     let done = std::sync::atomic::AtomicBool::new(false);
     let reader = async || {
         while !done.load(std::sync::atomic::Ordering::Relaxed) {
-            store
-                .read(async |tx| tx.query("SELECT count(*) AS n FROM notes", &[]).await)
-                .await
-                .unwrap();
+            store.read(async |tx| tx.query("SELECT count(*) AS n FROM notes", &[]).await).await.unwrap();
         }
     };
     let writer = async {
         let mut largest = 0;
         for id in 0..200_u64 {
-            let rewrite = "INSERT INTO notes (id, text) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET text = excluded.text";
-            let write = async move |tx: &mut store::Tx| {
-                tx.execute(rewrite, params![id % 4, "y".repeat(1_000_000)])
-                    .await
-            };
+            let rewrite =
+                "INSERT INTO notes (id, text) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET text = excluded.text";
+            let write =
+                async move |tx: &mut store::Tx| tx.execute(rewrite, params![id % 4, "y".repeat(1_000_000)]).await;
             store.write(site!("sqlite_test.wal"), write).await.unwrap();
-            largest = largest.max(
-                fs::metadata(folder.path().join("test.db-wal"))
-                    .unwrap()
-                    .len(),
-            );
+            largest = largest.max(fs::metadata(folder.path().join("test.db-wal")).unwrap().len());
         }
         done.store(true, std::sync::atomic::Ordering::Relaxed);
         largest

@@ -6,8 +6,7 @@ use jiff::Timestamp;
 
 use super::{Outcome, TABLES, add, count, event, everything};
 use crate::{
-    Config, ConstraintKind, Engine, Error, Migration, MigrationSet, NewEvent, Row, Store, Tx,
-    Value, params, site,
+    Config, ConstraintKind, Engine, Error, Migration, MigrationSet, NewEvent, Row, Store, Tx, Value, params, site,
 };
 
 pub(super) async fn what_is_written_is_read_back(store: Store) {
@@ -20,43 +19,30 @@ pub(super) async fn what_is_written_is_read_back(store: Store) {
                 params![i64::MAX, "a'b\u{1F600}", true, vec![0_u8, 255], time],
             )
             .await?;
-            tx.execute("INSERT INTO counters (id, count, data) VALUES ($1, $2, $3)", params!["empty", 0, None::<Vec<u8>>]).await?;
+            tx.execute(
+                "INSERT INTO counters (id, count, data) VALUES ($1, $2, $3)",
+                params!["empty", 0, None::<Vec<u8>>],
+            )
+            .await?;
             tx.execute("UPDATE counters SET count = count + $1 WHERE id = $2 AND count < $1", params![7, "empty"]).await
         })
         .await;
     assert_eq!(wrote.expect("rows are written"), 1);
-    let rows = store
-        .read(async |tx| tx.query("SELECT * FROM counters ORDER BY id", &[]).await)
-        .await
-        .expect("rows are read");
-    let [first, second] = rows.as_slice() else {
-        panic!("two rows, not {rows:?}")
-    };
+    let rows =
+        store.read(async |tx| tx.query("SELECT * FROM counters ORDER BY id", &[]).await).await.expect("rows are read");
+    let [first, second] = rows.as_slice() else { panic!("two rows, not {rows:?}") };
     assert_eq!(first.get::<String>("id").expect("text"), "a'b\u{1F600}");
     assert_eq!(first.get::<i64>("count").expect("number"), i64::MAX);
     assert!(first.get::<bool>("flag").expect("flag"));
     assert_eq!(first.get::<Vec<u8>>("data").expect("bytes"), [0, 255]);
     assert_eq!(first.get::<Timestamp>("change_time").expect("time"), time);
     assert_eq!(first.get::<Option<String>>("owner").expect("null"), None);
-    assert_eq!(
-        (
-            second.get::<i64>("count").ok(),
-            second.get::<bool>("flag").ok()
-        ),
-        (Some(7), Some(false))
-    );
+    assert_eq!((second.get::<i64>("count").ok(), second.get::<bool>("flag").ok()), (Some(7), Some(false)));
     assert_eq!(second.get::<Option<Vec<u8>>>("data").expect("null"), None);
-    assert!(matches!(
-        second.get::<String>("count"),
-        Err(Error::Mismatch { .. })
-    ));
-    assert!(matches!(
-        second.get::<String>("no_such_column"),
-        Err(Error::Mismatch { .. })
-    ));
+    assert!(matches!(second.get::<String>("count"), Err(Error::Mismatch { .. })));
+    assert!(matches!(second.get::<String>("no_such_column"), Err(Error::Mismatch { .. })));
     let too_large = store.write(site!("conformance.too_large"), async |tx| {
-        tx.execute("UPDATE counters SET count = $1", params![u64::MAX])
-            .await
+        tx.execute("UPDATE counters SET count = $1", params![u64::MAX]).await
     });
     assert!(matches!(too_large.await, Err(Error::Mismatch { .. })));
 }
@@ -65,15 +51,9 @@ pub(super) async fn events_are_read_back_as_they_were_appended(store: Store) {
     let now = store
         .write(site!("conformance.append"), async |tx| {
             for version in 1..=9 {
-                tx.append(NewEvent {
-                    subject: Some("users/1".to_owned()),
-                    ..event("streams/1", version)
-                });
+                tx.append(NewEvent { subject: Some("users/1".to_owned()), ..event("streams/1", version) });
             }
-            tx.append(NewEvent {
-                payload: Vec::new(),
-                ..event("streams/2", 1)
-            });
+            tx.append(NewEvent { payload: Vec::new(), ..event("streams/2", 1) });
             assert_eq!(tx.appended().len(), 10);
             Ok::<_, Error>(tx.now())
         })
@@ -83,83 +63,47 @@ pub(super) async fn events_are_read_back_as_they_were_appended(store: Store) {
         assert_eq!(tx.version("streams/1").await?, 9);
         assert_eq!(tx.version("streams/none").await?, 0);
         assert_eq!(
-            tx.events("streams/1", 4, 3)
-                .await?
-                .iter()
-                .map(|event| event.version)
-                .collect::<Vec<_>>(),
+            tx.events("streams/1", 4, 3).await?.iter().map(|event| event.version).collect::<Vec<_>>(),
             [4, 5, 6]
         );
         assert_eq!(tx.events("streams/1", 10, 3).await?, []);
-        Ok::<_, Error>((
-            tx.events("streams/1", 0, 100).await?,
-            tx.events("streams/2", 1, 100).await?,
-        ))
+        Ok::<_, Error>((tx.events("streams/1", 0, 100).await?, tx.events("streams/2", 1, 100).await?))
     });
     let (first, second) = read.await.expect("events are read");
     assert_eq!(first.len(), 9);
     for (recorded, version) in first.iter().zip(1..) {
         let appended = event("streams/1", version);
+        assert_eq!((recorded.version, recorded.name.as_str(), recorded.schema), (version, appended.name, 1));
+        assert_eq!((&recorded.payload, recorded.subject.as_deref()), (&appended.payload, Some("users/1")));
         assert_eq!(
-            (recorded.version, recorded.name.as_str(), recorded.schema),
-            (version, appended.name, 1)
-        );
-        assert_eq!(
-            (&recorded.payload, recorded.subject.as_deref()),
-            (&appended.payload, Some("users/1"))
-        );
-        assert_eq!(
-            (
-                recorded.causation.as_str(),
-                recorded.correlation.as_str(),
-                recorded.traceparent.as_str()
-            ),
+            (recorded.causation.as_str(), recorded.correlation.as_str(), recorded.traceparent.as_str()),
             ("cause", "story", "")
         );
         assert_eq!(recorded.occur_time, now);
     }
     assert_eq!(second.len(), 1);
-    assert!(
-        second
-            .iter()
-            .all(|event| event.payload.is_empty() && event.subject.is_none())
-    );
+    assert!(second.iter().all(|event| event.payload.is_empty() && event.subject.is_none()));
     assert_eq!(everything(&store).await.len(), 10);
 }
 
 pub(super) async fn constraints_are_told_apart_by_kind(store: Store) {
     let kind = async |sql: &'static str| match store
-        .write(site!("conformance.constraint"), async move |tx| {
-            tx.execute(sql, &[]).await
-        })
+        .write(site!("conformance.constraint"), async move |tx| tx.execute(sql, &[]).await)
         .await
     {
         Err(Error::Constraint { kind, .. }) => kind,
         other => panic!("{sql} violates a constraint, not {other:?}"),
     };
-    assert_eq!(
-        kind("INSERT INTO counters (id, count) VALUES ('a', 1), ('a', 2)").await,
-        ConstraintKind::Unique
-    );
-    assert_eq!(
-        kind("INSERT INTO counters (id, count) VALUES ('a', -1)").await,
-        ConstraintKind::Check
-    );
+    assert_eq!(kind("INSERT INTO counters (id, count) VALUES ('a', 1), ('a', 2)").await, ConstraintKind::Unique);
+    assert_eq!(kind("INSERT INTO counters (id, count) VALUES ('a', -1)").await, ConstraintKind::Check);
     assert_eq!(
         kind("INSERT INTO counters (id, count, owner) VALUES ('a', 1, 'nobody')").await,
         ConstraintKind::ForeignKey
     );
-    assert_eq!(
-        kind("INSERT INTO counters (id) VALUES ('a')").await,
-        ConstraintKind::NotNull
-    );
+    assert_eq!(kind("INSERT INTO counters (id) VALUES ('a')").await, ConstraintKind::NotNull);
     let wrong: Outcome<u64> = store
         .write(site!("conformance.type"), async |tx| {
-            tx.execute(
-                "INSERT INTO counters (id, count) VALUES ($1, $2)",
-                params!["a", "one"],
-            )
-            .await
+            tx.execute("INSERT INTO counters (id, count) VALUES ($1, $2)", params!["a", "one"]).await
         })
         .await;
     assert!(wrong.is_err(), "a text is no number");
@@ -183,45 +127,23 @@ pub(super) async fn a_table_is_rebuilt_in_a_scratch_store_and_replaced(store: St
     let fill = move |order: [i64; 3]| {
         async move |tx: &mut Tx| -> Outcome {
             for part in order {
-                tx.execute(
-                    insert,
-                    params!["b", part, part > 1, vec![u8::try_from(part).unwrap_or(0)]],
-                )
-                .await?;
+                tx.execute(insert, params!["b", part, part > 1, vec![u8::try_from(part).unwrap_or(0)]]).await?;
             }
-            tx.execute(insert, params!["a", 9, false, Value::Null])
-                .await
-                .map(drop)
+            tx.execute(insert, params!["a", 9, false, Value::Null]).await.map(drop)
         }
     };
-    let rows = async |store: &Store| {
-        store
-            .read(async |tx| tx.rows("copies").await)
-            .await
-            .expect("rows are read")
-    };
-    store
-        .write(site!("conformance.fill"), fill([3, 1, 2]))
-        .await
-        .expect("rows are written");
+    let rows = async |store: &Store| store.read(async |tx| tx.rows("copies").await).await.expect("rows are read");
+    store.write(site!("conformance.fill"), fill([3, 1, 2])).await.expect("rows are written");
     let scratch = store.scratch().await.expect("a scratch store opens");
     assert_eq!(rows(&scratch).await, []);
-    scratch
-        .write(site!("conformance.fill_scratch"), fill([1, 2, 3]))
-        .await
-        .expect("rows are written");
+    scratch.write(site!("conformance.fill_scratch"), fill([1, 2, 3])).await.expect("rows are written");
     let rebuilt = rows(&scratch).await;
     assert_eq!(rebuilt.len(), 4);
-    assert_eq!(
-        rows(&store).await,
-        rebuilt,
-        "the order of writing does not show"
-    );
+    assert_eq!(rows(&store).await, rebuilt, "the order of writing does not show");
 
     let changed: Outcome<u64> = store
         .write(site!("conformance.tamper"), async |tx| {
-            tx.execute("UPDATE copies SET flag = true WHERE id = 'a'", &[])
-                .await
+            tx.execute("UPDATE copies SET flag = true WHERE id = 'a'", &[]).await
         })
         .await;
     assert_eq!(changed.expect("a row is changed by hand"), 1);
@@ -229,9 +151,7 @@ pub(super) async fn a_table_is_rebuilt_in_a_scratch_store_and_replaced(store: St
     let rebuilt = Arc::new(rebuilt);
     let captured = Arc::clone(&rebuilt);
     let replaced: Outcome<u64> = store
-        .write(site!("conformance.replace"), async move |tx| {
-            tx.replace("copies", captured.iter().cloned()).await
-        })
+        .write(site!("conformance.replace"), async move |tx| tx.replace("copies", captured.iter().cloned()).await)
         .await;
     assert_eq!(replaced.expect("the table is replaced"), 4);
     assert_eq!(&rows(&store).await, &*rebuilt);
@@ -240,9 +160,7 @@ pub(super) async fn a_table_is_rebuilt_in_a_scratch_store_and_replaced(store: St
 }
 
 pub(super) async fn everything_is_there_after_reopening(config: Config) {
-    let store = Store::open(config.clone().migrations([TABLES]))
-        .await
-        .expect("an empty store opens");
+    let store = Store::open(config.clone().migrations([TABLES])).await.expect("an empty store opens");
     for version in 1..=3 {
         let wrote: Outcome<u64> = store
             .write(site!("conformance.reopen"), async move |tx| {
@@ -268,9 +186,7 @@ pub(super) async fn everything_is_there_after_reopening(config: Config) {
     }
     let head = *store.head().borrow();
     drop(store);
-    let store = Store::open(config.migrations([TABLES]))
-        .await
-        .expect("a dropped store opens again at once");
+    let store = Store::open(config.migrations([TABLES])).await.expect("a dropped store opens again at once");
     assert_eq!(*store.head().borrow(), head);
     assert_eq!(count(&store, "c").await, Some(1));
     assert_eq!(everything(&store).await.len(), 3);
@@ -294,61 +210,33 @@ pub(super) async fn a_store_that_does_not_fit_the_binary_is_refused(config: Conf
     );
     const ONE: MigrationSet = MigrationSet::new(
         "conformance",
-        &[Migration::new(
-            1,
-            "one",
-            "CREATE TABLE one (id TEXT NOT NULL PRIMARY KEY)",
-        )],
+        &[Migration::new(1, "one", "CREATE TABLE one (id TEXT NOT NULL PRIMARY KEY)")],
     );
-    const CHANGED: MigrationSet = MigrationSet::new(
-        "conformance",
-        &[Migration::new(
-            1,
-            "one",
-            "CREATE TABLE one (id TEXT NOT NULL)",
-        )],
-    );
+    const CHANGED: MigrationSet =
+        MigrationSet::new("conformance", &[Migration::new(1, "one", "CREATE TABLE one (id TEXT NOT NULL)")]);
     const BROKEN: MigrationSet = MigrationSet::new(
         "broken",
-        &[Migration::new(
-            1,
-            "half",
-            "CREATE TABLE half (id TEXT NOT NULL PRIMARY KEY); CREATE TABLE",
-        )],
+        &[Migration::new(1, "half", "CREATE TABLE half (id TEXT NOT NULL PRIMARY KEY); CREATE TABLE")],
     );
     if matches!(config.engine, Engine::Temporary { .. }) {
         return;
     }
-    let open = async |sets: &[MigrationSet]| {
-        Store::open(config.clone().migrations(sets.iter().copied()))
-            .await
-            .map(drop)
-    };
+    let open =
+        async |sets: &[MigrationSet]| Store::open(config.clone().migrations(sets.iter().copied())).await.map(drop);
     open(&[ONE]).await.expect("an empty store opens");
-    open(&[TWO])
-        .await
-        .expect("an older store is brought up to date");
+    open(&[TWO]).await.expect("an older store is brought up to date");
     open(&[TWO]).await.expect("and opened again");
     for sets in [&[ONE][..], &[CHANGED], &[], &[TWO, BROKEN], &[TWO, TWO]] {
         let refused = open(sets).await;
-        assert!(
-            matches!(refused, Err(Error::Migration { .. })),
-            "{sets:?}: {refused:?}"
-        );
+        assert!(matches!(refused, Err(Error::Migration { .. })), "{sets:?}: {refused:?}");
     }
-    open(&[TWO])
-        .await
-        .expect("a migration that failed leaves nothing");
+    open(&[TWO]).await.expect("a migration that failed leaves nothing");
 }
 
 pub(super) async fn a_closed_store_answers_that_it_is_stopped(store: Store) {
     let other = store.clone();
     store.close().await;
-    let wrote: Outcome<u64> = other
-        .write(site!("conformance.closed"), async |tx| {
-            add(tx, "a", 1).await
-        })
-        .await;
+    let wrote: Outcome<u64> = other.write(site!("conformance.closed"), async |tx| add(tx, "a", 1).await).await;
     assert!(matches!(wrote, Err(Error::Stopped { .. })));
     let read: Outcome<Vec<u64>> = other.read(async |tx| tx.heads().await).await;
     assert!(matches!(read, Err(Error::Stopped { .. })));

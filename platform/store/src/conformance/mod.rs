@@ -28,11 +28,7 @@ pub const TABLES: MigrationSet = MigrationSet::new(
 
 /// Runs the whole suite; `fresh` names an empty place for a store at each call, without tables of its own.
 pub async fn run(fresh: impl AsyncFn() -> Config) {
-    let open = async || {
-        Store::open(fresh().await.migrations([TABLES]))
-            .await
-            .expect("an empty store opens")
-    };
+    let open = async || Store::open(fresh().await.migrations([TABLES])).await.expect("an empty store opens");
     data::what_is_written_is_read_back(open().await).await;
     data::events_are_read_back_as_they_were_appended(open().await).await;
     transactions::a_failed_body_leaves_neither_rows_nor_events_nor_a_hole(open().await).await;
@@ -68,18 +64,12 @@ fn event(stream: &str, version: u64) -> NewEvent {
 }
 
 async fn add(tx: &mut Tx, id: &str, count: i64) -> Outcome<u64> {
-    tx.execute(
-        "INSERT INTO counters (id, count) VALUES ($1, $2)",
-        params![id, count],
-    )
-    .await
+    tx.execute("INSERT INTO counters (id, count) VALUES ($1, $2)", params![id, count]).await
 }
 
 async fn count(store: &Store, id: &'static str) -> Option<i64> {
     let read = store.read(async move |tx| {
-        let row = tx
-            .query_opt("SELECT count FROM counters WHERE id = $1", params![id])
-            .await?;
+        let row = tx.query_opt("SELECT count FROM counters WHERE id = $1", params![id]).await?;
         row.map(|row| row.get::<i64>("count")).transpose()
     });
     read.await.expect("a counter is read")
@@ -93,28 +83,16 @@ async fn everything(store: &Store) -> Vec<(String, u64)> {
             let mut after = 0;
             while after < head {
                 let page = tx.tail(shard, after, 7).await?;
-                assert!(
-                    !page.is_empty(),
-                    "shard {shard} says {head} events and ends at {after}"
-                );
+                assert!(!page.is_empty(), "shard {shard} says {head} events and ends at {after}");
                 after += page.len() as u64;
                 all.extend(page.into_iter().map(|event| (event.stream, event.version)));
             }
-            assert!(
-                tx.tail(shard, head, 7).await?.is_empty(),
-                "shard {shard} has events beyond its head"
-            );
+            assert!(tx.tail(shard, head, 7).await?.is_empty(), "shard {shard} has events beyond its head");
         }
         Ok::<_, Error>(all)
     });
     let all = read.await.expect("the log is read");
     let audit = store.audit().await.expect("the store is audited");
-    assert_eq!(
-        audit,
-        Audit {
-            events: all.len() as u64,
-            problems: Vec::new()
-        }
-    );
+    assert_eq!(audit, Audit { events: all.len() as u64, problems: Vec::new() });
     all
 }

@@ -33,43 +33,24 @@ pub(super) async fn a_version_that_is_taken_or_not_next_is_a_conflict(store: Sto
     let append = async |version| {
         store
             .write(site!("conformance.conflict"), async move |tx| {
-                tx.execute(
-                    "UPDATE counters SET count = count + 1 WHERE id = $1",
-                    params!["c"],
-                )
-                .await?;
+                tx.execute("UPDATE counters SET count = count + 1 WHERE id = $1", params!["c"]).await?;
                 tx.append(event("s/1", version));
                 Ok::<_, Error>(())
             })
             .await
     };
-    store
-        .write(site!("conformance.conflict_row"), async |tx| {
-            add(tx, "c", 0).await
-        })
-        .await
-        .expect("a row");
+    store.write(site!("conformance.conflict_row"), async |tx| add(tx, "c", 0).await).await.expect("a row");
     append(1).await.expect("the first version");
     append(2).await.expect("the next version");
     for version in [1, 2, 4] {
         match append(version).await {
-            Err(Error::Conflict {
-                stream,
-                version: named,
-            }) => assert_eq!((stream.as_str(), named), ("s/1", version)),
+            Err(Error::Conflict { stream, version: named }) => assert_eq!((stream.as_str(), named), ("s/1", version)),
             other => panic!("version {version} is a conflict, not {other:?}"),
         }
     }
     append(3).await.expect("the next version");
     assert_eq!(count(&store, "c").await, Some(3));
-    assert_eq!(
-        everything(&store).await,
-        [
-            ("s/1".to_owned(), 1),
-            ("s/1".to_owned(), 2),
-            ("s/1".to_owned(), 3)
-        ]
-    );
+    assert_eq!(everything(&store).await, [("s/1".to_owned(), 1), ("s/1".to_owned(), 2), ("s/1".to_owned(), 3)]);
 }
 
 pub(super) async fn a_failed_savepoint_undoes_its_rows_and_events_alone(store: Store) {
@@ -104,19 +85,9 @@ pub(super) async fn a_failed_savepoint_undoes_its_rows_and_events_alone(store: S
         })
         .await;
     wrote.expect("the transaction lives on");
-    assert_eq!(
-        (count(&store, "before").await, count(&store, "inside").await),
-        (Some(1), None)
-    );
-    assert_eq!(
-        (count(&store, "kept").await, count(&store, "after").await),
-        (Some(1), Some(1))
-    );
-    let streams: BTreeSet<String> = everything(&store)
-        .await
-        .into_iter()
-        .map(|(stream, _)| stream)
-        .collect();
+    assert_eq!((count(&store, "before").await, count(&store, "inside").await), (Some(1), None));
+    assert_eq!((count(&store, "kept").await, count(&store, "after").await), (Some(1), Some(1)));
+    let streams: BTreeSet<String> = everything(&store).await.into_iter().map(|(stream, _)| stream).collect();
     assert_eq!(streams, ["s/1", "s/4"].map(String::from).into());
 
     let hidden: Outcome = store
@@ -127,10 +98,7 @@ pub(super) async fn a_failed_savepoint_undoes_its_rows_and_events_alone(store: S
                     Ok(())
                 })
                 .await;
-            assert!(
-                inside.is_err(),
-                "an error that the inside did not report is the outside's"
-            );
+            assert!(inside.is_err(), "an error that the inside did not report is the outside's");
             Ok(())
         })
         .await;
@@ -149,10 +117,7 @@ pub(super) async fn a_swallowed_error_cannot_commit(store: Store) {
         })
         .await;
     assert!(swallowed.is_err_and(|error| error.is_unique()));
-    assert_eq!(
-        (count(&store, "a").await, count(&store, "b").await),
-        (None, None)
-    );
+    assert_eq!((count(&store, "a").await, count(&store, "b").await), (None, None));
     assert_eq!(everything(&store).await, []);
 }
 
@@ -165,31 +130,16 @@ pub(super) async fn a_panic_in_a_body_undoes_it_and_is_reported(store: Store) {
         })
         .await;
     assert!(matches!(panicked, Err(Error::Panicked { message }) if message == "planted"));
-    let read: Outcome = store
-        .read(async |_tx| std::panic::resume_unwind(Box::new("planted too".to_owned())))
-        .await;
+    let read: Outcome = store.read(async |_tx| std::panic::resume_unwind(Box::new("planted too".to_owned()))).await;
     assert!(matches!(read, Err(Error::Panicked { message }) if message == "planted too"));
-    store
-        .write(site!("conformance.after_panic"), async |tx| {
-            add(tx, "b", 1).await
-        })
-        .await
-        .expect("the store lives on");
-    assert_eq!(
-        (count(&store, "a").await, count(&store, "b").await),
-        (None, Some(1))
-    );
+    store.write(site!("conformance.after_panic"), async |tx| add(tx, "b", 1).await).await.expect("the store lives on");
+    assert_eq!((count(&store, "a").await, count(&store, "b").await), (None, Some(1)));
 }
 
 pub(super) async fn sixty_four_concurrent_writers_lose_no_update(store: Store) {
     const TASKS: u64 = 64;
     const ROUNDS: u64 = 10;
-    store
-        .write(site!("conformance.counter"), async |tx| {
-            add(tx, "shared", 0).await
-        })
-        .await
-        .expect("a row");
+    store.write(site!("conformance.counter"), async |tx| add(tx, "shared", 0).await).await.expect("a row");
     let tasks = (0..TASKS).map(|task| {
         let store = store.clone();
         async move {
@@ -197,12 +147,8 @@ pub(super) async fn sixty_four_concurrent_writers_lose_no_update(store: Store) {
                 loop {
                     let wrote: Outcome = store
                         .write(site!("conformance.concurrent"), async move |tx| {
-                            let row = tx
-                                .query_opt(
-                                    "SELECT count FROM counters WHERE id = $1",
-                                    params!["shared"],
-                                )
-                                .await?;
+                            let row =
+                                tx.query_opt("SELECT count FROM counters WHERE id = $1", params!["shared"]).await?;
                             let seen: i64 = row.map_or(Ok(0), |row| row.get("count"))?;
                             let changed = tx
                                 .execute(
@@ -211,9 +157,7 @@ pub(super) async fn sixty_four_concurrent_writers_lose_no_update(store: Store) {
                                 )
                                 .await?;
                             if changed == 0 {
-                                return Err(Error::Busy {
-                                    detail: "another was faster".to_owned(),
-                                });
+                                return Err(Error::Busy { detail: "another was faster".to_owned() });
                             }
                             tx.append(event("shared", u64::try_from(seen + 1).unwrap_or(0)));
                             tx.append(event(&format!("own/{task}"), round));
@@ -234,10 +178,7 @@ pub(super) async fn sixty_four_concurrent_writers_lose_no_update(store: Store) {
     let all = everything(&store).await;
     assert_eq!(all.len(), 1280);
     assert_eq!(
-        all.iter()
-            .filter(|(stream, _)| stream == "shared")
-            .map(|(_, version)| *version)
-            .collect::<Vec<_>>(),
+        all.iter().filter(|(stream, _)| stream == "shared").map(|(_, version)| *version).collect::<Vec<_>>(),
         (1..=640).collect::<Vec<_>>()
     );
 }
@@ -247,24 +188,13 @@ pub(super) async fn a_reader_sees_one_moment(store: Store) {
         add(tx, "left", 0).await?;
         add(tx, "right", 0).await.map(drop)
     };
-    store
-        .write(site!("conformance.pair"), both)
-        .await
-        .expect("two rows");
+    store.write(site!("conformance.pair"), both).await.expect("two rows");
     let writer = async {
         for _ in 0..100 {
             let wrote: Outcome<u64> = store
                 .write(site!("conformance.pair_moves"), async |tx| {
-                    tx.execute(
-                        "UPDATE counters SET count = count + 1 WHERE id = 'left'",
-                        &[],
-                    )
-                    .await?;
-                    tx.execute(
-                        "UPDATE counters SET count = count + 1 WHERE id = 'right'",
-                        &[],
-                    )
-                    .await
+                    tx.execute("UPDATE counters SET count = count + 1 WHERE id = 'left'", &[]).await?;
+                    tx.execute("UPDATE counters SET count = count + 1 WHERE id = 'right'", &[]).await
                 })
                 .await;
             wrote.expect("both rows move");
@@ -277,9 +207,7 @@ pub(super) async fn a_reader_sees_one_moment(store: Store) {
                     let mut seen = Vec::new();
                     for _ in 0..10 {
                         for id in ["left", "right"] {
-                            let row = tx
-                                .query_opt("SELECT count FROM counters WHERE id = $1", params![id])
-                                .await?;
+                            let row = tx.query_opt("SELECT count FROM counters WHERE id = $1", params![id]).await?;
                             seen.push(row.map_or(Ok(-1), |row| row.get("count"))?);
                         }
                     }
@@ -287,10 +215,7 @@ pub(super) async fn a_reader_sees_one_moment(store: Store) {
                 })
                 .await;
             let seen = read.expect("both rows are read");
-            assert!(
-                seen.windows(2).all(|pair| pair.first() == pair.last()),
-                "{seen:?}"
-            );
+            assert!(seen.windows(2).all(|pair| pair.first() == pair.last()), "{seen:?}");
         }
     };
     futures_util::join!(writer, reader);
@@ -298,18 +223,14 @@ pub(super) async fn a_reader_sees_one_moment(store: Store) {
 
 pub(super) async fn a_caller_that_vanishes_does_not_cut_its_body(store: Store) {
     let mut head = store.head();
-    let mut write = Box::pin(
-        store.write(site!("conformance.vanish"), async |tx| -> Outcome {
-            add(tx, "a", 1).await?;
-            tx.append(event("s/1", 1));
-            Ok(())
-        }),
-    );
+    let mut write = Box::pin(store.write(site!("conformance.vanish"), async |tx| -> Outcome {
+        add(tx, "a", 1).await?;
+        tx.append(event("s/1", 1));
+        Ok(())
+    }));
     // The first poll queues it; then the caller is gone.
     let _ = write.as_mut().now_or_never();
     drop(write);
-    head.wait_for(|head| *head > 0)
-        .await
-        .expect("the store lives");
+    head.wait_for(|head| *head > 0).await.expect("the store lives");
     assert_eq!(count(&store, "a").await, Some(1));
 }

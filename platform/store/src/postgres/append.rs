@@ -49,65 +49,54 @@ pub(super) async fn commit(
         };
     }
     session.begin().await?;
-    let statement = session
-        .client
-        .prepare_cached(APPEND)
-        .await
-        .map_err(|error| typed(service, error))?;
+    let statement = session.client.prepare_cached(APPEND).await.map_err(|error| typed(service, error))?;
     let mut batches: BTreeMap<u32, Batch<'_>> = BTreeMap::new();
     for event in events {
-        batches
-            .entry(shard_of(&event.stream, shards))
-            .or_default()
-            .push(event, shard_of(&event.stream, shards), now)?;
+        batches.entry(shard_of(&event.stream, shards)).or_default().push(
+            event,
+            shard_of(&event.stream, shards),
+            now,
+        )?;
     }
     let client = &session.client;
     let occur_time = now.as_microsecond();
-    let shards_and_counts: Vec<(i64, i64)> = batches
-        .iter()
-        .map(|(shard, batch)| (i64::from(*shard), batch.streams.len() as i64))
-        .collect();
+    let shards_and_counts: Vec<(i64, i64)> =
+        batches.iter().map(|(shard, batch)| (i64::from(*shard), batch.streams.len() as i64)).collect();
     // Sent in the order of the shards, COMMIT behind them: each future sends when it is first polled.
-    let appends = batches
-        .values()
-        .zip(&shards_and_counts)
-        .map(|(batch, (shard, count))| {
-            let statement = &statement;
-            let occur_time = &occur_time;
-            async move {
-                client
-                    .execute(
-                        statement,
-                        &[
-                            shard,
-                            count,
-                            &batch.streams,
-                            &batch.versions,
-                            &batch.follows,
-                            &batch.names,
-                            &batch.schemas,
-                            &batch.causations,
-                            &batch.correlations,
-                            &batch.traceparents,
-                            &batch.subjects,
-                            &batch.payloads,
-                            &batch.checksums,
-                            occur_time,
-                        ],
-                    )
-                    .await
-            }
-        });
+    let appends = batches.values().zip(&shards_and_counts).map(|(batch, (shard, count))| {
+        let statement = &statement;
+        let occur_time = &occur_time;
+        async move {
+            client
+                .execute(
+                    statement,
+                    &[
+                        shard,
+                        count,
+                        &batch.streams,
+                        &batch.versions,
+                        &batch.follows,
+                        &batch.names,
+                        &batch.schemas,
+                        &batch.causations,
+                        &batch.correlations,
+                        &batch.traceparents,
+                        &batch.subjects,
+                        &batch.payloads,
+                        &batch.checksums,
+                        occur_time,
+                    ],
+                )
+                .await
+        }
+    });
     let (appended, committed) = join(join_all(appends), client.batch_execute("COMMIT")).await;
     for ((_, batch), result) in batches.iter().zip(appended) {
         match result {
             Ok(stored) if stored == batch.streams.len() as u64 => {}
             Ok(_) => {
                 // Nothing was inserted because the shard has no counter: the tables are not ours.
-                return Err(Error::Damaged {
-                    service,
-                    detail: "a shard has no counter".to_owned(),
-                });
+                return Err(Error::Damaged { service, detail: "a shard has no counter".to_owned() });
             }
             Err(error) if error.is_closed() => return Err(in_doubt(service, error)),
             Err(error) => return Err(refused(service, events, error)),
@@ -119,9 +108,7 @@ pub(super) async fn commit(
 /// The connection went while COMMIT was on its way: nobody here knows what became of it.
 fn in_doubt(service: &'static str, error: tokio_postgres::Error) -> Error {
     if error.is_closed() || error.code().is_none() {
-        Error::InDoubt {
-            detail: error.to_string(),
-        }
+        Error::InDoubt { detail: error.to_string() }
     } else {
         typed(service, error)
     }
@@ -131,21 +118,14 @@ fn refused(service: &'static str, events: &[NewEvent], error: tokio_postgres::Er
     let Some(refusal) = error.as_db_error() else {
         return typed(service, error);
     };
-    let taken = *refusal.code() == SqlState::UNIQUE_VIOLATION
-        && refusal.constraint() == Some(VERSION_TAKEN);
-    let not_next =
-        *refusal.code() == SqlState::NOT_NULL_VIOLATION && refusal.column() == Some("position");
+    let taken = *refusal.code() == SqlState::UNIQUE_VIOLATION && refusal.constraint() == Some(VERSION_TAKEN);
+    let not_next = *refusal.code() == SqlState::NOT_NULL_VIOLATION && refusal.column() == Some("position");
     // PostgreSQL says which stream only in words; the first event of the body stands for it unless they name another.
     let named = |event: &&NewEvent| {
-        refusal.detail().is_some_and(|detail| {
-            detail.contains(&format!("({}, {})", event.stream, event.version))
-        })
+        refusal.detail().is_some_and(|detail| detail.contains(&format!("({}, {})", event.stream, event.version)))
     };
     match events.iter().find(named).or(events.first()) {
-        Some(event) if taken || not_next => Error::Conflict {
-            stream: event.stream.clone(),
-            version: event.version,
-        },
+        Some(event) if taken || not_next => Error::Conflict { stream: event.stream.clone(), version: event.version },
         Some(_) | None => typed(service, error),
     }
 }
@@ -174,14 +154,8 @@ impl<'a> Batch<'a> {
             found: "more".to_owned(),
         })?;
         // The statement does not see its own rows, so what this batch holds is looked up here.
-        let before = self
-            .streams
-            .iter()
-            .zip(&self.versions)
-            .rev()
-            .find(|(stream, _)| **stream == event.stream);
-        self.follows
-            .push(before.is_some_and(|(_, before)| before.checked_add(1) == Some(version)));
+        let before = self.streams.iter().zip(&self.versions).rev().find(|(stream, _)| **stream == event.stream);
+        self.follows.push(before.is_some_and(|(_, before)| before.checked_add(1) == Some(version)));
         self.streams.push(&event.stream);
         self.versions.push(version);
         self.names.push(event.name);
@@ -191,8 +165,7 @@ impl<'a> Batch<'a> {
         self.traceparents.push(&event.traceparent);
         self.subjects.push(event.subject.as_deref());
         self.payloads.push(&event.payload);
-        self.checksums
-            .push(i64::from(event.content(shard, now).checksum()));
+        self.checksums.push(i64::from(event.content(shard, now).checksum()));
         Ok(())
     }
 }

@@ -24,23 +24,14 @@ const MIGRATION_LOCK: i64 = 0x7374_6f61;
 pub(crate) async fn open(config: &Config, signals: &Arc<Signals>) -> Result<Threads, Error> {
     let service = config.name;
     let refuse = |detail: String| Error::Open { service, detail };
-    let Engine::Postgres {
-        url,
-        writers,
-        shards,
-    } = &config.engine
-    else {
+    let Engine::Postgres { url, writers, shards } = &config.engine else {
         return Err(refuse("the engine is not PostgreSQL".to_owned()));
     };
-    let mut server =
-        tokio_postgres::Config::from_str(url).map_err(|error| refuse(error.to_string()))?;
+    let mut server = tokio_postgres::Config::from_str(url).map_err(|error| refuse(error.to_string()))?;
     server.application_name(format!("stoa-{service}"));
     server.connect_timeout(WAIT_LIMIT);
 
-    let (client, connection) = server
-        .connect(NoTls)
-        .await
-        .map_err(|error| refuse(error.to_string()))?;
+    let (client, connection) = server.connect(NoTls).await.map_err(|error| refuse(error.to_string()))?;
     let connection = tokio::spawn(connection);
     let prepared = prepare(config, &client, (*shards).max(1)).await;
     drop(client);
@@ -53,13 +44,7 @@ pub(crate) async fn open(config: &Config, signals: &Arc<Signals>) -> Result<Thre
         let mut server = server.clone();
         server.options(format!("-c statement_timeout={}", limit.as_millis()));
         // Every body ends its own transaction and a connection that could not is thrown away, so nothing is left to clean.
-        let manager = Manager::from_config(
-            server,
-            NoTls,
-            ManagerConfig {
-                recycling_method: RecyclingMethod::Fast,
-            },
-        );
+        let manager = Manager::from_config(server, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
         Pool::builder(manager)
             .max_size(size)
             .runtime(Runtime::Tokio1)
@@ -69,43 +54,19 @@ pub(crate) async fn open(config: &Config, signals: &Arc<Signals>) -> Result<Thre
             .map_err(|error| refuse(error.to_string()))
     };
     let spawn = |name: String, body: Box<dyn FnOnce() + Send>| {
-        std::thread::Builder::new()
-            .name(name)
-            .spawn(body)
-            .map_err(|error| refuse(format!("no thread: {error}")))
+        std::thread::Builder::new().name(name).spawn(body).map_err(|error| refuse(format!("no thread: {error}")))
     };
     let readers_count = config.readers.clamp(1, MOST_READERS);
     let writers_count = (*writers).max(1);
     let (readers, read_queue) = mpsc::channel(QUEUE);
     let (writer, write_queue) = mpsc::channel(QUEUE);
-    let read = Workers::readers(
-        config,
-        pool(readers_count, config.read_limit)?,
-        readers_count,
-        signals,
-    );
-    let write = Workers::writers(
-        config,
-        pool(writers_count, STATEMENT_LIMIT)?,
-        writers_count,
-        shards,
-        signals,
-    );
+    let read = Workers::readers(config, pool(readers_count, config.read_limit)?, readers_count, signals);
+    let write = Workers::writers(config, pool(writers_count, STATEMENT_LIMIT)?, writers_count, shards, signals);
     let handles = vec![
-        spawn(
-            format!("{service}-read"),
-            Box::new(move || read.run(read_queue)),
-        )?,
-        spawn(
-            format!("{service}-write"),
-            Box::new(move || write.run(write_queue)),
-        )?,
+        spawn(format!("{service}-read"), Box::new(move || read.run(read_queue)))?,
+        spawn(format!("{service}-write"), Box::new(move || write.run(write_queue)))?,
     ];
-    Ok(Threads {
-        writer,
-        readers,
-        handles,
-    })
+    Ok(Threads { writer, readers, handles })
 }
 
 struct Log {
@@ -117,59 +78,33 @@ async fn prepare(config: &Config, client: &Client, shards: u32) -> Result<Log, E
     let service = config.name;
     let failed = |error: tokio_postgres::Error| typed(service, error);
     for setting in ["fsync", "full_page_writes", "synchronous_commit"] {
-        let row = client
-            .query_one("SELECT current_setting($1)", &[&setting])
-            .await
-            .map_err(failed)?;
+        let row = client.query_one("SELECT current_setting($1)", &[&setting]).await.map_err(failed)?;
         let value: String = row.try_get(0).map_err(failed)?;
         if value == "off" {
             return Err(Error::Open {
                 service,
-                detail: format!(
-                    "PostgreSQL runs with {setting} = off: a commit would not be durable"
-                ),
+                detail: format!("PostgreSQL runs with {setting} = off: a commit would not be durable"),
             });
         }
     }
     let row = client
-        .query_one(
-            "SELECT datcollate::text FROM pg_database WHERE datname = current_database()",
-            &[],
-        )
+        .query_one("SELECT datcollate::text FROM pg_database WHERE datname = current_database()", &[])
         .await
         .map_err(failed)?;
     let collation: String = row.try_get(0).map_err(failed)?;
     if !["C", "POSIX", "C.UTF-8", "C.utf8"].contains(&collation.as_str()) {
-        return Err(Error::Open {
-            service,
-            detail: format!("the database sorts by {collation}, not by C"),
-        });
+        return Err(Error::Open { service, detail: format!("the database sorts by {collation}, not by C") });
     }
-    client
-        .execute("SELECT pg_advisory_lock($1)", &[&MIGRATION_LOCK])
-        .await
-        .map_err(failed)?;
+    client.execute("SELECT pg_advisory_lock($1)", &[&MIGRATION_LOCK]).await.map_err(failed)?;
     let migrated = migrate(config, client, shards).await;
-    client
-        .execute("SELECT pg_advisory_unlock($1)", &[&MIGRATION_LOCK])
-        .await
-        .map_err(failed)?;
+    client.execute("SELECT pg_advisory_unlock($1)", &[&MIGRATION_LOCK]).await.map_err(failed)?;
     migrated?;
     let row = client
-        .query_one(
-            "SELECT count(*), CAST(coalesce(sum(head), 0) AS BIGINT) FROM shards",
-            &[],
-        )
+        .query_one("SELECT count(*), CAST(coalesce(sum(head), 0) AS BIGINT) FROM shards", &[])
         .await
         .map_err(failed)?;
-    let (shards, appended): (i64, i64) = (
-        row.try_get(0).map_err(failed)?,
-        row.try_get(1).map_err(failed)?,
-    );
-    Ok(Log {
-        shards: u32::try_from(shards).unwrap_or(1),
-        appended: u64::try_from(appended).unwrap_or(0),
-    })
+    let (shards, appended): (i64, i64) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
+    Ok(Log { shards: u32::try_from(shards).unwrap_or(1), appended: u64::try_from(appended).unwrap_or(0) })
 }
 
 fn log_tables(shards: u32) -> String {
@@ -188,17 +123,12 @@ async fn migrate(config: &Config, client: &Client, shards: u32) -> Result<(), Er
     let service = config.name;
     let failed = |error: tokio_postgres::Error| typed(service, error);
     // The log itself comes before all sets, with the migrations' own table.
-    let row = client
-        .query_one("SELECT to_regclass('migrations') IS NOT NULL", &[])
-        .await
-        .map_err(failed)?;
+    let row = client.query_one("SELECT to_regclass('migrations') IS NOT NULL", &[]).await.map_err(failed)?;
     if !row.try_get::<_, bool>(0).map_err(failed)? {
         let sql = format!("BEGIN; {}; {}; COMMIT", migrate::TABLE, log_tables(shards));
         client.batch_execute(&sql).await.map_err(failed)?;
     }
-    let names: Arc<[Box<str>]> = ["set_name", "version", "name", "checksum"]
-        .map(Box::from)
-        .into();
+    let names: Arc<[Box<str>]> = ["set_name", "version", "name", "checksum"].map(Box::from).into();
     let mut applied = Vec::new();
     for row in client.query(migrate::APPLIED, &[]).await.map_err(failed)? {
         let values = vec![
@@ -207,10 +137,7 @@ async fn migrate(config: &Config, client: &Client, shards: u32) -> Result<(), Er
             Value::Text(row.try_get(2).map_err(failed)?),
             Value::Int(row.try_get(3).map_err(failed)?),
         ];
-        applied.push(Row {
-            columns: Arc::clone(&names),
-            values,
-        });
+        applied.push(Row { columns: Arc::clone(&names), values });
     }
     for (set_name, migration) in migrate::missing(service, &config.migrations, &applied)? {
         let applied = async {
@@ -219,21 +146,13 @@ async fn migrate(config: &Config, client: &Client, shards: u32) -> Result<(), Er
             client
                 .execute(
                     migrate::RECORD,
-                    &[
-                        &set_name,
-                        &i64::from(migration.version),
-                        &migration.name,
-                        &migration.checksum(),
-                    ],
+                    &[&set_name, &i64::from(migration.version), &migration.name, &migration.checksum()],
                 )
                 .await?;
             client.batch_execute("COMMIT").await
         };
         if let Err(error) = applied.await {
-            let detail = format!(
-                "{set_name} version {} ({}): {error:?}",
-                migration.version, migration.name
-            );
+            let detail = format!("{set_name} version {} ({}): {error:?}", migration.version, migration.name);
             client.batch_execute("ROLLBACK").await.map_err(failed)?;
             return Err(Error::Migration { service, detail });
         }

@@ -25,11 +25,7 @@ pub(crate) struct Session {
 
 impl Session {
     pub(super) fn new(client: Object, service: &'static str, begin: &'static str) -> Self {
-        Self {
-            client,
-            service,
-            begin: Some(begin),
-        }
+        Self { client, service, begin: Some(begin) }
     }
 
     /// Whether a transaction was begun, and so must be ended.
@@ -40,21 +36,13 @@ impl Session {
     /// BEGIN, if it is still to be sent. It travels in front of the statement, without a round trip of its own.
     pub(super) async fn begin(&mut self) -> Result<(), Error> {
         match self.begin.take() {
-            Some(begin) => self
-                .client
-                .batch_execute(begin)
-                .await
-                .map_err(|error| self.error(error)),
+            Some(begin) => self.client.batch_execute(begin).await.map_err(|error| self.error(error)),
             None => Ok(()),
         }
     }
 
     pub(crate) async fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64, Error> {
-        let statement = self
-            .client
-            .prepare_cached(sql)
-            .await
-            .map_err(|error| self.error(error))?;
+        let statement = self.client.prepare_cached(sql).await.map_err(|error| self.error(error))?;
         counted(statement.params().len(), params)?;
         let run = self.client.execute_raw(&statement, params);
         let changed = match self.begin.take() {
@@ -73,17 +61,9 @@ impl Session {
         params: &[Value],
         each: &mut dyn FnMut(Row) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let statement = self
-            .client
-            .prepare_cached(sql)
-            .await
-            .map_err(|error| self.error(error))?;
+        let statement = self.client.prepare_cached(sql).await.map_err(|error| self.error(error))?;
         counted(statement.params().len(), params)?;
-        let columns: Arc<[Box<str>]> = statement
-            .columns()
-            .iter()
-            .map(|column| Box::from(column.name()))
-            .collect();
+        let columns: Arc<[Box<str>]> = statement.columns().iter().map(|column| Box::from(column.name())).collect();
         let run = self.client.query_raw(&statement, params);
         let rows = match self.begin.take() {
             Some(begin) => {
@@ -94,13 +74,8 @@ impl Session {
         };
         let mut rows = pin!(rows.map_err(|error| self.error(error))?);
         while let Some(row) = rows.try_next().await.map_err(|error| self.error(error))? {
-            let values = (0..columns.len())
-                .map(|column| value(&row, column))
-                .collect::<Result<_, _>>()?;
-            each(Row {
-                columns: Arc::clone(&columns),
-                values,
-            })?;
+            let values = (0..columns.len()).map(|column| value(&row, column)).collect::<Result<_, _>>()?;
+            each(Row { columns: Arc::clone(&columns), values })?;
         }
         Ok(())
     }
@@ -108,10 +83,7 @@ impl Session {
     /// SAVEPOINT and the like.
     pub(crate) async fn control(&mut self, sql: &'static str) -> Result<(), Error> {
         self.begin().await?;
-        self.client
-            .batch_execute(sql)
-            .await
-            .map_err(|error| self.error(error))
+        self.client.batch_execute(sql).await.map_err(|error| self.error(error))
     }
 
     pub(super) fn error(&self, error: tokio_postgres::Error) -> Error {
@@ -133,14 +105,10 @@ fn counted(wanted: usize, params: &[Value]) -> Result<(), Error> {
 /// The engine's error in the words both engines share. Names of constraints differ, kinds do not.
 pub(super) fn typed(service: &'static str, error: tokio_postgres::Error) -> Error {
     if error.is_closed() {
-        return Error::Busy {
-            detail: "the connection was lost".to_owned(),
-        };
+        return Error::Busy { detail: "the connection was lost".to_owned() };
     }
     let Some(state) = error.code() else {
-        return match std::error::Error::source(&error)
-            .and_then(|source| source.downcast_ref::<Unfit>())
-        {
+        return match std::error::Error::source(&error).and_then(|source| source.downcast_ref::<Unfit>()) {
             Some(unfit) => Error::Mismatch {
                 column: "parameter".to_owned(),
                 expected: "the type of its column",
@@ -151,29 +119,18 @@ pub(super) fn typed(service: &'static str, error: tokio_postgres::Error) -> Erro
     };
     let constraint = |kind| {
         // The message may quote values; the name of the constraint does not.
-        let name = error
-            .as_db_error()
-            .and_then(|error| error.constraint().or(error.column()))
-            .unwrap_or_default();
-        Error::Constraint {
-            kind,
-            detail: name.to_owned(),
-        }
+        let name = error.as_db_error().and_then(|error| error.constraint().or(error.column())).unwrap_or_default();
+        Error::Constraint { kind, detail: name.to_owned() }
     };
     match state {
         state if *state == SqlState::UNIQUE_VIOLATION => constraint(ConstraintKind::Unique),
         state if *state == SqlState::CHECK_VIOLATION => constraint(ConstraintKind::Check),
-        state if *state == SqlState::FOREIGN_KEY_VIOLATION => {
-            constraint(ConstraintKind::ForeignKey)
-        }
+        state if *state == SqlState::FOREIGN_KEY_VIOLATION => constraint(ConstraintKind::ForeignKey),
         state if *state == SqlState::NOT_NULL_VIOLATION => constraint(ConstraintKind::NotNull),
         state if *state == SqlState::READ_ONLY_SQL_TRANSACTION => Error::ReadOnly,
         state if *state == SqlState::DISK_FULL => Error::Full { service },
         state if *state == SqlState::DATA_CORRUPTED || *state == SqlState::INDEX_CORRUPTED => {
-            Error::Damaged {
-                service,
-                detail: error.to_string(),
-            }
+            Error::Damaged { service, detail: error.to_string() }
         }
         state
             if [
@@ -188,9 +145,7 @@ pub(super) fn typed(service: &'static str, error: tokio_postgres::Error) -> Erro
             ]
             .contains(state) =>
         {
-            Error::Busy {
-                detail: error.to_string(),
-            }
+            Error::Busy { detail: error.to_string() }
         }
         _ => Error::Engine(Arc::new(error)),
     }
@@ -202,9 +157,7 @@ fn value(row: &tokio_postgres::Row, column: usize) -> Result<Value, Error> {
         column: usize,
         make: impl FnOnce(T) -> Value,
     ) -> Result<Value, Error> {
-        let found: Option<T> = row
-            .try_get(column)
-            .map_err(|error| Error::Engine(Arc::new(error)))?;
+        let found: Option<T> = row.try_get(column).map_err(|error| Error::Engine(Arc::new(error)))?;
         Ok(found.map_or(Value::Null, make))
     }
     let Some(described) = row.columns().get(column) else {
@@ -215,9 +168,7 @@ fn value(row: &tokio_postgres::Row, column: usize) -> Result<Value, Error> {
         Type::INT4 => get(row, column, |number: i32| Value::Int(i64::from(number))),
         Type::INT2 => get(row, column, |number: i16| Value::Int(i64::from(number))),
         Type::BOOL => get(row, column, Value::Bool),
-        Type::TEXT | Type::VARCHAR | Type::NAME | Type::BPCHAR | Type::UNKNOWN => {
-            get(row, column, Value::Text)
-        }
+        Type::TEXT | Type::VARCHAR | Type::NAME | Type::BPCHAR | Type::UNKNOWN => get(row, column, Value::Text),
         Type::BYTEA => get(row, column, Value::Bytes),
         Type::FLOAT8 => get(row, column, Value::Real),
         Type::FLOAT4 => get(row, column, |number: f32| Value::Real(f64::from(number))),
@@ -238,11 +189,7 @@ struct Unfit {
 }
 
 impl ToSql for Value {
-    fn to_sql(
-        &self,
-        ty: &Type,
-        out: &mut BytesMut,
-    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+    fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
         match (self, ty) {
             (Self::Null, _) => Ok(IsNull::Yes),
             (Self::Int(number), &Type::INT8) => number.to_sql(ty, out),
@@ -252,24 +199,14 @@ impl ToSql for Value {
             (Self::Int(number @ (0 | 1)), &Type::BOOL) => (*number == 1).to_sql(ty, out),
             (Self::Bool(flag), &Type::BOOL) => flag.to_sql(ty, out),
             (Self::Bool(flag), &Type::INT8) => i64::from(*flag).to_sql(ty, out),
-            (
-                Self::Text(text),
-                &(Type::TEXT | Type::VARCHAR | Type::NAME | Type::BPCHAR | Type::UNKNOWN),
-            ) => text.to_sql(ty, out),
+            (Self::Text(text), &(Type::TEXT | Type::VARCHAR | Type::NAME | Type::BPCHAR | Type::UNKNOWN)) => {
+                text.to_sql(ty, out)
+            }
             (Self::Bytes(bytes), &Type::BYTEA) => bytes.to_sql(ty, out),
             (Self::Real(number), &Type::FLOAT8) => number.to_sql(ty, out),
-            (
-                Self::Int(_)
-                | Self::Bool(_)
-                | Self::Text(_)
-                | Self::Bytes(_)
-                | Self::Real(_)
-                | Self::TooLarge(_),
-                _,
-            ) => Err(Box::new(Unfit {
-                found: self.kind(),
-                wanted: ty.name().to_owned(),
-            })),
+            (Self::Int(_) | Self::Bool(_) | Self::Text(_) | Self::Bytes(_) | Self::Real(_) | Self::TooLarge(_), _) => {
+                Err(Box::new(Unfit { found: self.kind(), wanted: ty.name().to_owned() }))
+            }
         }
     }
 

@@ -37,12 +37,7 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    pub(super) fn readers(
-        config: &Config,
-        pool: Pool,
-        limit: usize,
-        signals: &Arc<Signals>,
-    ) -> Self {
+    pub(super) fn readers(config: &Config, pool: Pool, limit: usize, signals: &Arc<Signals>) -> Self {
         Self {
             service: config.name,
             clock: config.clock.clone(),
@@ -53,25 +48,13 @@ impl Workers {
         }
     }
 
-    pub(super) fn writers(
-        config: &Config,
-        pool: Pool,
-        limit: usize,
-        shards: u32,
-        signals: &Arc<Signals>,
-    ) -> Self {
-        Self {
-            shards: Some(shards),
-            ..Self::readers(config, pool, limit, signals)
-        }
+    pub(super) fn writers(config: &Config, pool: Pool, limit: usize, shards: u32, signals: &Arc<Signals>) -> Self {
+        Self { shards: Some(shards), ..Self::readers(config, pool, limit, signals) }
     }
 
     pub(super) fn run(self, queue: mpsc::Receiver<Message>) {
         let service = self.service;
-        match tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-        {
+        match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => LocalSet::new().block_on(&runtime, Rc::new(self).serve(queue)),
             Err(error) => tracing::error!(service, %error, "the store has no runtime"),
         }
@@ -103,9 +86,7 @@ impl Workers {
             });
         }
         // Whatever was taken from the queue is finished before the connections go.
-        let _ = places
-            .acquire_many(u32::try_from(self.limit).unwrap_or(u32::MAX))
-            .await;
+        let _ = places.acquire_many(u32::try_from(self.limit).unwrap_or(u32::MAX)).await;
         self.pool.close();
     }
 
@@ -114,20 +95,10 @@ impl Workers {
         let Ok(client) = self.pool.get().await else {
             return;
         };
-        let Ok(row) = client
-            .query_one(
-                "SELECT CAST(coalesce(sum(head), 0) AS BIGINT) FROM shards",
-                &[],
-            )
-            .await
-        else {
+        let Ok(row) = client.query_one("SELECT CAST(coalesce(sum(head), 0) AS BIGINT) FROM shards", &[]).await else {
             return;
         };
-        let appended = row
-            .try_get::<_, i64>(0)
-            .ok()
-            .and_then(|sum| u64::try_from(sum).ok())
-            .unwrap_or(0);
+        let appended = row.try_get::<_, i64>(0).ok().and_then(|sum| u64::try_from(sum).ok()).unwrap_or(0);
         self.signals.head.send_if_modified(|head| {
             let more = appended > *head;
             *head = appended.max(*head);
@@ -142,9 +113,7 @@ impl Workers {
                     Ok(()) => break,
                     Err(error) => error,
                 },
-                Err(error) => Error::Busy {
-                    detail: format!("no connection: {error}"),
-                },
+                Err(error) => Error::Busy { detail: format!("no connection: {error}") },
             };
             let again = matches!(error, Error::Busy { .. }) && attempt < ATTEMPTS;
             if !again {
@@ -153,10 +122,7 @@ impl Workers {
             }
             // Those that collided wait for different times, by where their jobs lie in memory.
             let jitter = (std::ptr::from_ref(job.as_ref()).cast::<()>().addr() >> 4) % 8;
-            tokio::time::sleep(Duration::from_millis(
-                u64::from(attempt) * 2 + jitter as u64,
-            ))
-            .await;
+            tokio::time::sleep(Duration::from_millis(u64::from(attempt) * 2 + jitter as u64)).await;
         }
         job.answer();
     }
@@ -176,13 +142,7 @@ impl Workers {
             first_error: None,
         };
         let wanted = job.run(&mut tx).await;
-        let Tx {
-            session,
-            appended,
-            first_error,
-            now,
-            ..
-        } = tx;
+        let Tx { session, appended, first_error, now, .. } = tx;
         let mut session = match session {
             tx::Session::Postgres(session) => session,
             tx::Session::Sqlite(_) => {
@@ -192,14 +152,11 @@ impl Workers {
         let outcome = match (wanted, first_error, self.shards) {
             (true, None, Some(shards)) if session.has_begun() || !appended.is_empty() => {
                 hit(Kind::CommitBefore, job);
-                let committed =
-                    append::commit(&mut session, self.service, &appended, shards, now).await;
+                let committed = append::commit(&mut session, self.service, &appended, shards, now).await;
                 if committed.is_ok() {
                     hit(Kind::CommitAfter, job);
                     if !appended.is_empty() {
-                        self.signals
-                            .head
-                            .send_modify(|head| *head += appended.len() as u64);
+                        self.signals.head.send_modify(|head| *head += appended.len() as u64);
                     }
                     return Ok(());
                 }

@@ -5,22 +5,12 @@
 
 /// The statements of a migration, each as SQLite shall run it.
 pub(crate) fn statements(sql: &str) -> Vec<String> {
-    split(sql)
-        .into_iter()
-        .map(|statement| {
-            if is_table(&statement) {
-                strict(&statement)
-            } else {
-                statement
-            }
-        })
-        .collect()
+    split(sql).into_iter().map(|statement| if is_table(&statement) { strict(&statement) } else { statement }).collect()
 }
 
 fn is_table(statement: &str) -> bool {
-    let mut words = Tokens { rest: statement }
-        .filter(|token| !token.is_space())
-        .map(|token| token.text().to_ascii_uppercase());
+    let mut words =
+        Tokens { rest: statement }.filter(|token| !token.is_space()).map(|token| token.text().to_ascii_uppercase());
     match words.next().as_deref() {
         Some("CREATE" | "ALTER") => words.next().as_deref() == Some("TABLE"),
         Some(_) | None => false,
@@ -76,11 +66,9 @@ fn split(sql: &str) -> Vec<String> {
             }
             // A comment ends a line, and may hold the only line end between two words.
             Token::Comment(_) => current.push(' '),
-            Token::Word(_)
-            | Token::Quoted(_)
-            | Token::Space(_)
-            | Token::Other(_)
-            | Token::Semicolon => current.push_str(token.text()),
+            Token::Word(_) | Token::Quoted(_) | Token::Space(_) | Token::Other(_) | Token::Semicolon => {
+                current.push_str(token.text())
+            }
         }
     }
     statements.push(current);
@@ -101,11 +89,7 @@ enum Token<'a> {
 impl<'a> Token<'a> {
     fn text(self) -> &'a str {
         match self {
-            Self::Word(text)
-            | Self::Quoted(text)
-            | Self::Comment(text)
-            | Self::Space(text)
-            | Self::Other(text) => text,
+            Self::Word(text) | Self::Quoted(text) | Self::Comment(text) | Self::Space(text) | Self::Other(text) => text,
             Self::Semicolon => ";",
         }
     }
@@ -124,13 +108,9 @@ impl<'a> Iterator for Tokens<'a> {
 
     fn next(&mut self) -> Option<Token<'a>> {
         let first = self.rest.chars().next()?;
-        let run =
-            |accept: fn(char) -> bool| self.rest.find(|c| !accept(c)).unwrap_or(self.rest.len());
+        let run = |accept: fn(char) -> bool| self.rest.find(|c| !accept(c)).unwrap_or(self.rest.len());
         let after = |end: &str, from: usize| {
-            self.rest
-                .get(from..)
-                .and_then(|rest| rest.find(end))
-                .map_or(self.rest.len(), |at| from + at + end.len())
+            self.rest.get(from..).and_then(|rest| rest.find(end)).map_or(self.rest.len(), |at| from + at + end.len())
         };
         let (length, make): (usize, fn(&'a str) -> Token<'a>) = if first.is_whitespace() {
             (run(char::is_whitespace), Token::Space)
@@ -138,10 +118,7 @@ impl<'a> Iterator for Tokens<'a> {
             (run(|c| c.is_ascii_alphanumeric() || c == '_'), Token::Word)
         } else if first == '\'' || first == '"' {
             // A doubled quote inside is read as two quoted texts side by side, which comes to the same.
-            (
-                after(if first == '"' { "\"" } else { "'" }, 1),
-                Token::Quoted,
-            )
+            (after(if first == '"' { "\"" } else { "'" }, 1), Token::Quoted)
         } else if self.rest.starts_with("--") {
             (after("\n", 2), Token::Comment)
         } else if self.rest.starts_with("/*") {
@@ -168,20 +145,9 @@ mod tests {
         let found = statements(sql);
         assert_eq!(found.len(), 2, "{found:?}");
         let table = found.first().map(String::as_str).unwrap_or_default();
-        assert!(
-            table.contains("n INT NOT NULL")
-                && table.contains("b BLOB")
-                && table.ends_with(") STRICT"),
-            "{table}"
-        );
-        assert!(
-            table.contains("\"BIGINT\" INT NOT NULL") && table.contains("'BIGINT; x''y'"),
-            "{table}"
-        );
-        assert_eq!(
-            found.get(1).map(|index| index.trim()),
-            Some("CREATE INDEX a_n ON a (n)")
-        );
+        assert!(table.contains("n INT NOT NULL") && table.contains("b BLOB") && table.ends_with(") STRICT"), "{table}");
+        assert!(table.contains("\"BIGINT\" INT NOT NULL") && table.contains("'BIGINT; x''y'"), "{table}");
+        assert_eq!(found.get(1).map(|index| index.trim()), Some("CREATE INDEX a_n ON a (n)"));
     }
 
     #[test]

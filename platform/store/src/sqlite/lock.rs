@@ -18,39 +18,23 @@ impl Lock {
     pub(crate) fn take(service: &'static str, store: &Path) -> Result<Self, Error> {
         let mut name = store.as_os_str().to_owned();
         name.push(".lock");
-        let refuse = |error: std::io::Error| Error::Open {
-            service,
-            detail: format!("{}: {error}", Path::new(&name).display()),
-        };
-        let mut file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&name)
-            .map_err(refuse)?;
+        let refuse =
+            |error: std::io::Error| Error::Open { service, detail: format!("{}: {error}", Path::new(&name).display()) };
+        let mut file =
+            File::options().read(true).write(true).create(true).truncate(false).open(&name).map_err(refuse)?;
         match file.try_lock() {
             Ok(()) => {
                 // The holder's number is for people; the lock itself is the kernel's.
-                let written = file
-                    .set_len(0)
-                    .and_then(|()| file.rewind())
-                    .and_then(|()| write!(file, "{}", std::process::id()));
+                let written =
+                    file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
                 written.map_err(refuse)?;
                 Ok(Self { _file: file })
             }
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
                 let known = file.read_to_string(&mut holder).is_ok() && !holder.trim().is_empty();
-                let holder = if known {
-                    format!("process {}", holder.trim())
-                } else {
-                    "another process".to_owned()
-                };
-                Err(Error::Locked {
-                    path: store.to_owned(),
-                    holder,
-                })
+                let holder = if known { format!("process {}", holder.trim()) } else { "another process".to_owned() };
+                Err(Error::Locked { path: store.to_owned(), holder })
             }
             Err(TryLockError::Error(error)) => Err(refuse(error)),
         }

@@ -38,17 +38,13 @@ pub(crate) fn open(config: &Config, signals: &Arc<Signals>) -> Result<Threads, E
     let service = config.name;
     let refuse = |detail: String| Error::Open { service, detail };
     if rusqlite::version_number() < OLDEST {
-        return Err(refuse(format!(
-            "SQLite {} can damage a WAL; 3.51.3 is the oldest allowed",
-            rusqlite::version()
-        )));
+        return Err(refuse(format!("SQLite {} can damage a WAL; 3.51.3 is the oldest allowed", rusqlite::version())));
     }
     let (path, temporary) = match &config.engine {
         Engine::Sqlite { path } => (path.clone(), false),
-        Engine::Temporary { folder } => (
-            temporary_path(service, folder.clone().unwrap_or_else(std::env::temp_dir)),
-            true,
-        ),
+        Engine::Temporary { folder } => {
+            (temporary_path(service, folder.clone().unwrap_or_else(std::env::temp_dir)), true)
+        }
         #[cfg(feature = "fleet")]
         Engine::Postgres { .. } => return Err(refuse("PostgreSQL has no file".to_owned())),
     };
@@ -58,11 +54,7 @@ pub(crate) fn open(config: &Config, signals: &Arc<Signals>) -> Result<Threads, E
         remove_leftovers(service, &path);
     }
     make_private(&path).map_err(|error| refuse(format!("{}: {error}", path.display())))?;
-    let guard = Arc::new(Guard {
-        _files: files,
-        _lock: lock,
-        running: RwLock::new(()),
-    });
+    let guard = Arc::new(Guard { _files: files, _lock: lock, running: RwLock::new(()) });
 
     let session = connect(service, &path, temporary, true)?;
     migrate(config, &session)?;
@@ -71,98 +63,40 @@ pub(crate) fn open(config: &Config, signals: &Arc<Signals>) -> Result<Threads, E
 
     let mut handles = Vec::new();
     let spawn = |name: String, body: Box<dyn FnOnce() + Send>| {
-        std::thread::Builder::new()
-            .name(name)
-            .spawn(body)
-            .map_err(|error| refuse(format!("no thread: {error}")))
+        std::thread::Builder::new().name(name).spawn(body).map_err(|error| refuse(format!("no thread: {error}")))
     };
     let (readers, queue) = mpsc::channel(QUEUE);
     let queue = Arc::new(Mutex::new(queue));
     for number in 1..=config.readers.clamp(1, MOST_READERS) {
         let session = connect(service, &path, temporary, false)?;
         set(&session, "PRAGMA query_only = ON")?;
-        let reader = Reader::new(
-            config,
-            session,
-            Arc::clone(&queue),
-            Arc::clone(signals),
-            Arc::clone(&guard),
-        )?;
-        handles.push(spawn(
-            format!("{service}-read-{number}"),
-            Box::new(move || reader.run()),
-        )?);
+        let reader = Reader::new(config, session, Arc::clone(&queue), Arc::clone(signals), Arc::clone(&guard))?;
+        handles.push(spawn(format!("{service}-read-{number}"), Box::new(move || reader.run()))?);
     }
     let (writer, queue) = mpsc::channel(QUEUE);
     let thread = Writer::new(config, session, head, queue, Arc::clone(signals), guard)?;
-    handles.push(spawn(
-        format!("{service}-write"),
-        Box::new(move || thread.run()),
-    )?);
-    Ok(Threads {
-        writer,
-        readers,
-        handles,
-    })
+    handles.push(spawn(format!("{service}-write"), Box::new(move || thread.run()))?);
+    Ok(Threads { writer, readers, handles })
 }
 
 /// A connection with every setting the durability of the store rests on, each read back.
-fn connect(
-    service: &'static str,
-    path: &Path,
-    temporary: bool,
-    writer: bool,
-) -> Result<Session, Error> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(|error| Error::Open {
-        service,
-        detail: format!("{}: {error}", path.display()),
-    })?;
+fn connect(service: &'static str, path: &Path, temporary: bool, writer: bool) -> Result<Session, Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)
+        .map_err(|error| Error::Open { service, detail: format!("{}: {error}", path.display()) })?;
     connection.set_prepared_statement_cache_capacity(256);
-    let session = Session {
-        connection,
-        service,
-    };
+    let session = Session { connection, service };
     let synchronous = if temporary { "0" } else { "2" };
-    check(
-        &session,
-        "PRAGMA journal_mode = WAL",
-        "PRAGMA journal_mode",
-        "wal",
-    )?;
-    check(
-        &session,
-        &format!("PRAGMA synchronous = {synchronous}"),
-        "PRAGMA synchronous",
-        synchronous,
-    )?;
-    check(
-        &session,
-        "PRAGMA foreign_keys = ON",
-        "PRAGMA foreign_keys",
-        "1",
-    )?;
-    check(
-        &session,
-        "PRAGMA temp_store = MEMORY",
-        "PRAGMA temp_store",
-        "2",
-    )?;
+    check(&session, "PRAGMA journal_mode = WAL", "PRAGMA journal_mode", "wal")?;
+    check(&session, &format!("PRAGMA synchronous = {synchronous}"), "PRAGMA synchronous", synchronous)?;
+    check(&session, "PRAGMA foreign_keys = ON", "PRAGMA foreign_keys", "1")?;
+    check(&session, "PRAGMA temp_store = MEMORY", "PRAGMA temp_store", "2")?;
     // Only our own threads meet here, while the WAL is set up or recovered.
     set(&session, "PRAGMA busy_timeout = 5000")?;
     // The writer thread checkpoints itself, because SQLite's own checkpoint swallows its errors.
     set(&session, "PRAGMA wal_autocheckpoint = 0")?;
     // In KiB. The system's own cache stands behind it, and a process holds nine stores of several connections.
-    set(
-        &session,
-        if writer {
-            "PRAGMA cache_size = -4096"
-        } else {
-            "PRAGMA cache_size = -1024"
-        },
-    )?;
+    set(&session, if writer { "PRAGMA cache_size = -4096" } else { "PRAGMA cache_size = -1024" })?;
     // A page read back wrong is an error at once, not a wrong row later.
     set(&session, "PRAGMA cell_size_check = ON")?;
     Ok(session)
@@ -186,10 +120,7 @@ fn check(session: &Session, pragma: &str, ask: &str, wanted: &str) -> Result<(),
     if found == wanted {
         Ok(())
     } else {
-        Err(Error::Open {
-            service: session.service,
-            detail: format!("{pragma} has no effect: it is {found}"),
-        })
+        Err(Error::Open { service: session.service, detail: format!("{pragma} has no effect: it is {found}") })
     }
 }
 
@@ -222,21 +153,13 @@ fn migrate(config: &Config, session: &Session) -> Result<(), Error> {
     for (set_name, migration) in migrate::missing(config.name, &sets, &applied)? {
         let explain = |error: Error| Error::Migration {
             service: config.name,
-            detail: format!(
-                "{set_name} version {} ({}): {error}",
-                migration.version, migration.name
-            ),
+            detail: format!("{set_name} version {} ({}): {error}", migration.version, migration.name),
         };
         session.control("BEGIN IMMEDIATE").map_err(explain)?;
         for statement in dialect::statements(migration.sql) {
             set(session, &statement).map_err(explain)?;
         }
-        let params = [
-            set_name.into(),
-            migration.version.into(),
-            migration.name.into(),
-            migration.checksum().into(),
-        ];
+        let params = [set_name.into(), migration.version.into(), migration.name.into(), migration.checksum().into()];
         session.execute(migrate::RECORD, &params).map_err(explain)?;
         session.control("COMMIT").map_err(explain)?;
     }
@@ -255,14 +178,8 @@ fn head(session: &Session) -> Result<u64, Error> {
     if found.0 == found.1 {
         Ok(found.0)
     } else {
-        let detail = format!(
-            "the counter says {} events, the last one is at {}",
-            found.0, found.1
-        );
-        Err(Error::Damaged {
-            service: session.service,
-            detail,
-        })
+        let detail = format!("the counter says {} events, the last one is at {}", found.0, found.1);
+        Err(Error::Damaged { service: session.service, detail })
     }
 }
 
@@ -309,11 +226,7 @@ fn remove(store: &Path) {
 fn temporary_path(service: &str, folder: PathBuf) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    folder.join(format!(
-        "{}{}-{number}",
-        scratch_prefix(service),
-        std::process::id()
-    ))
+    folder.join(format!("{}{}-{number}", scratch_prefix(service), std::process::id()))
 }
 
 fn scratch_prefix(service: &str) -> String {
@@ -322,10 +235,7 @@ fn scratch_prefix(service: &str) -> String {
 
 /// Removes rebuilds that a killed process left beside its store. One that is locked is in use and stays.
 fn remove_leftovers(service: &'static str, store: &Path) {
-    let folder = store
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let folder = store.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let Ok(entries) = fs::read_dir(folder) else {
         return;
     };
@@ -335,11 +245,7 @@ fn remove_leftovers(service: &'static str, store: &Path) {
         let is_store = name
             .to_str()
             .and_then(|name| name.strip_prefix(&prefix))
-            .is_some_and(|rest| {
-                rest.bytes()
-                    .all(|byte| byte.is_ascii_digit() || byte == b'-')
-                    && !rest.is_empty()
-            });
+            .is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') && !rest.is_empty());
         if is_store && Lock::take(service, &entry.path()).is_ok() {
             remove(&entry.path());
         }

@@ -67,11 +67,7 @@ impl Reader {
     pub(super) fn run(mut self) {
         loop {
             // Whoever holds the queue waits for it; the other readers wait for the lock.
-            let message = self
-                .queue
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .blocking_recv();
+            let message = self.queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
             let Some(Message::Run(mut job)) = message else {
                 return;
             };
@@ -87,10 +83,7 @@ impl Reader {
     fn body(&mut self, job: &mut dyn Job) {
         let guard = Arc::clone(&self.guard);
         let _running = guard.running.read().unwrap_or_else(PoisonError::into_inner);
-        self.deadline_ms.store(
-            millis(self.started.elapsed() + self.limit),
-            Ordering::Relaxed,
-        );
+        self.deadline_ms.store(millis(self.started.elapsed() + self.limit), Ordering::Relaxed);
         self.tx.reset(self.clock.now());
         if let Err(error) = session(&self.tx).control("BEGIN DEFERRED") {
             job.refuse(error);

@@ -28,10 +28,7 @@ const APPEND: &str = "INSERT INTO events (shard, position, stream, version, name
 impl Session {
     pub(crate) fn execute(&self, sql: &str, params: &[Value]) -> Result<u64, Error> {
         let mut statement = self.bound(sql, params)?;
-        statement
-            .raw_execute()
-            .map(|rows| rows as u64)
-            .map_err(|error| self.error(error))
+        statement.raw_execute().map(|rows| rows as u64).map_err(|error| self.error(error))
     }
 
     pub(crate) fn query(
@@ -47,53 +44,28 @@ impl Session {
         while let Some(row) = rows.next().map_err(|error| self.error(error))? {
             let mut values = Vec::with_capacity(width);
             for column in 0..width {
-                values.push(owned(
-                    row.get_ref(column).map_err(|error| self.error(error))?,
-                ));
+                values.push(owned(row.get_ref(column).map_err(|error| self.error(error))?));
             }
-            each(Row {
-                columns: Arc::clone(&columns),
-                values,
-            })?;
+            each(Row { columns: Arc::clone(&columns), values })?;
         }
         Ok(())
     }
 
     /// BEGIN, COMMIT, SAVEPOINT and the like.
     pub(crate) fn control(&self, sql: &'static str) -> Result<(), Error> {
-        let mut statement = self
-            .connection
-            .prepare_cached(sql)
-            .map_err(|error| self.error(error))?;
-        statement
-            .raw_execute()
-            .map(drop)
-            .map_err(|error| self.error(error))
+        let mut statement = self.connection.prepare_cached(sql).map_err(|error| self.error(error))?;
+        statement.raw_execute().map(drop).map_err(|error| self.error(error))
     }
 
     /// Writes one event; a version that is taken or not next is a conflict.
-    pub(crate) fn append(
-        &self,
-        event: &NewEvent,
-        position: u64,
-        now: Timestamp,
-    ) -> Result<(), Error> {
-        let conflict = || Error::Conflict {
-            stream: event.stream.clone(),
-            version: event.version,
-        };
-        let too_large = |_| Error::Mismatch {
-            column: "version".to_owned(),
-            expected: "at most 2^63-1",
-            found: "more".to_owned(),
-        };
+    pub(crate) fn append(&self, event: &NewEvent, position: u64, now: Timestamp) -> Result<(), Error> {
+        let conflict = || Error::Conflict { stream: event.stream.clone(), version: event.version };
+        let too_large =
+            |_| Error::Mismatch { column: "version".to_owned(), expected: "at most 2^63-1", found: "more".to_owned() };
         let version = i64::try_from(event.version).map_err(too_large)?;
         let stored_position = i64::try_from(position).map_err(too_large)?;
         let checksum = with_position(event.content(SHARD, now).checksum(), position);
-        let mut statement = self
-            .connection
-            .prepare_cached(APPEND)
-            .map_err(|error| self.error(error))?;
+        let mut statement = self.connection.prepare_cached(APPEND).map_err(|error| self.error(error))?;
         let changed = statement.execute(rusqlite::params![
             SHARD,
             stored_position,
@@ -113,10 +85,7 @@ impl Session {
             Ok(1) => Ok(()),
             Ok(_) => Err(conflict()),
             Err(error) => match self.error(error) {
-                Error::Constraint {
-                    kind: ConstraintKind::Unique,
-                    ..
-                } => Err(conflict()),
+                Error::Constraint { kind: ConstraintKind::Unique, .. } => Err(conflict()),
                 error => Err(error),
             },
         }
@@ -129,10 +98,7 @@ impl Session {
 
     /// The prepared statement with `$n` bound by name: SQLite numbers them in the order they first occur.
     fn bound(&self, sql: &str, params: &[Value]) -> Result<CachedStatement<'_>, Error> {
-        let mut statement = self
-            .connection
-            .prepare_cached(sql)
-            .map_err(|error| self.error(error))?;
+        let mut statement = self.connection.prepare_cached(sql).map_err(|error| self.error(error))?;
         let mut highest = 0;
         for index in 1..=statement.parameter_count() {
             let number = statement
@@ -156,9 +122,7 @@ impl Session {
                 });
             }
             highest = highest.max(number);
-            statement
-                .raw_bind_parameter(index, value)
-                .map_err(|error| self.error(error))?;
+            statement.raw_bind_parameter(index, value).map_err(|error| self.error(error))?;
         }
         if highest != params.len() {
             return Err(Error::Mismatch {
@@ -177,30 +141,20 @@ impl Session {
         let detail = || message.clone().unwrap_or_else(|| code.to_string());
         // The shared-memory file beside the database cannot grow: a full disk, by another name.
         if code.extended_code == ffi::SQLITE_IOERR_SHMSIZE {
-            return Error::Full {
-                service: self.service,
-            };
+            return Error::Full { service: self.service };
         }
         match code.code {
             ErrorCode::ConstraintViolation => match constraint(code.extended_code) {
-                Some(kind) => Error::Constraint {
-                    kind,
-                    detail: detail(),
-                },
+                Some(kind) => Error::Constraint { kind, detail: detail() },
                 None => Error::Engine(Arc::new(error)),
             },
-            ErrorCode::DiskFull => Error::Full {
-                service: self.service,
-            },
+            ErrorCode::DiskFull => Error::Full { service: self.service },
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Error::Busy { detail: detail() },
-            ErrorCode::OperationInterrupted => Error::Busy {
-                detail: "the read took longer than its limit".to_owned(),
-            },
+            ErrorCode::OperationInterrupted => Error::Busy { detail: "the read took longer than its limit".to_owned() },
             ErrorCode::ReadOnly => Error::ReadOnly,
-            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Error::Damaged {
-                service: self.service,
-                detail: detail(),
-            },
+            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => {
+                Error::Damaged { service: self.service, detail: detail() }
+            }
             _ => Error::Engine(Arc::new(error)),
         }
     }
@@ -209,8 +163,7 @@ impl Session {
 /// Whether the operating system failed to read, write or flush: after that nothing about the file is certain.
 pub(crate) fn is_io(error: &Error) -> bool {
     if let Error::Engine(source) = error
-        && let Some(rusqlite::Error::SqliteFailure(code, _)) =
-            source.downcast_ref::<rusqlite::Error>()
+        && let Some(rusqlite::Error::SqliteFailure(code, _)) = source.downcast_ref::<rusqlite::Error>()
     {
         return code.code == ErrorCode::SystemIoFailure;
     }
@@ -219,9 +172,9 @@ pub(crate) fn is_io(error: &Error) -> bool {
 
 fn constraint(extended: i32) -> Option<ConstraintKind> {
     match extended {
-        ffi::SQLITE_CONSTRAINT_UNIQUE
-        | ffi::SQLITE_CONSTRAINT_PRIMARYKEY
-        | ffi::SQLITE_CONSTRAINT_ROWID => Some(ConstraintKind::Unique),
+        ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_ROWID => {
+            Some(ConstraintKind::Unique)
+        }
         ffi::SQLITE_CONSTRAINT_CHECK => Some(ConstraintKind::Check),
         ffi::SQLITE_CONSTRAINT_FOREIGNKEY => Some(ConstraintKind::ForeignKey),
         ffi::SQLITE_CONSTRAINT_NOTNULL => Some(ConstraintKind::NotNull),
@@ -254,9 +207,7 @@ impl ToSql for Value {
             Self::Bytes(bytes) => ValueRef::Blob(bytes),
             Self::Bool(flag) => ValueRef::Integer(i64::from(*flag)),
             Self::TooLarge(number) => {
-                return Err(rusqlite::Error::ToSqlConversionFailure(
-                    number.to_string().into(),
-                ));
+                return Err(rusqlite::Error::ToSqlConversionFailure(number.to_string().into()));
             }
         }))
     }

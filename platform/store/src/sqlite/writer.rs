@@ -97,19 +97,12 @@ impl Writer {
 
     pub(super) fn run(mut self) {
         let served = catch_unwind(AssertUnwindSafe(|| self.serve()));
-        let reason = match served.unwrap_or_else(|_| {
-            End::Failed(Error::Panicked {
-                message: "its writer".to_owned(),
-            })
-        }) {
-            End::Closed => Error::Stopped {
-                reason: "it was closed".to_owned(),
-            },
+        let reason = match served.unwrap_or_else(|_| End::Failed(Error::Panicked { message: "its writer".to_owned() }))
+        {
+            End::Closed => Error::Stopped { reason: "it was closed".to_owned() },
             End::Failed(error) => {
                 tracing::error!(service = self.tx.service, %error, "the store stops");
-                Error::Stopped {
-                    reason: error.to_string(),
-                }
+                Error::Stopped { reason: error.to_string() }
             }
         };
         self.signals.stop(reason.clone());
@@ -147,9 +140,7 @@ impl Writer {
     fn transact(&mut self, first: Box<dyn Job>) -> Result<bool, Error> {
         let before = self.head;
         let mut closing = false;
-        let outcome = self
-            .fill(first, &mut closing)
-            .and_then(|()| self.commit(before));
+        let outcome = self.fill(first, &mut closing).and_then(|()| self.commit(before));
         if let Err(lost) = outcome {
             self.head = before;
             let stop = self.abandon(&lost);
@@ -164,14 +155,8 @@ impl Writer {
         let mut next = Some(first);
         let begun = self.control("BEGIN IMMEDIATE");
         while let Some(mut job) = next.take() {
-            let ran = begun
-                .clone()
-                .map_err(Lost::Run)
-                .and_then(|()| self.body(job.as_mut()));
-            self.batch.push(Entry {
-                job,
-                kept: matches!(ran, Ok(true)),
-            });
+            let ran = begun.clone().map_err(Lost::Run).and_then(|()| self.body(job.as_mut()));
+            self.batch.push(Entry { job, kept: matches!(ran, Ok(true)) });
             ran?;
             if self.batch.len() < BATCH {
                 next = match self.queue.try_recv() {
@@ -198,9 +183,7 @@ impl Writer {
             first_error => first_error,
         };
         if let Some(error) = &failed
-            && (session(&self.tx).is_broken()
-                || is_io(error)
-                || matches!(error, Error::Damaged { .. }))
+            && (session(&self.tx).is_broken() || is_io(error) || matches!(error, Error::Damaged { .. }))
         {
             return Err(Lost::Run(error.clone()));
         }
@@ -211,8 +194,7 @@ impl Writer {
             if wanted && let Some(error) = failed {
                 job.refuse(error);
             }
-            self.control("ROLLBACK TO SAVEPOINT body")
-                .map_err(Lost::Run)?;
+            self.control("ROLLBACK TO SAVEPOINT body").map_err(Lost::Run)?;
         }
         self.control("RELEASE SAVEPOINT body").map_err(Lost::Run)?;
         Ok(keep)
@@ -231,15 +213,10 @@ impl Writer {
     fn commit(&mut self, before: u64) -> Result<(), Lost> {
         if self.head != before {
             let sql = "UPDATE shards SET head = $1 WHERE shard = $2";
-            let changed = session(&self.tx)
-                .execute(sql, &[self.head.into(), SHARD.into()])
-                .map_err(Lost::Run)?;
+            let changed = session(&self.tx).execute(sql, &[self.head.into(), SHARD.into()]).map_err(Lost::Run)?;
             if changed != 1 {
                 let detail = "the counter of the log's positions is gone".to_owned();
-                return Err(Lost::Run(Error::Damaged {
-                    service: self.tx.service,
-                    detail,
-                }));
+                return Err(Lost::Run(Error::Damaged { service: self.tx.service, detail }));
             }
         }
         let sites = self.sites();
@@ -247,13 +224,9 @@ impl Writer {
         if crate::planted::answers_before_commit() {
             self.answer();
         }
-        sites
-            .iter()
-            .for_each(|site| crash::hit(Kind::CommitBefore, site.name()));
+        sites.iter().for_each(|site| crash::hit(Kind::CommitBefore, site.name()));
         self.control("COMMIT").map_err(Lost::Commit)?;
-        sites
-            .iter()
-            .for_each(|site| crash::hit(Kind::CommitAfter, site.name()));
+        sites.iter().for_each(|site| crash::hit(Kind::CommitAfter, site.name()));
         if self.head != before {
             self.signals.head.send_replace(self.head);
         }
@@ -264,11 +237,7 @@ impl Writer {
     /// Whose work the batch holds, if anybody wants to know.
     fn sites(&self) -> Vec<&'static Site> {
         if crash::active() {
-            self.batch
-                .iter()
-                .filter(|entry| entry.kept)
-                .filter_map(|entry| entry.job.site())
-                .collect()
+            self.batch.iter().filter(|entry| entry.kept).filter_map(|entry| entry.job.site()).collect()
         } else {
             Vec::new()
         }
@@ -283,23 +252,11 @@ impl Writer {
     /// Rolls the batch back and tells every caller in it; an error if the store must stop.
     fn abandon(&mut self, lost: &Lost) -> Result<(), Error> {
         let (error, told, mut stop) = match lost {
-            Lost::Run(error) => (
-                error,
-                error.clone(),
-                is_io(error) || matches!(error, Error::Damaged { .. }),
-            ),
+            Lost::Run(error) => (error, error.clone(), is_io(error) || matches!(error, Error::Damaged { .. })),
             Lost::Commit(error) => match error {
                 // These are found before anything is made durable.
-                Error::Full { .. } | Error::Constraint { .. } | Error::Busy { .. } => {
-                    (error, error.clone(), false)
-                }
-                _ => (
-                    error,
-                    Error::InDoubt {
-                        detail: error.to_string(),
-                    },
-                    true,
-                ),
+                Error::Full { .. } | Error::Constraint { .. } | Error::Busy { .. } => (error, error.clone(), false),
+                _ => (error, Error::InDoubt { detail: error.to_string() }, true),
             },
         };
         for entry in &mut self.batch {
@@ -327,18 +284,9 @@ impl Writer {
         let alone = match pages {
             ..WAL_EMPTIED => None,
             WAL_EMPTIED..WAL_LIMIT => self.guard.running.try_write().ok(),
-            WAL_LIMIT.. => Some(
-                self.guard
-                    .running
-                    .write()
-                    .unwrap_or_else(PoisonError::into_inner),
-            ),
+            WAL_LIMIT.. => Some(self.guard.running.write().unwrap_or_else(PoisonError::into_inner)),
         };
-        let pragma = if alone.is_some() {
-            "PRAGMA wal_checkpoint(TRUNCATE)"
-        } else {
-            "PRAGMA wal_checkpoint(PASSIVE)"
-        };
+        let pragma = if alone.is_some() { "PRAGMA wal_checkpoint(TRUNCATE)" } else { "PRAGMA wal_checkpoint(PASSIVE)" };
         match session(&self.tx).query(pragma, &[], &mut |_| Ok(())) {
             Ok(()) => {
                 if alone.is_some() {
