@@ -77,6 +77,9 @@ pub struct UnknownCurrency;
 
 const GRAMS: i64 = 1000;
 
+/// What a service asks for a zone in pounds: zone, base, per kilogram, free from, days.
+type Pounds = (Zone, i64, i64, Option<i64>, (i32, i32));
+
 /// Countries of the zone Europe, sorted.
 const EUROPE: [&str; 44] = [
     "AD", "AL", "AT", "BA", "BE", "BG", "CH", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FO", "FR", "GB", "GG", "GI",
@@ -156,7 +159,7 @@ impl Default for Table {
             [(Domestic, 795, 120, None, (1, 1)), (Europe, 1_895, 390, None, (1, 3)), (World, 3_495, 950, None, (2, 5))];
         // Prices of their own would be better than rates of exchange; a shop sets them by configuration.
         let currencies = [(Currency::GBP, 100), (Currency::EUR, 120), (Currency::USD, 130)];
-        let tariffs = |zones: [(Zone, i64, i64, Option<i64>, (i32, i32)); 3]| {
+        let tariffs = |zones: [Pounds; 3]| {
             let all = currencies.iter().flat_map(|&(currency, per_cent)| {
                 zones.map(|(zone, base, per_kilogram, free_from, days)| Tariff {
                     zone,
