@@ -62,12 +62,13 @@ impl Desk {
         let ask = call.itself();
         let name = order.name.as_str();
         let id = name.strip_prefix("orders/").unwrap_or(name);
-        let events = self.asked("ordering", async {
-            let (steps, returns) = self.events(&ask, name).await?;
-            let sagas = self.sagas(&ask, id, &order, &returns).await?;
-            Ok(steps.into_iter().chain(sagas).collect())
-        });
-        let parts = tokio::join!(
+        let events = async {
+            let events = self.asked("ordering", self.events(&ask, name)).await;
+            let returns = events.as_ref().map(|(_, returns)| returns.clone()).unwrap_or_default();
+            let sagas = self.asked("ordering", self.sagas(&ask, id, &order, &returns)).await;
+            (events.map(|(steps, _)| steps), sagas)
+        };
+        let ((events, sagas), attempts, movements, shipments, messages) = tokio::join!(
             events,
             self.asked("payment", self.attempts(&ask, &order.payment)),
             self.asked("inventory", self.movements(&ask, id)),
@@ -76,7 +77,7 @@ impl Desk {
         );
         let mut steps = vec![];
         let mut missing = vec![];
-        for part in [parts.0, parts.1, parts.2, parts.3, parts.4] {
+        for part in [events, sagas, attempts, movements, shipments, messages] {
             match part {
                 Ok(told) => steps.extend(told),
                 Err(service) => missing.push(service.to_owned()),
@@ -85,17 +86,19 @@ impl Desk {
         // Stable: what happened at one moment stays in the order of the services above.
         steps.sort_by_key(|step| step.time.map(|time| (time.seconds, time.nanos)));
         missing.sort_unstable();
+        missing.dedup();
         proto::ExplainOrderResponse { order: Some(order), steps, missing }
     }
 
     /// What a service tells, or its name if it does not in time.
-    async fn asked<F>(&self, service: &'static str, asking: F) -> Result<Steps, &'static str>
+    async fn asked<F, T>(&self, service: &'static str, asking: F) -> Result<T, &'static str>
     where
-        F: Future<Output = Result<Steps, Status>>,
+        F: Future<Output = Result<T, Status>>,
+        T: Default,
     {
         match tokio::time::timeout(self.patience, asking).await {
-            Ok(Ok(steps)) => Ok(steps),
-            Ok(Err(status)) if status.code() == Code::NotFound => Ok(vec![]),
+            Ok(Ok(told)) => Ok(told),
+            Ok(Err(status)) if status.code() == Code::NotFound => Ok(T::default()),
             Ok(Err(status)) => {
                 tracing::warn!(service, code = ?status.code(), message = status.message(), "an explanation lacks a part");
                 Err(service)

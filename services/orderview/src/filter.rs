@@ -61,7 +61,8 @@ mod tests {
 
     #[test]
     fn what_is_no_filter_is_refused() {
-        let wrong = ["state", "state=", "needs_attention=yes", "color=red", "state=A AND state=B", "state=A OR state=B"];
+        let wrong =
+            ["state", "state=", "needs_attention=yes", "color=red", "state=A AND state=B", "state=A OR state=B"];
         for text in wrong {
             assert!(parse(text).is_err(), "{text}");
         }

@@ -5,6 +5,9 @@
 //! the fold of what the consumer has dealt with, and it goes on from there. A check compares one snapshot row by row and
 //! changes nothing. Neither holds a table in memory: rows pass through a short channel between the engines' threads.
 
+#[cfg(test)]
+mod tests;
+
 use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -201,7 +204,8 @@ impl From<store::Error> for Unfoldable {
 
 impl Side {
     async fn new(views: &Views) -> Result<Self, Error> {
-        let source = views.hub.source(PRODUCER).ok_or_else(|| Error::Rebuild("ordering does not publish".to_owned()))?;
+        let source =
+            views.hub.source(PRODUCER).ok_or_else(|| Error::Rebuild("ordering does not publish".to_owned()))?;
         let at = vec![0; source.heads().await?.len()];
         let scratch = views.log.store().scratch().await?;
         Ok(Self { source, scratch, at, events: 0, broken: HashSet::new() })
@@ -284,8 +288,7 @@ async fn swap(views: &Views, side: &Side, actor: &str) -> Result<Option<Rebuilt>
                 rows::keep_contact(tx, &contact.order, &contact.customer, &contact.email).await?;
             }
         }
-        let rebuilt =
-            ViewRebuilt { view: NAME.to_owned(), event_count: events, row_count, actor: actor.clone() };
+        let rebuilt = ViewRebuilt { view: NAME.to_owned(), event_count: events, row_count, actor: actor.clone() };
         let meta = Meta { causation: "orderview.rebuild".to_owned(), ..Meta::default() };
         log.append_next(tx, "views/order_views", &meta, None, vec![StoredEvent::ViewRebuilt(rebuilt)]).await?;
         Ok::<_, Error>(Some(Rebuilt { events, rows: row_count }))

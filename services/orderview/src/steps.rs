@@ -18,13 +18,14 @@ const UNTOLD: [&str; 5] = ["order", "customer", "contactEmail", "paymentToken", 
 /// An event of the order.
 pub(crate) fn event(order: &str, event: &ordering::OrderEvent) -> ExplainStep {
     let fields = fields(event);
-    let told = fields.iter().filter(|(name, _)| !UNTOLD.contains(&name.as_str())).filter_map(|(name, value)| match value {
-        Value::String(text) => Some(format!("{name} {text}")),
-        Value::Number(number) => Some(format!("{name} {number}")),
-        Value::Bool(flag) => Some(format!("{name} {flag}")),
-        Value::Array(items) => Some(format!("{} {name}", items.len())),
-        Value::Null | Value::Object(_) => None,
-    });
+    let told =
+        fields.iter().filter(|(name, _)| !UNTOLD.contains(&name.as_str())).filter_map(|(name, value)| match value {
+            Value::String(text) => Some(format!("{name} {text}")),
+            Value::Number(number) => Some(format!("{name} {number}")),
+            Value::Bool(flag) => Some(format!("{name} {flag}")),
+            Value::Array(items) => Some(format!("{} {name}", items.len())),
+            Value::Null | Value::Object(_) => None,
+        });
     ExplainStep {
         time: event.occur_time,
         service: "ordering".to_owned(),
@@ -221,9 +222,7 @@ mod tests {
 
     #[test]
     fn amounts_are_told_with_their_decimals() {
-        let told = |code: &str, units, nanos| {
-            money(Some(&WireMoney { currency_code: code.to_owned(), units, nanos }))
-        };
+        let told = |code: &str, units, nanos| money(Some(&WireMoney { currency_code: code.to_owned(), units, nanos }));
         assert_eq!(told("EUR", 12, 50_000_000), "12.05 EUR");
         assert_eq!(told("GBP", -1, -500_000_000), "-1.50 GBP");
         assert_eq!(told("JPY", 700, 0), "700 JPY");

@@ -12,10 +12,8 @@ use crate::view::Progress;
 use crate::wire::{self, Folded, LineKind, Placed};
 
 /// The tables of this service.
-pub const MIGRATIONS: MigrationSet = MigrationSet::new(
-    "orderview",
-    &[Migration::new(1, "orderview", include_str!("../migrations/0001_orderview.sql"))],
-);
+pub const MIGRATIONS: MigrationSet =
+    MigrationSet::new("orderview", &[Migration::new(1, "orderview", include_str!("../migrations/0001_orderview.sql"))]);
 
 /// An order as stored, its lines and contact apart.
 #[derive(Clone, Debug)]
@@ -270,9 +268,8 @@ pub(crate) async fn list(
     // Only the conditions that are asked for are in the text, so that each finds its index.
     let (time, name) = after.unwrap_or((Timestamp::MAX, ""));
     let mut values: Vec<Value> = vec![time.into(), name.into(), limit.into()];
-    let mut sql = format!(
-        "{SELECT} WHERE create_time <= CAST($1 AS BIGINT) AND (create_time < CAST($1 AS BIGINT) OR name > $2)"
-    );
+    let mut sql =
+        format!("{SELECT} WHERE create_time <= CAST($1 AS BIGINT) AND (create_time < CAST($1 AS BIGINT) OR name > $2)");
     let mut condition = |column: &str, value: Value| {
         values.push(value);
         sql.push_str(&format!(" AND {column} = ${}", values.len()));
@@ -297,7 +294,8 @@ pub(crate) async fn list(
     rows.iter().map(stored).collect()
 }
 
-const SELECT: &str = "SELECT name, customer, external_reference, payment, currency, subtotal, tax, shipping, total, version,
+const SELECT: &str =
+    "SELECT name, customer, external_reference, payment, currency, subtotal, tax, shipping, total, version,
     last_event, placed_time, create_time, update_time, progress FROM order_views";
 
 fn stored(row: &Row) -> Result<Stored, Error> {

@@ -122,7 +122,8 @@ fn counted(lines: &[ordering::CountedLine]) -> Vec<u8> {
 pub(crate) fn view(stored: &Stored, lines: &[Lines], contact_email: String) -> Result<proto::OrderView, Error> {
     let unreadable = |detail: String| Error::Unreadable { name: stored.name.clone(), detail };
     let progress = progress(stored)?;
-    let currency: Currency = stored.currency.parse().map_err(|_| unreadable(format!("currency {:?}", stored.currency)))?;
+    let currency: Currency =
+        stored.currency.parse().map_err(|_| unreadable(format!("currency {:?}", stored.currency)))?;
     let money = |minor: i64| -> Option<WireMoney> { Some(Money::new(currency, minor).into()) };
     Ok(proto::OrderView {
         name: stored.name.clone(),
