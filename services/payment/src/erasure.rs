@@ -13,8 +13,7 @@ use store::Tx;
 /// The task that listens to identity.
 pub(crate) fn consumer(log: &Log<proto::Event>, context: &Context) -> Task {
     let erasure = Arc::new(Erasure { log: log.clone() });
-    let consumer =
-        Consumer::new("payment.identity", log.store().clone(), context.hub.clone(), &["identity"], erasure);
+    let consumer = Consumer::new("payment.identity", log.store().clone(), context.hub.clone(), &["identity"], erasure);
     Task::endless("payment.identity", consumer.run(context.shutdown.clone().cancelled_owned()))
 }
 

@@ -153,8 +153,7 @@ async fn apply(
     let attempt = loaded.payment.attempts.iter().find(about).map(|attempt| attempt.id.clone());
     let changed = match (attempt, command.clone()) {
         (Some(id), Command::Settle { outcome, said, action_expire_time, authorization_expire_time, .. }) => {
-            let command =
-                Command::Settle { attempt: id, outcome, said, action_expire_time, authorization_expire_time };
+            let command = Command::Settle { attempt: id, outcome, said, action_expire_time, authorization_expire_time };
             Some(decide(log, tx, meta, loaded, &command).await?)
         }
         _ => None,

@@ -67,11 +67,8 @@ fn end(ended: Option<Result<(), tokio::task::JoinError>>) {
 
 async fn visit(teller: &Teller, name: &str) {
     let trace = Trace::new_root();
-    let meta = Meta {
-        causation: "payment.reconciler".to_owned(),
-        correlation: trace.id(),
-        traceparent: trace.traceparent(),
-    };
+    let meta =
+        Meta { causation: "payment.reconciler".to_owned(), correlation: trace.id(), traceparent: trace.traceparent() };
     match teller.reconcile(name, &meta).await {
         Ok((_, resolved)) => tracing::debug!(payment = name, resolved, "reconciled"),
         Err(error) => tracing::warn!(payment = name, %error, "not reconciled; tried again later"),

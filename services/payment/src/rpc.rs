@@ -1,12 +1,13 @@
 //! From wire to command to log and back. Nothing is decided here.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use contract::Money;
 use contracts::payment::v1 as proto;
 use contracts::payment::v1::payment_service_server::PaymentService;
+use log::Meta;
 use server::{Call, status};
 use store::{Site, Tx, site};
 use tonic::{Request, Response, Status};
@@ -43,50 +44,57 @@ impl Rpc {
     where
         M: FnMut(&Payment) -> Result<Command, Error> + Send + 'static,
     {
-        let (teller, meta) = (self.teller.clone(), call.meta());
+        let (teller, meta, name_of) = (self.teller.clone(), call.meta(), name.clone());
         let waited = call.deadline.checked_sub(MARGIN).unwrap_or(call.deadline);
-        let claimed = {
-            let (teller, meta, name) = (teller.clone(), meta.clone(), name.clone());
-            let mut make = make;
-            call.detached(async move {
-                // Whether this very call wrote the attempt down; a repeat finds it written down.
-                let fresh = Arc::new(AtomicBool::new(false));
-                let claim: proto::Attempt = {
-                    let (log, name, meta, fresh) = (teller.log.clone(), name.clone(), meta.clone(), fresh.clone());
-                    teller
-                        .log
-                        .once(site, request, async move |tx: &mut Tx| {
-                            let loaded = load(&log, tx, &name).await?;
-                            let command = make(&loaded.payment)?;
-                            let changed = decide(&log, tx, &meta, loaded, &command).await?;
-                            fresh.store(changed.sent().is_some(), Ordering::Relaxed);
-                            let attempt = attempt_of(&changed, &command);
-                            Ok::<_, Error>(proto::Attempt { name: attempt, ..proto::Attempt::default() })
-                        })
-                        .await?
-                };
-                Ok((claim.name, fresh.load(Ordering::Relaxed)))
-            })
-            .await
-        };
-        let (attempt, fresh) = claimed?;
-        let called = {
-            let (teller, name, attempt) = (teller.clone(), name.clone(), attempt.clone());
-            call.detached(async move {
-                let loaded = match (fresh, attempt.is_empty()) {
-                    (true, _) => teller.drive(&name, &attempt, &meta).await,
-                    (false, false) => teller.resume(&name, &attempt, &meta).await,
-                    (false, true) => teller.load(&name).await,
-                };
-                Ok(loaded?)
-            })
-        };
-        let loaded = match tokio::time::timeout_at(waited, called).await {
-            Ok(loaded) => loaded?,
-            Err(_) => self.teller.load(&name).await?,
-        };
-        Ok((loaded, attempt))
+        let written: Arc<OnceLock<String>> = Arc::default();
+        let known = Arc::clone(&written);
+        // One task from the claim to the result: between them nothing of the caller's can be cut off.
+        let performed = call.detached(async move {
+            let (attempt, fresh) = claim(&teller, site, request, &name, &meta, make).await?;
+            let attempt = known.get_or_init(|| attempt).clone();
+            let loaded = match (fresh, attempt.is_empty()) {
+                (true, _) => teller.drive(&name, &attempt, &meta).await?,
+                (false, false) => teller.resume(&name, &attempt, &meta).await?,
+                (false, true) => teller.load(&name).await?,
+            };
+            Ok((loaded, attempt))
+        });
+        match tokio::time::timeout_at(waited, performed).await {
+            Ok(performed) => performed,
+            Err(_) => match written.get() {
+                Some(attempt) => Ok((self.teller.load(&name_of).await?, attempt.clone())),
+                None => Err(Status::deadline_exceeded("the payment could not be written down in time")),
+            },
+        }
     }
+}
+
+/// Decides one command under its request id. Answers the attempt it is about, and whether this very call wrote it down; a
+/// repeat finds it written down.
+async fn claim<M>(
+    teller: &Teller,
+    site: &'static Site,
+    request: Option<log::Request>,
+    name: &str,
+    meta: &Meta,
+    mut make: M,
+) -> Result<(String, bool), Error>
+where
+    M: FnMut(&Payment) -> Result<Command, Error> + Send + 'static,
+{
+    let fresh = Arc::new(AtomicBool::new(false));
+    let (log, name, meta, wrote) = (teller.log.clone(), name.to_owned(), meta.clone(), fresh.clone());
+    let claimed: Result<proto::Attempt, Error> = teller
+        .log
+        .once(site, request, async move |tx: &mut Tx| {
+            let loaded = load(&log, tx, &name).await?;
+            let command = make(&loaded.payment)?;
+            let changed = decide(&log, tx, &meta, loaded, &command).await?;
+            wrote.store(changed.sent().is_some(), Ordering::Relaxed);
+            Ok(proto::Attempt { name: attempt_of(&changed, &command), ..proto::Attempt::default() })
+        })
+        .await;
+    Ok((claimed?.name, fresh.load(Ordering::Relaxed)))
 }
 
 /// The attempt a command is about: the one it wrote down last, or the one that did the same before.
@@ -104,9 +112,9 @@ fn attempt_of(changed: &Changed, command: &Command) -> String {
         Command::Refund { return_id, .. } => {
             attempts.iter().rev().find(|attempt| attempt.return_id == *return_id && !attempt.is_void())
         }
-        Command::Cancel { .. } => attempts.last().filter(|attempt| {
-            attempt.is_open() && matches!(attempt.kind, Kind::Void | Kind::Refund)
-        }),
+        Command::Cancel { .. } => {
+            attempts.last().filter(|attempt| attempt.is_open() && matches!(attempt.kind, Kind::Void | Kind::Refund))
+        }
         Command::Expire { .. } | Command::Resend { .. } | Command::Settle { .. } | Command::Continue => None,
     };
     written.or_else(|| before().map(|attempt| attempt.id.clone())).unwrap_or_default()
@@ -159,9 +167,7 @@ impl PaymentService for Rpc {
             provider: self.teller.config.provider.clone(),
         };
         let (loaded, _) = self
-            .perform(call, site!("payment.authorize_payment"), key, ask.name, move |_: &Payment| {
-                Ok(command.clone())
-            })
+            .perform(call, site!("payment.authorize_payment"), key, ask.name, move |_: &Payment| Ok(command.clone()))
             .await?;
         Ok(Response::new(proto::AuthorizePaymentResponse { payment: payment_reply(&loaded) }))
     }
@@ -196,9 +202,7 @@ impl PaymentService for Rpc {
         let key = call.request(&ask, &ask.request_id);
         let name = ask.name.clone();
         let (order, reason) = (ask.order, ask.reason);
-        let cancel = move |_: &Payment| {
-            Ok(Command::Cancel { order: order.clone(), reason: reason.clone() })
-        };
+        let cancel = move |_: &Payment| Ok(Command::Cancel { order: order.clone(), reason: reason.clone() });
         let (loaded, _) = self.cancel(call, key, name, cancel).await?;
         Ok(Response::new(proto::CancelPaymentResponse { payment: payment_reply(&loaded) }))
     }

@@ -258,9 +258,16 @@ mod tests {
 
     #[test]
     fn only_a_definite_no_is_a_decline() {
-        for (status, definite) in
-            [(400, true), (401, false), (404, true), (409, false), (422, true), (429, false), (500, false), (503, false)]
-        {
+        for (status, definite) in [
+            (400, true),
+            (401, false),
+            (404, true),
+            (409, false),
+            (422, true),
+            (429, false),
+            (500, false),
+            (503, false),
+        ] {
             let outcome = refused(&answer(status, r#"{"error":{"code":"wrong_status","message":""}}"#));
             assert_eq!(matches!(outcome, Outcome::Declined { .. }), definite, "{status}");
         }

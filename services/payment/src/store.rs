@@ -28,7 +28,12 @@ impl Projection<StoredEvent> for Rows {
         &["payments", "attempts", "refunds", "postings", "webhook_receipts"]
     }
 
-    fn apply<'a>(&'a self, tx: &'a mut Tx, at: &'a At, event: &'a StoredEvent) -> LocalBoxFuture<'a, Result<(), Error>> {
+    fn apply<'a>(
+        &'a self,
+        tx: &'a mut Tx,
+        at: &'a At,
+        event: &'a StoredEvent,
+    ) -> LocalBoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
             match wire::from_stored(event) {
                 Some(event) => {
@@ -188,14 +193,10 @@ async fn store_attempt(tx: &mut Tx, at: &At, event: &Event) -> Result<(), Error>
         Event::Succeeded { attempt, reference, said: by, .. } => {
             (attempt, "SUCCEEDED", 0, reference.as_str(), "", "", said(by))
         }
-        Event::Declined { attempt, code, said: by, .. } => {
-            (attempt, "DECLINED", 0, "", code.as_str(), "", said(by))
-        }
+        Event::Declined { attempt, code, said: by, .. } => (attempt, "DECLINED", 0, "", code.as_str(), "", said(by)),
         Event::InDoubt { attempt, error } => (attempt, "IN_DOUBT", 0, "", "", error.as_str(), ""),
         Event::Abandoned { attempt, said: by } => (attempt, "ABANDONED", 0, "", "", "", said(by)),
-        Event::ActionRequired { attempt, reference, .. } => {
-            (attempt, "WAITING", 0, reference.as_str(), "", "", "")
-        }
+        Event::ActionRequired { attempt, reference, .. } => (attempt, "WAITING", 0, reference.as_str(), "", "", ""),
         Event::Created { .. }
         | Event::Authorized { .. }
         | Event::Captured { .. }
@@ -441,14 +442,20 @@ mod tests {
         let cancel = Command::Cancel { order: "orders/o".to_owned(), reason: "test".to_owned() };
         let capture = Command::Capture { shipment: "shipments/s".to_owned(), amount: 60 };
         let unknown = settle("1", Outcome::Unknown { error: "timeout".to_owned() });
-        let action = settle("1", Outcome::ActionRequired {
-            reference: "auth".to_owned(),
-            uri: "http://psp".to_owned(),
-            challenge: "chl".to_owned(),
-        });
+        let action = settle(
+            "1",
+            Outcome::ActionRequired {
+                reference: "auth".to_owned(),
+                uri: "http://psp".to_owned(),
+                challenge: "chl".to_owned(),
+            },
+        );
         let declined = settle("1", Outcome::Declined { code: "no".to_owned() });
         let stories = [
-            ("payments/a", vec![authorize("users/u"), unknown, done("1"), capture, done("2"), cancel.clone(), done("4")]),
+            (
+                "payments/a",
+                vec![authorize("users/u"), unknown, done("1"), capture, done("2"), cancel.clone(), done("4")],
+            ),
             ("payments/b", vec![authorize("users/u"), action, declined]),
             ("payments/c", vec![cancel]),
         ];

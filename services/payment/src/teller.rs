@@ -126,12 +126,7 @@ pub(crate) async fn decide(
 
 impl Teller {
     /// A teller over the service's log.
-    pub(crate) fn new(
-        log: Log<proto::Event>,
-        provider: Arc<dyn Provider>,
-        config: Config,
-        windows: Windows,
-    ) -> Self {
+    pub(crate) fn new(log: Log<proto::Event>, provider: Arc<dyn Provider>, config: Config, windows: Windows) -> Self {
         let inner = Inner {
             log,
             provider,
@@ -336,8 +331,7 @@ impl Teller {
     /// Whether asking again under the same key is right: not for an authorization that nobody wants any more (it would be
     /// made to be voided), nor without its token, nor once the provider may have forgotten the key.
     fn may_resend(&self, payment: &Payment, attempt: &Attempt) -> bool {
-        let wanted =
-            attempt.kind != Kind::Authorize || (payment.cancel == Cancel::No && !payment.token.is_empty());
+        let wanted = attempt.kind != Kind::Authorize || (payment.cancel == Cancel::No && !payment.token.is_empty());
         wanted && self.age(attempt.create_time) < self.config.key_window
     }
 

@@ -133,9 +133,7 @@ pub(crate) fn to_stored(payment: &Payment, event: &Event) -> proto::Event {
         Event::CancelRequested { order, reason } => {
             proto::Event::CancelRequested(proto::CancelRequested { payment: name, order, reason })
         }
-        Event::CancelCompleted => {
-            proto::Event::CancelCompleted(proto::CancelCompleted { payment: name, order })
-        }
+        Event::CancelCompleted => proto::Event::CancelCompleted(proto::CancelCompleted { payment: name, order }),
     }
 }
 

@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 
 use super::{
-    ACTION_EXPIRED, Action, Attempt, AttemptState, CANCELLED, Cancel, Command, Event, Kind, NEVER_ARRIVED, Outcome, Payment,
-    Rejection, Said, Source, State,
+    ACTION_EXPIRED, Action, Attempt, AttemptState, CANCELLED, Cancel, Command, Event, Kind, NEVER_ARRIVED, Outcome,
+    Payment, Rejection, Said, Source, State,
 };
 
 impl Payment {
@@ -36,9 +36,7 @@ impl Payment {
             Command::Capture { shipment, amount } => self.capture(shipment, *amount),
             Command::Refund { amount, return_id, reason, actor } => self.refund(*amount, return_id, reason, actor),
             Command::Cancel { order, reason } => Ok(match self.cancel {
-                Cancel::No => {
-                    self.then(vec![Event::CancelRequested { order: order.clone(), reason: reason.clone() }])
-                }
+                Cancel::No => self.then(vec![Event::CancelRequested { order: order.clone(), reason: reason.clone() }]),
                 Cancel::Requested | Cancel::Completed => self.then(vec![]),
             }),
             Command::Expire { now } => {
@@ -107,13 +105,8 @@ impl Payment {
     fn free(&self, asked: Asked<'_>) -> Vec<Event> {
         let (attempt, amount) = (self.ordinal(0), asked.amount);
         let said = Said { source: Source::Answer, actor: asked.actor.to_owned(), note: String::new() };
-        let succeeded = Event::Succeeded {
-            attempt: attempt.clone(),
-            kind: Kind::Void,
-            amount,
-            reference: String::new(),
-            said,
-        };
+        let succeeded =
+            Event::Succeeded { attempt: attempt.clone(), kind: Kind::Void, amount, reference: String::new(), said };
         vec![self.prepare(asked, 0), succeeded, Event::Voided { attempt, amount }]
     }
 
@@ -157,9 +150,10 @@ impl Payment {
 
     /// First what is charged, then what is only set aside.
     fn refund(&self, amount: i64, return_id: &str, reason: &str, actor: &str) -> Result<Vec<Event>, Rejection> {
-        let given = self.attempts.iter().filter(|attempt| {
-            !return_id.is_empty() && attempt.return_id == return_id && !attempt.is_void()
-        });
+        let given = self
+            .attempts
+            .iter()
+            .filter(|attempt| !return_id.is_empty() && attempt.return_id == return_id && !attempt.is_void());
         match given.map(|attempt| attempt.amount).sum::<i64>() {
             0 => {}
             before if before == amount => return Ok(vec![]),
@@ -218,18 +212,14 @@ impl Payment {
                 events
             }
             Outcome::Declined { code } if attempt.is_open() || attempt.state == AttemptState::Waiting => {
-                let mut events =
-                    vec![Event::Declined { attempt: id(), kind, code: code.clone(), said: said.clone() }];
+                let mut events = vec![Event::Declined { attempt: id(), kind, code: code.clone(), said: said.clone() }];
                 if kind == Kind::Authorize {
                     events.push(Event::Failed { code: code.clone() });
                 }
                 events
             }
-            Outcome::ActionRequired { reference, uri, challenge }
-                if kind == Kind::Authorize && attempt.is_open() =>
-            {
-                let action =
-                    Action { uri: uri.clone(), challenge: challenge.clone(), expire_time: action_expire_time };
+            Outcome::ActionRequired { reference, uri, challenge } if kind == Kind::Authorize && attempt.is_open() => {
+                let action = Action { uri: uri.clone(), challenge: challenge.clone(), expire_time: action_expire_time };
                 vec![Event::ActionRequired { attempt: id(), action, reference: reference.clone() }]
             }
             Outcome::Done { reference } if attempt.state != AttemptState::Succeeded && self.fits(attempt) => {
@@ -264,10 +254,9 @@ impl Payment {
                 }
                 events
             }
-            Outcome::NotFound
-            | Outcome::Declined { .. }
-            | Outcome::ActionRequired { .. }
-            | Outcome::Done { .. } => vec![],
+            Outcome::NotFound | Outcome::Declined { .. } | Outcome::ActionRequired { .. } | Outcome::Done { .. } => {
+                vec![]
+            }
         }
     }
 
@@ -317,9 +306,8 @@ impl Payment {
         if self.cancel != Cancel::Requested || self.in_doubt() {
             return vec![];
         }
-        let refused = self.attempts.last().is_some_and(|last| {
-            last.is_void() && matches!(last.kind, Kind::Void | Kind::Refund)
-        });
+        let refused =
+            self.attempts.last().is_some_and(|last| last.is_void() && matches!(last.kind, Kind::Void | Kind::Refund));
         if refused && !again && !self.is_settled() {
             return vec![];
         }

@@ -43,11 +43,10 @@ fn declined(attempt: &str) -> Command {
 }
 
 fn action(attempt: &str) -> Command {
-    settle(attempt, Outcome::ActionRequired {
-        reference: "auth".into(),
-        uri: "http://psp".into(),
-        challenge: "chl".into(),
-    })
+    settle(
+        attempt,
+        Outcome::ActionRequired { reference: "auth".into(), uri: "http://psp".into(), challenge: "chl".into() },
+    )
 }
 
 fn capture(shipment: &str, amount: i64) -> Command {

@@ -107,9 +107,7 @@ async fn a_payment_is_shown_to_its_owner_and_to_operators_and_to_nobody_else() {
     let other = get(person("users/u2", Role::Customer), "payments/p").await.unwrap_err();
     assert_eq!(other.code(), Code::NotFound);
     let missing = get(person("users/u2", Role::Customer), "payments/x").await.unwrap_err();
-    let same = |status: &tonic::Status| {
-        String::from_utf8_lossy(status.details()).replace("payments/x", "payments/p")
-    };
+    let same = |status: &tonic::Status| String::from_utf8_lossy(status.details()).replace("payments/x", "payments/p");
     assert_eq!(same(&other), same(&missing));
 }
 

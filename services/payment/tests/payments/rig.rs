@@ -122,9 +122,8 @@ impl Provider {
 
     /// Approves an authorization that the service did not ask for; its id.
     pub(crate) async fn authorize_by_hand(&self, reference: &str) -> String {
-        let body = format!(
-            "{{\"amount\":10000,\"currency\":\"EUR\",\"token\":\"tok_ok\",\"reference\":\"{reference}\"}}"
-        );
+        let body =
+            format!("{{\"amount\":10000,\"currency\":\"EUR\",\"token\":\"tok_ok\",\"reference\":\"{reference}\"}}");
         self.send("POST", "/v1/authorizations", body).await["id"].as_str().unwrap().to_owned()
     }
 
@@ -157,7 +156,13 @@ impl Shop {
         reply.into_inner().payment.unwrap()
     }
 
-    pub(crate) async fn capture(&self, name: &str, shipment: &str, minor: i64, request: &str) -> Result<proto::CapturePaymentResponse, Status> {
+    pub(crate) async fn capture(
+        &self,
+        name: &str,
+        shipment: &str,
+        minor: i64,
+        request: &str,
+    ) -> Result<proto::CapturePaymentResponse, Status> {
         let ask = proto::CapturePaymentRequest {
             name: name.to_owned(),
             amount: money(minor),
@@ -167,7 +172,12 @@ impl Shop {
         Ok(self.ordering().capture_payment(ask).await?.into_inner())
     }
 
-    pub(crate) async fn refund(&self, name: &str, return_id: &str, minor: i64) -> Result<proto::RefundPaymentResponse, Status> {
+    pub(crate) async fn refund(
+        &self,
+        name: &str,
+        return_id: &str,
+        minor: i64,
+    ) -> Result<proto::RefundPaymentResponse, Status> {
         let ask = proto::RefundPaymentRequest {
             name: name.to_owned(),
             amount: money(minor),
@@ -233,7 +243,13 @@ pub(crate) async fn serve(folder: &Path, provider: &str, config: payment::Config
     let mut context = Context::new(Storage::Folder(folder.to_owned()), folder, contracts::METHODS, &[7; 32]);
     context.windows = windows;
     let config = payment::Config { provider_url: provider.to_owned(), ..config };
-    let component = payment::build(config, &context).await.unwrap();
+    let component = loop {
+        match payment::build(config.clone(), &context).await {
+            // A process that was thrown away may need a moment to let go of its files.
+            Err(store::Error::Locked { .. }) => tokio::time::sleep(Duration::from_millis(20)).await,
+            built => break built.unwrap(),
+        }
+    };
     let (_, tasks) = context.mount(component);
     let supervised = context.clone();
     tokio::spawn(async move { server::supervise(tasks, &supervised).await });

@@ -30,10 +30,9 @@ async fn a_declined_payment_is_an_answer() {
 #[tokio::test]
 async fn a_payment_that_requires_action_waits_for_its_buyer() {
     let shop = shop().await;
-    for (name, outcome, state) in [
-        ("payments/p", "approve", PaymentState::Authorized),
-        ("payments/q", "decline", PaymentState::Failed),
-    ] {
+    for (name, outcome, state) in
+        [("payments/p", "approve", PaymentState::Authorized), ("payments/q", "decline", PaymentState::Failed)]
+    {
         let waiting = shop.authorize(name, "tok_requires_action").await;
         assert_eq!((waiting.state(), waiting.in_doubt), (PaymentState::RequiresAction, false));
         assert!(waiting.action_uri.starts_with("http://") && waiting.action_expire_time.is_some());
@@ -80,4 +79,14 @@ async fn a_webhook_that_comes_first_late_twice_or_never_changes_nothing_of_the_e
         assert_eq!((payment.state(), payment.etag.as_str()), (PaymentState::Authorized, "5"), "{token}");
     }
     assert_eq!(shop.provider.entries("authorization").await.len(), 4);
+}
+
+#[tokio::test]
+async fn every_call_to_the_provider_is_a_crash_point() {
+    let _shop = shop().await;
+    let sites = store::crash::sites();
+    for call in ["authorize", "capture", "void", "refund", "find"] {
+        let name = format!("payment->provider/{call}");
+        assert!(sites.contains(&name.as_str()), "{name}");
+    }
 }

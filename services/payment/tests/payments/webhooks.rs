@@ -42,14 +42,15 @@ async fn a_message_has_one_effect_however_often_it_comes() {
     let id = shop.provider.find("payments/p").await["id"].as_str().unwrap().to_owned();
     let body = event("evt_1", "authorization.authorized", "payments/p", &id, "authorized");
     let signature = signed(&body);
-    let replies =
-        futures_util::future::join_all((0..8).map(|_| shop.ingest(&body, Some(signature.as_str())))).await;
+    let replies = futures_util::future::join_all((0..8).map(|_| shop.ingest(&body, Some(signature.as_str())))).await;
     let first: Vec<bool> = replies.into_iter().map(Result::unwrap).collect();
     assert_eq!(first.iter().filter(|duplicate| !**duplicate).count(), 1);
     let payment = shop.get("payments/p").await;
     assert_eq!(payment.state(), PaymentState::Authorized);
     // A later message that says less, or the same, changes nothing.
-    for (event_id, kind) in [("evt_2", "authorization.requires_action"), ("evt_3", "authorization.authorized"), ("evt_4", "x.y")] {
+    for (event_id, kind) in
+        [("evt_2", "authorization.requires_action"), ("evt_3", "authorization.authorized"), ("evt_4", "x.y")]
+    {
         let body = event(event_id, kind, "payments/p", &id, "authorized");
         assert!(!shop.ingest(&body, Some(&signed(&body))).await.unwrap());
     }
