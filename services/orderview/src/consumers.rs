@@ -10,24 +10,27 @@ use contracts::orderview::v1::{Event as StoredEvent, SubjectErased};
 use log::{LocalBoxFuture, Log};
 use store::Tx;
 
-use crate::store::{self as rows, At, Unfolded};
+use crate::store::{self as rows, Happened, Unfolded};
 
 /// Folds ordering's events into the views.
 pub(crate) struct Orders;
 
-/// Folds one message into the views, live or in a rebuild.
-pub(crate) async fn fold(tx: &mut Tx, message: &Message) -> Result<(), Failure> {
-    let event = message.decode::<ordering::Event>()?;
-    let at = At {
-        order: &message.stream,
+/// A message as the views fold it. One that cannot be decoded cannot be decoded later either.
+pub(crate) fn happened(message: &Message) -> Result<Happened, Failure> {
+    Ok(Happened {
         version: message.version,
-        event_type: &message.name,
+        event_type: message.name.clone(),
         occur_time: message.occur_time,
-    };
-    rows::fold(tx, &at, &event).await.map_err(|error| match error {
+        event: message.decode::<ordering::Event>()?,
+    })
+}
+
+/// What it means that events could not be folded.
+pub(crate) fn failure(error: Unfolded) -> Failure {
+    match error {
         Unfolded::Log(error) => error.into(),
         Unfolded::Progress(..) => Failure::Permanent(error.to_string()),
-    })
+    }
 }
 
 impl Handler for Orders {
@@ -36,7 +39,7 @@ impl Handler for Orders {
     }
 
     fn apply<'a>(&'a self, tx: &'a mut Tx, message: &'a Message) -> LocalBoxFuture<'a, Result<(), Failure>> {
-        Box::pin(fold(tx, message))
+        Box::pin(async move { rows::fold(tx, &message.stream, &[happened(message)?]).await.map_err(failure) })
     }
 }
 

@@ -9,10 +9,10 @@
 mod tests;
 
 use std::cmp::Ordering;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use bus::{BoxFuture, Consumer, Failure, Hub, Message, Source};
+use bus::{BoxFuture, Consumer, Hub, Message, Source};
 use contracts::orderview::v1::{Event as StoredEvent, ViewRebuilt};
 use log::{Difference, Log, MAX_DIFFERENCES, Meta, Rebuilt, What, cursors};
 use operations::Derived;
@@ -20,9 +20,9 @@ use store::{Row, Store, Tx, Value, site};
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
-use crate::consumers::{fold, is_of_an_order};
+use crate::consumers::{happened, is_of_an_order};
 use crate::error::Error;
-use crate::store::{self as rows, Contact};
+use crate::store::{self as rows, Contact, Happened, Unfolded};
 
 /// The name of the views, for operators.
 pub(crate) const NAME: &str = "order_views";
@@ -190,18 +190,6 @@ struct Side {
     broken: HashSet<String>,
 }
 
-/// An event that could not be folded.
-struct Unfoldable {
-    stream: String,
-    failure: Failure,
-}
-
-impl From<store::Error> for Unfoldable {
-    fn from(error: store::Error) -> Self {
-        Self { stream: String::new(), failure: Failure::Transient(error.to_string()) }
-    }
-}
-
 impl Side {
     async fn new(views: &Views) -> Result<Self, Error> {
         let source =
@@ -214,51 +202,58 @@ impl Side {
     /// Folds up to and with these positions.
     async fn fold_to(&mut self, targets: Vec<u64>) -> Result<(), Error> {
         for (shard, (index, target)) in (0..).zip(targets.into_iter().enumerate()) {
-            let Some(mut at) = self.at.get(index).copied() else { continue };
+            let source = self.source.clone();
+            let read = async |after: u64| {
+                let limit = u32::try_from(target.saturating_sub(after)).unwrap_or(PAGE).min(PAGE);
+                if limit == 0 { Ok(vec![]) } else { source.read(shard, after, limit).await }
+            };
+            let mut at = self.at.get(index).copied().unwrap_or(target);
+            let mut page = read(at).await?;
             while at < target {
-                let limit = u32::try_from(target - at).unwrap_or(PAGE).min(PAGE);
-                let page = self.source.read(shard, at, limit).await?;
                 let Some(last) = page.last().map(|last| last.position) else {
                     return Err(Error::Rebuild(format!("ordering's log ends at {at} and {target} was seen")));
                 };
-                self.apply(page.into()).await?;
+                // The next page is read while this one is applied.
+                let (applied, next) = tokio::join!(self.apply(page), read(last));
+                applied?;
+                page = next?;
                 at = last;
-            }
-            if let Some(reached) = self.at.get_mut(index) {
-                *reached = at;
+                if let Some(reached) = self.at.get_mut(index) {
+                    *reached = at;
+                }
             }
         }
         Ok(())
     }
 
-    async fn apply(&mut self, page: Arc<[Message]>) -> Result<(), Error> {
-        loop {
-            let (page, broken) = (page.clone(), self.broken.clone());
-            let count = page.len() as u64;
-            let applied = self
-                .scratch
-                .write(site!("orderview.scratch"), async move |tx: &mut Tx| {
-                    let wanted = page.iter().filter(|message| is_of_an_order(&message.name));
-                    for message in wanted.filter(|message| !broken.contains(&message.stream)) {
-                        let unfoldable = |failure| Unfoldable { stream: message.stream.clone(), failure };
-                        fold(tx, message).await.map_err(unfoldable)?;
-                    }
-                    Ok(())
-                })
-                .await;
-            match applied {
-                Ok(()) => {
-                    self.events += count;
-                    return Ok(());
-                }
-                Err(Unfoldable { stream, failure: Failure::Permanent(_) }) if !stream.is_empty() => {
-                    self.broken.insert(stream);
-                }
-                Err(Unfoldable { failure: Failure::Permanent(reason) | Failure::Transient(reason), .. }) => {
-                    return Err(Error::Rebuild(reason));
-                }
+    /// Applies a page, order by order: between orders the views know no sequence.
+    async fn apply(&mut self, page: Vec<Message>) -> Result<(), Error> {
+        self.events += page.len() as u64;
+        let mut orders: Vec<(String, Vec<Happened>)> = vec![];
+        let mut places: HashMap<String, usize> = HashMap::new();
+        for message in page.into_iter().filter(|message| is_of_an_order(&message.name)) {
+            if self.broken.contains(&message.stream) {
+                continue;
+            }
+            let Ok(happened) = happened(&message) else {
+                self.broken.insert(message.stream);
+                continue;
+            };
+            let place = *places.entry(message.stream).or_insert_with_key(|order| {
+                orders.push((order.clone(), vec![]));
+                orders.len() - 1
+            });
+            if let Some((_, events)) = orders.get_mut(place) {
+                events.push(happened);
             }
         }
+        let applied = self.scratch.write(site!("orderview.scratch"), async move |tx: &mut Tx| {
+            for (order, events) in &orders {
+                rows::fold(tx, order, events).await?;
+            }
+            Ok(())
+        });
+        applied.await.map_err(|error: Unfolded| Error::Rebuild(error.to_string()))
     }
 }
 

@@ -99,6 +99,9 @@ impl OrderviewService for Rpc {
                     caught.map_err(Error::from)?;
                     is_caught_up = true;
                 }
+                () = self.shutdown.cancelled() => {
+                    return Err(status::unavailable("the service is stopping", Duration::from_secs(1)));
+                }
                 () = tokio::time::sleep_until(end) => {
                     return Err(if version == 0 { Error::Missing(get.name) } else { Error::Behind { name: get.name, version } }.into());
                 }
@@ -189,7 +192,8 @@ impl OrderviewService for Rpc {
         let call = Call::of(&request)?;
         let name = request.into_inner().name;
         let seen = self.seen(&call, &name).await?.ok_or_else(|| Error::Missing(name))?;
-        Ok(Response::new(self.desk.explain(&call, seen.view).await))
+        let explained = Box::pin(self.desk.explain(&call, seen.view)).await;
+        Ok(Response::new(explained))
     }
 }
 

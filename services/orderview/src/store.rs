@@ -42,12 +42,13 @@ pub(crate) struct Lines {
     pub(crate) lines: Vec<u8>,
 }
 
-/// An event of an order with its place.
-pub(crate) struct At<'a> {
-    pub(crate) order: &'a str,
+/// An event of an order with its circumstances.
+#[derive(Clone, Debug)]
+pub(crate) struct Happened {
     pub(crate) version: u64,
-    pub(crate) event_type: &'a str,
+    pub(crate) event_type: String,
     pub(crate) occur_time: Timestamp,
+    pub(crate) event: ordering::Event,
 }
 
 /// Why an event could not be folded.
@@ -67,60 +68,114 @@ impl From<Error> for Unfolded {
     }
 }
 
-/// Folds one event of ordering into the rows.
-pub(crate) async fn fold(tx: &mut Tx, at: &At<'_>, event: &ordering::Event) -> Result<(), Unfolded> {
-    match wire::folded(event) {
-        Folded::Placed(placed) => place(tx, at, &placed).await,
-        Folded::Nothing => touch(tx, at).await,
-        Folded::Changed { change, lines } => {
-            let Some(row) = tx.query_opt(PROGRESS_OF, params![at.order]).await? else { return Ok(()) };
-            if row.get::<u64>("version")? >= at.version {
-                return Ok(());
+/// Folds successive events of one order into its rows: the row is read and written once, however many they are.
+pub(crate) async fn fold(tx: &mut Tx, order: &str, events: &[Happened]) -> Result<(), Unfolded> {
+    let mut folding = Folding::default();
+    for happened in events {
+        let (change, lines) = match wire::folded(&happened.event) {
+            Folded::Placed(placed) => {
+                folding.lines.push((happened.version, LineKind::Placed, placed.lines()));
+                folding.progress = Some(Progress::placed());
+                folding.placed = Some((placed, happened));
+                folding.last = Some(happened);
+                continue;
             }
-            let unreadable = |error| Unfolded::Progress(at.order.to_owned(), error);
-            let progress: Progress = serde_json::from_str(&row.get::<String>("progress")?).map_err(unreadable)?;
-            let progress = progress.evolve(change);
-            if let Some((kind, lines)) = lines {
-                insert_lines(tx, at, kind, lines).await?;
+            Folded::Nothing => {
+                if happened.version > folding.stored_version {
+                    folding.last = Some(happened);
+                }
+                continue;
             }
-            let text = serde_json::to_string(&progress).map_err(unreadable)?;
-            tx.execute(
-                "UPDATE order_views SET state = $1, needs_attention = $2, version = $3, last_event = $4, update_time = $5,
-                                        progress = $6
-                 WHERE name = $7",
-                params![
-                    wire::state_text(progress.state),
-                    i64::from(!progress.attention.is_empty()),
-                    at.version,
-                    at.event_type,
-                    at.occur_time,
-                    text,
-                    at.order
-                ],
-            )
-            .await?;
-            Ok(())
+            Folded::Changed { change, lines } => (change, lines),
+        };
+        let progress = match folding.progress.take() {
+            Some(progress) => progress,
+            None => {
+                // A row that somebody deleted is not made up from the middle of its story.
+                let Some((version, progress)) = load(tx, order).await? else { return Ok(()) };
+                folding.stored_version = version;
+                folding.last = folding.last.filter(|last| last.version > version);
+                progress
+            }
+        };
+        if happened.version <= folding.stored_version {
+            folding.progress = Some(progress);
+            continue;
         }
+        folding.progress = Some(progress.evolve(change));
+        folding.lines.extend(lines.map(|(kind, lines)| (happened.version, kind, lines)));
+        folding.last = Some(happened);
     }
+    let Some(last) = folding.last else { return Ok(()) };
+    let Some(progress) = folding.progress else { return touch(tx, order, last).await };
+    if let Some((placed, first)) = &folding.placed {
+        if !insert(tx, order, placed, first, last, &progress).await? {
+            // It was placed before this; what came after may still be new.
+            return match events.get(1..) {
+                Some(rest) if !rest.is_empty() => Box::pin(fold(tx, order, rest)).await,
+                Some(_) | None => Ok(()),
+            };
+        }
+        keep_contact(tx, order, &placed.fields.customer, &placed.fields.contact_email).await?;
+    } else {
+        update(tx, order, last, &progress).await?;
+    }
+    for (version, kind, lines) in folding.lines {
+        tx.execute(
+            "INSERT INTO order_view_lines (order_name, version, kind, lines) VALUES ($1, $2, $3, $4)
+             ON CONFLICT (order_name, version) DO NOTHING",
+            params![order, version, wire::kind_text(kind), lines],
+        )
+        .await?;
+    }
+    Ok(())
 }
 
-const PROGRESS_OF: &str = "SELECT version, progress FROM order_views WHERE name = $1";
+/// The events of one order on their way into its rows.
+#[derive(Default)]
+struct Folding<'a> {
+    /// How the order began, if that is among the events.
+    placed: Option<(Placed<'a>, &'a Happened)>,
+    /// The version that is stored; 0 while that is not known.
+    stored_version: u64,
+    /// The progress, once it was needed.
+    progress: Option<Progress>,
+    /// What is new of lines: version, kind, lines.
+    lines: Vec<(u64, LineKind, Vec<u8>)>,
+    /// The last event that is new.
+    last: Option<&'a Happened>,
+}
 
-async fn place(tx: &mut Tx, at: &At<'_>, placed: &Placed<'_>) -> Result<(), Unfolded> {
-    let progress = Progress::placed();
-    let text = serde_json::to_string(&progress).map_err(|error| Unfolded::Progress(at.order.to_owned(), error))?;
+async fn load(tx: &mut Tx, order: &str) -> Result<Option<(u64, Progress)>, Unfolded> {
+    let row = tx.query_opt("SELECT version, progress FROM order_views WHERE name = $1", params![order]).await?;
+    let Some(row) = row else { return Ok(None) };
+    let progress = serde_json::from_str(&row.get::<String>("progress")?);
+    let progress = progress.map_err(|error| Unfolded::Progress(order.to_owned(), error))?;
+    Ok(Some((row.get("version")?, progress)))
+}
+
+/// Inserts an order's row; false if it was there.
+async fn insert(
+    tx: &mut Tx,
+    order: &str,
+    placed: &Placed<'_>,
+    first: &Happened,
+    last: &Happened,
+    progress: &Progress,
+) -> Result<bool, Unfolded> {
     let fields = placed.fields;
     let new = tx
         .execute(
             "INSERT INTO order_views (name, customer, state, needs_attention, external_reference, payment, currency,
                                       subtotal, tax, shipping, total, version, last_event, placed_time, create_time,
                                       update_time, progress)
-             VALUES ($1, $2, $3, 0, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14, $15)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
              ON CONFLICT (name) DO NOTHING",
             params![
-                at.order,
+                order,
                 fields.customer.as_str(),
                 wire::state_text(progress.state),
+                i64::from(!progress.attention.is_empty()),
                 fields.external_reference.as_str(),
                 fields.payment.as_str(),
                 fields.currency_code.as_str(),
@@ -128,39 +183,48 @@ async fn place(tx: &mut Tx, at: &At<'_>, placed: &Placed<'_>) -> Result<(), Unfo
                 fields.tax_minor,
                 fields.shipping_minor,
                 fields.total_minor,
-                at.version,
-                at.event_type,
-                placed.placed_time.unwrap_or(at.occur_time),
-                at.occur_time,
-                text
+                last.version,
+                last.event_type.as_str(),
+                placed.placed_time.unwrap_or(first.occur_time),
+                first.occur_time,
+                last.occur_time,
+                text_of(order, progress)?
             ],
         )
         .await?;
-    if new == 0 {
-        return Ok(());
-    }
-    insert_lines(tx, at, LineKind::Placed, placed.lines()).await?;
-    keep_contact(tx, at.order, &fields.customer, &fields.contact_email).await?;
+    Ok(new > 0)
+}
+
+async fn update(tx: &mut Tx, order: &str, last: &Happened, progress: &Progress) -> Result<(), Unfolded> {
+    tx.execute(
+        "UPDATE order_views SET state = $1, needs_attention = $2, version = $3, last_event = $4, update_time = $5,
+                                progress = $6
+         WHERE name = $7",
+        params![
+            wire::state_text(progress.state),
+            i64::from(!progress.attention.is_empty()),
+            last.version,
+            last.event_type.as_str(),
+            last.occur_time,
+            text_of(order, progress)?,
+            order
+        ],
+    )
+    .await?;
     Ok(())
 }
 
-async fn touch(tx: &mut Tx, at: &At<'_>) -> Result<(), Unfolded> {
+async fn touch(tx: &mut Tx, order: &str, last: &Happened) -> Result<(), Unfolded> {
     tx.execute(
         "UPDATE order_views SET version = $1, last_event = $2, update_time = $3 WHERE name = $4 AND version < $1",
-        params![at.version, at.event_type, at.occur_time, at.order],
+        params![last.version, last.event_type.as_str(), last.occur_time, order],
     )
     .await?;
     Ok(())
 }
 
-async fn insert_lines(tx: &mut Tx, at: &At<'_>, kind: LineKind, lines: Vec<u8>) -> Result<(), Error> {
-    tx.execute(
-        "INSERT INTO order_view_lines (order_name, version, kind, lines) VALUES ($1, $2, $3, $4)
-         ON CONFLICT (order_name, version) DO NOTHING",
-        params![at.order, at.version, wire::kind_text(kind), lines],
-    )
-    .await?;
-    Ok(())
+fn text_of(order: &str, progress: &Progress) -> Result<String, Unfolded> {
+    serde_json::to_string(progress).map_err(|error| Unfolded::Progress(order.to_owned(), error))
 }
 
 /// Keeps where to write to, sealed, unless something is kept already.

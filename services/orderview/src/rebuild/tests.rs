@@ -161,3 +161,42 @@ async fn a_forgotten_reader_stays_forgotten_in_a_rebuild() {
     let contact = beside.views.log.store().read(async |tx: &mut Tx| rows::contact(tx, "orders/1").await);
     assert_eq!(contact.await.unwrap(), "");
 }
+
+#[tokio::test]
+async fn an_order_with_an_event_nobody_can_read_ends_there_live_and_in_a_rebuild() {
+    let beside = beside().await;
+    beside.happen("orders/1", vec![placed("orders/1")]).await;
+    let poison = beside.orders.store().write(site!("test.poison"), async |tx: &mut Tx| {
+        tx.append(store::NewEvent {
+            stream: "orders/1".to_owned(),
+            version: 2,
+            name: "stoa.ordering.v1.Nonsense",
+            schema: 1,
+            payload: vec![],
+            subject: None,
+            causation: String::new(),
+            correlation: String::new(),
+            traceparent: String::new(),
+        });
+        Ok::<_, store::Error>(())
+    });
+    poison.await.unwrap();
+    let closed = || vec![Event::OrderClosed(Default::default())];
+    beside.happen("orders/2", vec![placed("orders/2"), Event::OrderConfirmed(Default::default())]).await;
+    let log = beside.orders.clone();
+    let behind = beside.orders.store().write(site!("test.behind"), async move |tx: &mut Tx| {
+        log.append(tx, "orders/1", 2, &Meta::default(), None, closed()).await.map(drop)
+    });
+    behind.await.unwrap();
+    beside.caught_up().await;
+    let versions = async || {
+        let read = beside.views.log.store().read(async |tx: &mut Tx| {
+            Ok::<_, store::Error>((rows::version(tx, "orders/1").await?, rows::version(tx, "orders/2").await?))
+        });
+        read.await.unwrap()
+    };
+    assert_eq!(versions().await, (1, 2));
+    assert_eq!(verify(&beside.views).await.unwrap(), []);
+    rebuild(&beside.views, "").await.unwrap();
+    assert_eq!(versions().await, (1, 2));
+}
