@@ -107,8 +107,10 @@ fn arrows(workspace: &Workspace) -> Vec<String> {
             );
         }
         if folder.starts_with("services") {
-            let beside = ["stoa", "stoa-gateway", "sandbox", "integration", "xtask"];
+            let beside = ["stoa", "stoa-gateway", "integration", "xtask"];
             forbid("a service never depends on another", !edges.is_disjoint(&services));
+            // The outside world: a service may be tested against it, never built with it.
+            forbid("the sandbox provider is for tests alone", workspace.builds_on(package, "sandbox"));
             forbid(
                 "a service depends on platform and contracts alone",
                 beside.iter().any(|other| edges.contains(*other)),

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use cargo_metadata::{Metadata, MetadataCommand, Package, PackageId};
+use cargo_metadata::{Dependency, DependencyKind, Metadata, MetadataCommand, Package, PackageId};
 
 use crate::paths;
 
@@ -52,6 +52,12 @@ impl Workspace {
             .map(|dependency| dependency.name.clone())
             .filter(|name| members.contains(name.as_str()))
             .collect()
+    }
+
+    /// Whether a package needs another for more than its tests.
+    pub(crate) fn builds_on(&self, package: &Package, other: &str) -> bool {
+        let needed = |dependency: &&Dependency| dependency.name == other && dependency.kind != DependencyKind::Development;
+        package.dependencies.iter().any(|dependency| needed(&dependency))
     }
 
     /// Everything built when this package alone is tested, as names of members.
