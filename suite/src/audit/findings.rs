@@ -1,0 +1,80 @@
+//! What an audit found, by invariant.
+
+use std::collections::BTreeMap;
+
+/// What must hold, in the order it is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Invariant {
+    /// Stock never fell below zero, at any moment of its log.
+    I1,
+    /// Nothing is charged twice, and what is charged is what was shipped.
+    I2,
+    /// Nothing is kept of an order that came to nothing, and nothing stays in doubt.
+    I3,
+    /// Authorised is at least charged, charged at least given back; the provider says the same.
+    I4,
+    /// Every order is settled, no saga is left open.
+    I5,
+    /// Every derived row is what the logs say.
+    I6,
+    /// One request, one effect.
+    I7,
+    /// Every event has a cause.
+    I9,
+    /// The versions of every stream are 1 to n.
+    I10,
+    /// Positions have no holes.
+    I11,
+    /// What is stored is what was written.
+    I12,
+}
+
+/// Broken things told of one invariant.
+const TOLD: usize = 20;
+
+/// The findings of one look.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    checked: BTreeMap<Invariant, Vec<String>>,
+    broken: BTreeMap<Invariant, Vec<String>>,
+}
+
+impl Findings {
+    /// Says what was looked at.
+    pub(crate) fn checked(&mut self, invariant: Invariant, what: impl Into<String>) {
+        self.checked.entry(invariant).or_default().push(what.into());
+    }
+
+    /// Says what is wrong with a resource.
+    pub(crate) fn broken(&mut self, invariant: Invariant, resource: &str, why: impl AsRef<str>) {
+        self.broken.entry(invariant).or_default().push(format!("{resource}: {}", why.as_ref()));
+    }
+
+    /// Whether nothing is broken.
+    pub(crate) fn hold(&self) -> bool {
+        self.broken.is_empty()
+    }
+
+    /// One line an invariant that holds, one line a thing that is broken.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let mut all: Vec<Invariant> = self.checked.keys().chain(self.broken.keys()).copied().collect();
+        all.sort_unstable();
+        all.dedup();
+        let mut lines = Vec::new();
+        for invariant in all {
+            match self.broken.get(&invariant) {
+                None => {
+                    let what = self.checked.get(&invariant).map(|it| it.join("; ")).unwrap_or_default();
+                    lines.push(format!("{invariant:?} ok {what}"));
+                }
+                Some(broken) => {
+                    lines.extend(broken.iter().take(TOLD).map(|it| format!("{invariant:?} BROKEN {it}")));
+                    if broken.len() > TOLD {
+                        lines.push(format!("{invariant:?} BROKEN and {} more", broken.len() - TOLD));
+                    }
+                }
+            }
+        }
+        lines
+    }
+}

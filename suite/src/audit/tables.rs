@@ -1,0 +1,33 @@
+//! Derived rows against the logs they come from, as each service compares them itself.
+
+use contracts::operations::v1::VerifyProjectionRequest;
+use contracts::operations::v1::operations_service_client::OperationsServiceClient;
+
+use super::findings::{Findings, Invariant};
+use crate::shop::{SERVICES, Shop};
+
+/// Has every service compare its tables with its log.
+pub(crate) async fn judge(shop: &Shop, findings: &mut Findings) -> anyhow::Result<()> {
+    let mut rows = 0;
+    for service in SERVICES {
+        let mut client = OperationsServiceClient::new(shop.channel(service));
+        let name = format!("services/{service}/projections/-");
+        match client.verify_projection(Shop::by_operator(VerifyProjectionRequest { name })).await {
+            Ok(reply) => {
+                let reply = reply.into_inner();
+                rows += reply.row_count;
+                for it in reply.differences {
+                    let what = match (it.expected.is_empty(), it.found.is_empty()) {
+                        (true, _) => "is unknown to the log".to_owned(),
+                        (_, true) => "is missing".to_owned(),
+                        (false, false) => format!("is not what the log says: {}", it.found),
+                    };
+                    findings.broken(Invariant::I6, &format!("{service} {}/{}", it.table, it.key), what);
+                }
+            }
+            Err(status) => findings.broken(Invariant::I6, service, status.message()),
+        }
+    }
+    findings.checked(Invariant::I6, format!("{rows} derived rows as the logs say"));
+    Ok(())
+}

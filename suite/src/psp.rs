@@ -1,0 +1,35 @@
+//! The sandbox payment provider as a process of its own.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::run::until_asked_to_stop;
+use crate::settings::Settings;
+
+/// Flags of `stoa psp`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Line {
+    /// Address to listen at; port 0 takes any, and the first line of output tells which
+    #[arg(long = "listen", id = "psp_listen", value_name = "ADDR:PORT", default_value = "127.0.0.1:8090")]
+    listen: SocketAddr,
+    #[command(flatten)]
+    flags: sandbox::Flags,
+}
+
+/// Runs the provider until it is asked to stop.
+pub(crate) async fn run(line: Line, settings: &Settings) -> anyhow::Result<ExitCode> {
+    let sandbox = sandbox::build(line.flags.config(&settings.data)).await?;
+    let listener = TcpListener::bind(line.listen).await.with_context(|| format!("cannot listen at {}", line.listen))?;
+    let mut out = std::io::stdout();
+    writeln!(out, "listening on http://{}", listener.local_addr()?)?;
+    out.flush()?;
+    let shutdown = CancellationToken::new();
+    until_asked_to_stop(shutdown.clone())?;
+    sandbox.run(listener, shutdown).await?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,74 @@
+//! The life of a shop: opened, stocked, listening, drained.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use server::{Gauge, Limits, accept};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::folder::Folder;
+use crate::front::Front;
+use crate::settings::Settings;
+use crate::shop::Opened;
+use crate::work::Voice;
+use crate::{banner, control, stocking};
+
+/// Runs the shop until it is asked to stop, or a part of it fails.
+pub(crate) async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
+    let folder = Folder::open(&settings.data)?;
+    settings.arm().context("the crash points cannot be armed")?;
+    let listener =
+        TcpListener::bind(settings.listen).await.with_context(|| format!("cannot listen at {}", settings.listen))?;
+    let address = listener.local_addr()?;
+    folder.set_provider(settings.psp())?;
+    let mut opened = Opened::open(&settings, &folder, Some(address)).await?;
+    let shop = Arc::clone(&opened.shop);
+    let shutdown = shop.context.shutdown.clone();
+    until_asked_to_stop(shutdown.clone())?;
+    let live = opened.start();
+    if !settings.no_sample {
+        stocking::sample(&shop, &folder, settings.sample_skus, &Voice::silent()).await?;
+    }
+    let gauge = Gauge::default();
+    let front = Front { gateway: shop.gateway.clone(), gauge: gauge.clone() };
+    let limits = Limits { drain: settings.windows().drain, ..Limits::default() };
+    let listening = tokio::spawn(accept::run(listener, front, limits, gauge, shutdown.clone()));
+    let control = control::start(Arc::clone(&shop), &folder, address).await?;
+
+    let mut out = std::io::stdout();
+    writeln!(out, "listening on http://{address}")?;
+    if let Some(password) = opened.operator_password {
+        out.write_all(banner::first_start(address, &settings.data, &password).as_bytes())?;
+    }
+    out.flush()?;
+
+    shutdown.cancelled().await;
+    folder.stopped()?;
+    listening.await?;
+    control.await?;
+    live.ended().await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Cancels the token at Ctrl-C or SIGTERM; a second one ends the process at once.
+pub(crate) fn until_asked_to_stop(shutdown: CancellationToken) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if shutdown.is_cancelled() {
+                // Nothing is lost by it: what is not committed has not been acknowledged.
+                std::process::exit(130);
+            }
+            shutdown.cancel();
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,401 @@
+//! Every setting, its default, and where its value comes from: flag, then environment, then file, then default.
+//!
+//! The file is TOML with the flags' long names as keys (`listen = "0.0.0.0:8080"`, `window-in-doubt = "30m"`). Values from
+//! it pass the same checks as flags, and a key that is no setting is refused.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args};
+use server::Windows;
+use telemetry::Format;
+
+/// What a shop is run with.
+#[derive(Debug, Clone, Args)]
+pub struct Settings {
+    /// File of settings, TOML; by default `stoa.toml` in the configuration folder of the user, if it is there
+    #[arg(long, global = true, value_name = "FILE", env = "STOA_CONFIG", help_heading = "Settings")]
+    pub config: Option<PathBuf>,
+    /// Folder of everything the shop keeps
+    #[arg(long, global = true, value_name = "DIR", env = "STOA_DATA", default_value_os_t = default_data(),
+          help_heading = "Settings")]
+    pub data: PathBuf,
+    /// Log lines on standard error: `pretty` for people, `json` for machines
+    #[arg(long = "log", global = true, value_name = "FORMAT", env = "STOA_LOG", default_value = "pretty",
+          help_heading = "Settings")]
+    pub log: Format,
+    /// What is logged, for example `info,store=debug`
+    #[arg(long, global = true, value_name = "FILTER", env = "STOA_LOG_FILTER", default_value = "warn,audit=info",
+          help_heading = "Settings")]
+    pub log_filter: String,
+    /// Address to listen at; port 0 takes any, and the first line of output tells which
+    #[arg(long, value_name = "ADDR:PORT", env = "STOA_LISTEN", default_value = "127.0.0.1:8080",
+          help_heading = "Settings")]
+    pub listen: SocketAddr,
+    /// Currency of the shop
+    #[arg(long, value_name = "CODE", env = "STOA_CURRENCY", default_value = "EUR",
+          help_heading = "Settings")]
+    pub currency: contract::Currency,
+    /// Stock keeping units of the sample catalogue that an empty shop begins with
+    #[arg(long, value_name = "N", env = "STOA_SAMPLE_SKUS", default_value_t = crate::sample::DEFAULT_SKUS,
+          help_heading = "Settings")]
+    pub sample_skus: usize,
+    /// Begin with an empty catalogue
+    #[arg(long, env = "STOA_NO_SAMPLE", value_parser = clap::builder::FalseyValueParser::new(),
+          help_heading = "Settings")]
+    pub no_sample: bool,
+    /// Where mail goes: `folder` (as .eml files in the data folder), `off`, or `smtp://USER:PASSWORD@HOST:PORT`
+    #[arg(long, value_name = "WHERE", env = "STOA_MAIL", default_value = "folder", hide_env_values = true,
+          help_heading = "Settings")]
+    pub mail: Mail,
+    /// First operator's password (of operator@stoa.local); without one, the first start makes one up and prints it once
+    #[arg(long, value_name = "PASSWORD", env = "STOA_OPERATOR_PASSWORD", hide_env_values = true,
+          help_heading = "Settings")]
+    pub operator_password: Option<String>,
+    #[command(flatten)]
+    provider: Provider,
+    #[command(flatten)]
+    times: Times,
+    #[command(flatten)]
+    passwords: Passwords,
+    #[command(flatten)]
+    faults: Faults,
+}
+
+/// The payment provider.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Payment provider")]
+struct Provider {
+    /// Sandbox provider elsewhere, `http://HOST:PORT`; without one, it is started inside this process
+    #[arg(long, value_name = "URL", env = "STOA_PSP")]
+    psp: Option<String>,
+    /// Key of the webhook signatures of a provider elsewhere
+    #[arg(long, value_name = "SECRET", env = "STOA_WEBHOOK_SECRET", default_value = "sandbox-webhook-secret",
+          hide_env_values = true)]
+    webhook_secret: String,
+    /// How long one call to the provider may take
+    #[arg(long, value_name = "TIME", env = "STOA_PSP_TIMEOUT", default_value = "8s", value_parser = duration)]
+    psp_timeout: Duration,
+    /// How long the provider remembers a key; what it does not know after that never arrived
+    #[arg(long, value_name = "TIME", env = "STOA_PSP_KEY_WINDOW", default_value = "24h", value_parser = duration)]
+    psp_key_window: Duration,
+    /// How long after its last try an authorisation that nobody wants any more may still arrive
+    #[arg(long, value_name = "TIME", env = "STOA_PSP_LATE_WINDOW", default_value = "10s", value_parser = duration)]
+    psp_late_window: Duration,
+}
+
+/// How long things may stay open.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Times (30m, 15s, 200ms)")]
+struct Times {
+    /// How long a payment may stay in doubt before it is cancelled
+    #[arg(long, value_name = "TIME", env = "STOA_WINDOW_IN_DOUBT", default_value = "30m", value_parser = duration)]
+    window_in_doubt: Duration,
+    /// How long a customer has for an action the provider requires
+    #[arg(long, value_name = "TIME", env = "STOA_WINDOW_ACTION", default_value = "15m", value_parser = duration)]
+    window_action: Duration,
+    /// How long stock is held for a checkout
+    #[arg(long, value_name = "TIME", env = "STOA_WINDOW_HOLD", default_value = "15m", value_parser = duration)]
+    window_hold: Duration,
+    /// How long a quote is binding
+    #[arg(long, value_name = "TIME", env = "STOA_WINDOW_QUOTE", default_value = "15m", value_parser = duration)]
+    window_quote: Duration,
+    /// First pause before a background step is tried again; it doubles from there
+    #[arg(long, value_name = "TIME", env = "STOA_RETRY_BASE", default_value = "200ms", value_parser = duration)]
+    retry_base: Duration,
+    /// Longest such pause
+    #[arg(long, value_name = "TIME", env = "STOA_RETRY_CAP", default_value = "30s", value_parser = duration)]
+    retry_cap: Duration,
+    /// How often is looked for what nobody woke
+    #[arg(long, value_name = "TIME", env = "STOA_SWEEP", default_value = "5s", value_parser = duration)]
+    sweep: Duration,
+    /// How long what has begun may take to finish when the process ends
+    #[arg(long, value_name = "TIME", env = "STOA_DRAIN", default_value = "10s", value_parser = duration)]
+    drain: Duration,
+}
+
+/// What hashing a password costs (Argon2id).
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Passwords")]
+struct Passwords {
+    /// Memory of one hash
+    #[arg(long, value_name = "KIB", env = "STOA_PASSWORD_MEMORY_KIB", default_value_t = 19 * 1024)]
+    password_memory_kib: u32,
+    /// Passes over the memory
+    #[arg(long, value_name = "N", env = "STOA_PASSWORD_PASSES", default_value_t = 2)]
+    password_passes: u32,
+}
+
+/// Faults for tests: a process that dies at a named point.
+#[derive(Debug, Clone, Args)]
+struct Faults {
+    /// Abort at the N-th hit of a point: KIND:NAME:N
+    #[arg(long, value_name = "KIND:NAME:N", hide = true)]
+    crash_point: Option<store::crash::Spec>,
+    /// Append the first hit of every point to this file
+    #[arg(long, value_name = "FILE", hide = true)]
+    crash_record: Option<PathBuf>,
+    /// Switch a planted bug on
+    #[cfg(feature = "planted")]
+    #[arg(long, value_name = "NAME", hide = true)]
+    planted_bug: Option<Bug>,
+}
+
+/// Bugs that the crash matrix must find.
+#[cfg(feature = "planted")]
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Bug {
+    AckBeforeCommit,
+    NewPaymentKey,
+    CursorBeforeEffect,
+}
+
+/// Where mail goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mail {
+    /// Files in the data folder.
+    Folder,
+    /// Nowhere.
+    Off,
+    /// A server.
+    Smtp(String),
+}
+
+impl std::str::FromStr for Mail {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "folder" => Ok(Mail::Folder),
+            "off" => Ok(Mail::Off),
+            url if url.starts_with("smtp://") || url.starts_with("smtps://") => Ok(Mail::Smtp(url.to_owned())),
+            other => Err(format!("`{other}` is neither `folder`, `off` nor smtp://...")),
+        }
+    }
+}
+
+impl Settings {
+    /// Where the provider is, if it is not in this process.
+    pub fn psp(&self) -> Option<&str> {
+        self.provider.psp.as_deref()
+    }
+
+    /// Without a provider of its own, a shop that is opened for a command has the one it ran with.
+    pub fn provider_was(&mut self, url: Option<String>) {
+        if self.provider.psp.is_none() {
+            self.provider.psp = url;
+        }
+    }
+
+    /// The times as the services take them.
+    pub fn windows(&self) -> Windows {
+        Windows {
+            in_doubt: self.times.window_in_doubt,
+            action: self.times.window_action,
+            hold: self.times.window_hold,
+            quote: self.times.window_quote,
+            retry_base: self.times.retry_base,
+            retry_cap: self.times.retry_cap,
+            sweep: self.times.sweep,
+            drain: self.times.drain,
+        }
+    }
+
+    /// Payment's configuration, for a provider at this address; `inside` is the key of webhooks of a provider in this process.
+    pub fn payment(&self, provider_url: String, inside: Option<String>) -> payment::Config {
+        payment::Config {
+            provider_url,
+            webhook_secret: inside.unwrap_or_else(|| self.provider.webhook_secret.clone()),
+            call_timeout: self.provider.psp_timeout,
+            key_window: self.provider.psp_key_window,
+            late_window: self.provider.psp_late_window,
+            ..payment::Config::default()
+        }
+    }
+
+    /// Identity's configuration.
+    pub fn identity(&self) -> identity::Config {
+        identity::Config {
+            operator_password: self.operator_password.clone().map(identity::Secret::from),
+            hashing: identity::Hashing {
+                memory_kib: self.passwords.password_memory_kib,
+                passes: self.passwords.password_passes,
+                ..identity::Hashing::default()
+            },
+            ..identity::Config::default()
+        }
+    }
+
+    /// Notification's configuration.
+    pub fn notification(&self) -> notification::Config {
+        let defaults = notification::Config::default();
+        let transport = match &self.mail {
+            Mail::Folder => defaults.transport,
+            Mail::Off => notification::Transport::Off,
+            Mail::Smtp(url) => notification::Transport::Smtp { url: url.clone() },
+        };
+        notification::Config { transport, ..defaults }
+    }
+
+    /// Arms the faults that were asked for.
+    pub fn arm(&self) -> std::io::Result<()> {
+        if let Some(file) = &self.faults.crash_record {
+            store::crash::record(file)?;
+        }
+        if let Some(spec) = &self.faults.crash_point {
+            store::crash::arm(spec.clone());
+        }
+        #[cfg(feature = "planted")]
+        match self.faults.planted_bug {
+            Some(Bug::AckBeforeCommit) => store::planted::answer_before_commit(true),
+            Some(Bug::NewPaymentKey) => payment::planted::new_key_on_retry(true),
+            Some(Bug::CursorBeforeEffect) => bus::planted::cursor_before_effect(true),
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+/// Why the file of settings is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It cannot be read.
+    #[error("the settings in {path} cannot be read")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is no TOML.
+    #[error("{path} is not TOML")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: toml::de::Error,
+    },
+    /// It names something that is no setting, or gives it no simple value.
+    #[error("{path}: {key} {problem}")]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+}
+
+/// A file of settings as read: values by the flags' long names.
+#[derive(Debug, Default)]
+pub struct File {
+    path: Option<PathBuf>,
+    values: BTreeMap<String, String>,
+}
+
+impl File {
+    /// The file that was named, or the user's own if there is one.
+    pub fn load(named: Option<&Path>) -> Result<Self, FileError> {
+        let path = match named {
+            Some(path) => path.to_owned(),
+            None => match own_file().filter(|path| path.is_file()) {
+                Some(path) => path,
+                None => return Ok(Self::default()),
+            },
+        };
+        let text =
+            std::fs::read_to_string(&path).map_err(|source| FileError::Read { path: path.clone(), source })?;
+        let table: toml::Table =
+            toml::from_str(&text).map_err(|source| FileError::Parse { path: path.clone(), source })?;
+        let mut values = BTreeMap::new();
+        for (key, value) in table {
+            let value = match value {
+                toml::Value::String(text) => text,
+                toml::Value::Integer(number) => number.to_string(),
+                toml::Value::Boolean(flag) => flag.to_string(),
+                toml::Value::Float(_)
+                | toml::Value::Datetime(_)
+                | toml::Value::Array(_)
+                | toml::Value::Table(_) => {
+                    return Err(FileError::Key { path, key, problem: "is no text, number or truth value" });
+                }
+            };
+            values.insert(key.replace('_', "-"), value);
+        }
+        Ok(Self { path: Some(path), values })
+    }
+
+    /// The command with the file's values as defaults, so that flags and environment go before them.
+    pub fn apply(&self, mut command: clap::Command) -> Result<clap::Command, FileError> {
+        for (key, value) in &self.values {
+            let wrong = |problem| FileError::Key {
+                path: self.path.clone().unwrap_or_default(),
+                key: key.clone(),
+                problem,
+            };
+            let argument = command.get_arguments().find(|it| it.get_long() == Some(key) && !it.is_hide_set());
+            let id = argument.filter(|_| key != "config").map(|it| it.get_id().clone());
+            let id = id.ok_or_else(|| wrong("is no setting"))?;
+            // Read once at the start of the process.
+            let value: &'static str = Box::leak(value.clone().into_boxed_str());
+            command = command.mut_arg(id, |argument| argument.default_value(value));
+        }
+        Ok(command)
+    }
+
+    fn holds(&self, long: &str) -> bool {
+        self.values.contains_key(long)
+    }
+}
+
+/// Settings whose values are not shown.
+const SECRETS: [&str; 3] = ["webhook-secret", "operator-password", "mail"];
+
+/// One line a setting: its value and where that comes from.
+pub fn print(command: &clap::Command, matches: &ArgMatches, file: &File) -> String {
+    let mut lines = String::new();
+    for argument in command.get_arguments() {
+        let (Some(long), id) = (argument.get_long(), argument.get_id().as_str()) else { continue };
+        if argument.is_hide_set() || ["help", "version"].contains(&long) {
+            continue;
+        }
+        let values = matches.try_get_raw(id).ok().flatten();
+        let value: Vec<_> = values.into_iter().flatten().map(|it| it.to_string_lossy().into_owned()).collect();
+        let value = value.join(" ");
+        let shown = match value.as_str() {
+            "" => "(none)".to_owned(),
+            secret if SECRETS.contains(&long) && !["folder", "off"].contains(&secret) => "(not shown)".to_owned(),
+            value => value.to_owned(),
+        };
+        let source = match matches.value_source(id) {
+            Some(ValueSource::CommandLine) => "flag".to_owned(),
+            Some(ValueSource::EnvVariable) => {
+                format!("environment {}", argument.get_env().unwrap_or_default().to_string_lossy())
+            }
+            Some(_) if file.holds(long) => {
+                format!("file {}", file.path.as_deref().unwrap_or(Path::new("")).display())
+            }
+            Some(_) | None => "default".to_owned(),
+        };
+        lines.push_str(&format!("{long:<22} {shown:<44} {source}\n"));
+    }
+    lines
+}
+
+fn default_data() -> PathBuf {
+    directories::ProjectDirs::from("", "", "stoa")
+        .map_or_else(|| PathBuf::from("stoa-data"), |folders| folders.data_dir().to_owned())
+}
+
+fn own_file() -> Option<PathBuf> {
+    directories::ProjectDirs::from("", "", "stoa").map(|folders| folders.config_dir().join("stoa.toml"))
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: jiff::SignedDuration = text.parse().map_err(|error: jiff::Error| error.to_string())?;
+    Duration::try_from(parsed).map_err(|_| "is below zero".to_owned())
+}
