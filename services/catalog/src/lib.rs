@@ -53,7 +53,8 @@ pub async fn build(config: Config, context: &Context) -> Result<Component, ::sto
         config: Arc::new(config),
     };
     let routes = Routes::new(CatalogServiceServer::new(rpc));
-    Ok(Component::new("catalog", contract::Table(METHODS), routes).source(bus::source(log)))
+    let desk = operations::Desk::new(&log);
+    Ok(desk.serve(Component::new("catalog", contract::Table(METHODS), routes).source(bus::source(log))))
 }
 
 /// What is derived from the log: for whoever rebuilds or checks the tables.

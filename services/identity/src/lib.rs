@@ -56,10 +56,11 @@ pub async fn build(config: Config, context: &Context) -> Result<Built, Error> {
     let rpc = rpc::Rpc::open(log.clone(), &config, keys.clone()).await?;
     let operator_password = first_operator(&log, &rpc, config.operator_password).await?;
     let routes = Routes::new(IdentityServiceServer::new(rpc));
+    let desk = operations::Desk::new(&log);
     let component = Component::new("identity", contract::Table(METHODS), routes)
         .task(Task::endless("identity.signing_keys", keys.keep()))
         .source(bus::source(log));
-    Ok(Built { component, operator_password })
+    Ok(Built { component: desk.serve(component), operator_password })
 }
 
 /// Creates the operator where there is none; answers a password that was made up for it.

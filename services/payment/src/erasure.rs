@@ -7,14 +7,13 @@ use bus::{Consumer, Failure, Handler, LocalBoxFuture, Message};
 use contracts::identity::v1::Event as Identity;
 use contracts::payment::v1 as proto;
 use log::Log;
-use server::{Context, Task};
+use server::Context;
 use store::Tx;
 
-/// The task that listens to identity.
-pub(crate) fn consumer(log: &Log<proto::Event>, context: &Context) -> Task {
+/// The consumer that listens to identity.
+pub(crate) fn consumer(log: &Log<proto::Event>, context: &Context) -> Consumer {
     let erasure = Arc::new(Erasure { log: log.clone() });
-    let consumer = Consumer::new("payment.identity", log.store().clone(), context.hub.clone(), &["identity"], erasure);
-    Task::endless("payment.identity", consumer.run(context.shutdown.clone().cancelled_owned()))
+    Consumer::new("payment.identity", log.store().clone(), context.hub.clone(), &["identity"], erasure)
 }
 
 struct Erasure {

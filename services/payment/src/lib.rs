@@ -47,8 +47,11 @@ pub async fn build(config: Config, context: &Context) -> Result<Component, ::sto
     let routes = Routes::new(PaymentServiceServer::new(rpc::Rpc { teller: teller.clone() }));
     let reconciler = reconciler::run(teller, context.shutdown.clone());
     let erasure = erasure::consumer(&log, context);
-    Ok(Component::new("payment", contract::Table(METHODS), routes)
+    let desk = operations::Desk::new(&log).consumers([&erasure]);
+    let erasing = erasure.run(context.shutdown.clone().cancelled_owned());
+    let component = Component::new("payment", contract::Table(METHODS), routes)
         .task(Task::endless("payment.reconciler", reconciler))
-        .task(erasure)
-        .source(bus::source(log)))
+        .task(Task::endless("payment.identity", erasing))
+        .source(bus::source(log));
+    Ok(desk.serve(component))
 }
