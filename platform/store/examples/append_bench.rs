@@ -7,6 +7,7 @@ use std::{
     fs::File,
     io::Write as _,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -37,10 +38,10 @@ async fn main() -> Result<(), Error> {
         let store =
             Store::open(Config::sqlite("bench", folder.join(format!("append-{writers}.db"))).migrations([TABLES]))
                 .await?;
-        let rate = measure(&store, writers, |store, task, round| async move {
+        let rate = measure(&store, writers, |store, _, _| async move {
             store
                 .write(site!("bench.append"), async move |tx| {
-                    tx.append(event(format!("streams/{task}-{round}"), 1));
+                    tx.append(event(new_stream(), 1));
                     Ok(())
                 })
                 .await
@@ -48,6 +49,17 @@ async fn main() -> Result<(), Error> {
         println!("{writers:>4} writers, one event      {}", rate.await?);
         store.close().await;
     }
+    let store = Store::open(Config::sqlite("bench", folder.join("streams.db")).migrations([TABLES])).await?;
+    let rate = measure(&store, 64, |store, task, round| async move {
+        store
+            .write(site!("bench.next"), async move |tx| {
+                tx.append(event(format!("streams/{task}"), round + 1));
+                Ok(())
+            })
+            .await
+    });
+    println!("  64 writers, 64 streams     {}", rate.await?);
+    store.close().await;
     for writers in [1, 64] {
         let store =
             Store::open(Config::sqlite("bench", folder.join(format!("order-{writers}.db"))).migrations([TABLES]))
@@ -114,6 +126,12 @@ async fn order(tx: &mut Tx, task: u64, round: u64) -> Result<(), Error> {
     )
     .await
     .map(drop)
+}
+
+/// A name as new aggregates get it: UUIDv7, so in the order of time.
+fn new_stream() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0x018f_0000_0000_0000);
+    format!("orders/{:016x}7000a000", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 fn event(stream: String, version: u64) -> NewEvent {
