@@ -334,6 +334,8 @@ fn create_shipments<'a>(desk: &'a Desk, attempt: &'a Attempt) -> BoxFuture<'a, O
             };
             match desk.shipping.clone().create_shipment(call(attempt, request)).await {
                 Ok(_) => commands.push(Command::RecordShipment { shipment, planned: parcel }),
+                // A cancellation that came in since stopped the parcel before it was made.
+                Err(error) if refused_for(&error, &["SHIPMENT_CANCELLED"]) => {}
                 Err(error) => return outcome(&error),
             }
         }

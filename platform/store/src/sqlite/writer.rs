@@ -14,7 +14,7 @@ use std::{
 };
 
 use rusqlite::hooks::Wal;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TryRecvError};
 
 use super::{
     open::{Guard, transaction},
@@ -30,6 +30,8 @@ use crate::{
 
 /// Bodies in one transaction.
 const BATCH: usize = 256;
+/// How often in a row the processor is offered to callers that may be on their way.
+const OFFERS: u32 = 4;
 /// Pages in the WAL from which the writer copies them into the database: 16 MiB. A page that many commits
 /// changed is copied once, so a larger WAL costs less; a smaller one is sooner read again after a crash.
 const CHECKPOINT: i32 = 4_000;
@@ -45,6 +47,8 @@ pub(super) struct Writer {
     head: u64,
     queue: mpsc::Receiver<Message>,
     batch: Vec<Entry>,
+    /// How many bodies the batch before this one had.
+    batch_before: usize,
     wal_pages: Arc<AtomicI32>,
     pages_before: i32,
     /// Pages at which the next copying is tried.
@@ -88,6 +92,7 @@ impl Writer {
             head,
             queue,
             batch: Vec::with_capacity(BATCH),
+            batch_before: 0,
             wal_pages,
             pages_before: 0,
             checkpoint_at: CHECKPOINT,
@@ -141,7 +146,9 @@ impl Writer {
     fn transact(&mut self, first: Box<dyn Job>) -> Result<bool, Error> {
         let before = self.head;
         let mut closing = false;
-        let outcome = self.fill(first, &mut closing).and_then(|()| self.commit(before));
+        let filled = self.fill(first, &mut closing);
+        self.batch_before = self.batch.len();
+        let outcome = filled.and_then(|()| self.commit(before));
         if let Err(lost) = outcome {
             self.head = before;
             let stop = self.abandon(&lost);
@@ -160,17 +167,31 @@ impl Writer {
             self.batch.push(Entry { job, kept: matches!(ran, Ok(true)) });
             ran?;
             if self.batch.len() < BATCH {
-                next = match self.queue.try_recv() {
-                    Ok(Message::Run(job)) => Some(job),
-                    Ok(Message::Close) => {
-                        *closing = true;
-                        None
-                    }
-                    Err(_) => None,
-                };
+                next = self.waiting(closing);
             }
         }
         Ok(())
+    }
+
+    /// The next body of the batch, if one has come by now.
+    ///
+    /// Whoever was answered with the batch before often comes again at once. So as long as this batch is
+    /// smaller, the processor is offered to them a few times, or every second flush would be for a handful.
+    fn waiting(&mut self, closing: &mut bool) -> Option<Box<dyn Job>> {
+        for offer in 0..=OFFERS {
+            match self.queue.try_recv() {
+                Ok(Message::Run(job)) => return Some(job),
+                Ok(Message::Close) => {
+                    *closing = true;
+                    return None;
+                }
+                Err(TryRecvError::Empty) if offer < OFFERS && self.batch.len() < self.batch_before => {
+                    std::thread::yield_now()
+                }
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return None,
+            }
+        }
+        None
     }
 
     /// Runs one body in its savepoint; `Ok(true)` if its work is kept, an error if the whole batch is lost.
