@@ -50,6 +50,10 @@ pub struct Built {
 /// The service over its own store: routes, the task that looks after signing keys, its log as a source. Its keys are in the
 /// context's keyring when this returns.
 pub async fn build(config: Config, context: &Context) -> Result<Built, Error> {
+    Ok(assemble(config, context).await?.0)
+}
+
+async fn assemble(config: Config, context: &Context) -> Result<(Built, Log<Event>), Error> {
     let store = context.open("identity", &[MIGRATIONS]).await?;
     let log = Log::new(store, vec![Arc::new(store::Rows)]);
     let keys = keys::Keys::open(log.clone(), context, config.access_lifetime, config.key_notice).await?;
@@ -59,8 +63,8 @@ pub async fn build(config: Config, context: &Context) -> Result<Built, Error> {
     let desk = operations::Desk::new(&log);
     let component = Component::new("identity", contract::Table(METHODS), routes)
         .task(Task::endless("identity.signing_keys", keys.keep()))
-        .source(bus::source(log));
-    Ok(Built { component: desk.serve(component), operator_password })
+        .source(bus::source(log.clone()));
+    Ok((Built { component: desk.serve(component), operator_password }, log))
 }
 
 /// Creates the operator where there is none; answers a password that was made up for it.
@@ -94,4 +98,35 @@ fn random() -> Result<[u8; 32], log::Error> {
 /// A time later by so much, or the end of time.
 fn later(time: Timestamp, by: Duration) -> Timestamp {
     time.checked_add(by).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use contracts::identity::v1 as proto;
+    use contracts::identity::v1::identity_service_client::IdentityServiceClient;
+
+    #[tokio::test]
+    async fn derived_rows_are_rebuilt_byte_equal_also_after_an_erasure() {
+        let context = Context::temporary(contracts::METHODS);
+        let hashing = Hashing { memory_kib: 64, passes: 1, ..Hashing::default() };
+        let (built, log) = assemble(Config { hashing, ..Config::default() }, &context).await.unwrap();
+        let password = built.operator_password.unwrap().expose().to_owned();
+        let (_service, _tasks) = context.mount(built.component);
+        let mut client = IdentityServiceClient::new(context.clients.as_caller("gateway").channel("identity"));
+        let sign_in = proto::SignInRequest { email: OPERATOR_EMAIL.to_owned(), password };
+        let signed_in = client.sign_in(sign_in).await.unwrap().into_inner();
+        let shown = proto::RefreshSessionRequest { refresh_token: signed_in.refresh_token };
+        client.refresh_session(shown).await.unwrap();
+        let subject = context.verifier.verify(&signed_in.access_token, context.clock.now()).unwrap();
+        let outgoing =
+            client::Outgoing { principal: auth::Principal::User(subject.clone()), ..client::Outgoing::default() };
+        let rotate =
+            proto::RotateSigningKeyRequest { request_id: uuid::Uuid::now_v7().to_string(), validate_only: false };
+        client.rotate_signing_key(outgoing.request(rotate)).await.unwrap();
+        assert_eq!(log.verify("accounts").await.unwrap(), vec![]);
+        let erase = proto::EraseUserRequest { name: subject.id, request_id: String::new() };
+        client.erase_user(outgoing.request(erase)).await.unwrap();
+        assert_eq!(log.verify("accounts").await.unwrap(), vec![]);
+    }
 }

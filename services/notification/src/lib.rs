@@ -43,6 +43,7 @@ pub async fn build(config: Config, context: &Context) -> Result<Component, Error
     let events = Arc::new(consumers::Events { log: log.clone(), house: house.clone() });
     let consumer = bus::Consumer::new("notification", store, context.hub.clone(), &["identity", "ordering"], events);
     let routes = Routes::new(NotificationServiceServer::new(rpc::Rpc { log: log.clone(), house }));
+    let desk = operations::Desk::new(&log).consumers([&consumer]);
     let consuming = consumer.run(context.shutdown.clone().cancelled_owned());
     let mut component = Component::new("notification", contract::Table(METHODS), routes)
         .task(Task::endless("notification.consumer", consuming))
@@ -51,5 +52,5 @@ pub async fn build(config: Config, context: &Context) -> Result<Component, Error
         let sender = sender::Sender { log, transport, from, config };
         component = component.task(Task::endless("notification.sender", sender.run(context.clone())));
     }
-    Ok(component)
+    Ok(desk.serve(component))
 }

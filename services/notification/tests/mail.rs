@@ -335,3 +335,89 @@ async fn messages_are_listed_newest_first_page_by_page() {
         assert_eq!(house.list(bad, 0, "").await.unwrap_err().code(), Code::InvalidArgument, "{bad}");
     }
 }
+
+/// A mail server that takes every mail, and refuses recipients that begin with `nobody`.
+async fn mail_server() -> (String, tokio::sync::mpsc::Receiver<String>) {
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("smtp://{}", listener.local_addr().unwrap());
+    let (mails, received) = tokio::sync::mpsc::channel(16);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mails = mails.clone();
+            tokio::spawn(async move {
+                let (read, mut write) = stream.into_split();
+                let mut lines = BufReader::new(read).lines();
+                write.write_all(b"220 mail.example.com\r\n").await.unwrap();
+                while let Ok(Some(line)) = lines.next_line().await {
+                    let answer = match line.get(..4).unwrap_or_default() {
+                        "RCPT" if line.contains("<nobody") => format!("550 5.1.1 {line} is unknown"),
+                        "DATA" => {
+                            write.write_all(b"354 go on\r\n").await.unwrap();
+                            let mut mail = String::new();
+                            while let Some(line) = lines.next_line().await.unwrap().filter(|line| line != ".") {
+                                mail.push_str(&line);
+                                mail.push('\n');
+                            }
+                            mails.send(mail).await.unwrap();
+                            "250 taken".to_owned()
+                        }
+                        "QUIT" => return,
+                        _ => "250 fine".to_owned(),
+                    };
+                    write.write_all(format!("{answer}\r\n").as_bytes()).await.unwrap();
+                }
+            });
+        }
+    });
+    (url, received)
+}
+
+#[tokio::test]
+async fn mail_goes_to_a_mail_server_and_what_it_refuses_for_good_is_given_up_at_once() {
+    let (url, mut received) = mail_server().await;
+    let house = house(Config { transport: Transport::Smtp { url }, ..config() }).await;
+    let sent = house.send(note("a", "ada@example.com")).await.unwrap();
+    let mail = received.recv().await.unwrap();
+    assert!(mail.contains(&format!("Message-ID: {}", sent.message_id)));
+    house.listed("", all_in(proto::NotificationState::Sent, 1)).await;
+    house.send(note("b", "nobody@example.com")).await.unwrap();
+    let failed = house.listed("state=NOTIFICATION_STATE_FAILED", |listed| listed.len() == 1).await;
+    assert_eq!(failed[0].attempt_count, 1);
+    // Errors are stored in the clear, so they must not hold the address.
+    assert!(failed[0].last_error.contains("the recipient"), "{}", failed[0].last_error);
+    assert!(!failed[0].last_error.contains("nobody@"));
+}
+
+#[tokio::test]
+async fn many_mails_cost_few_commits() {
+    const MAILS: usize = 600;
+    let house = house(Config { gather: Duration::from_millis(20), ..config() }).await;
+    let writer = house.ordering.clone();
+    let placed = house.ordering.store().write(site!("test.history"), async move |tx: &mut Tx| {
+        for number in 0..MAILS {
+            let order = format!("orders/{number}");
+            let placed = ordering::OrderPlaced {
+                order: order.clone(),
+                customer: "guests/1".to_owned(),
+                contact_email: "ada@example.com".to_owned(),
+                ..Default::default()
+            };
+            let confirmed = ordering::OrderConfirmed { order: order.clone() };
+            let events = vec![placed.into(), confirmed.into()];
+            writer.append(tx, &order, 0, &Meta::default(), Some("guests/1"), events).await?;
+        }
+        Ok::<_, log::Error>(())
+    });
+    placed.await.unwrap();
+    let begun = tokio::time::Instant::now();
+    let mut commits = house.context.hub.source("notification").unwrap().changed();
+    let mut count = 0;
+    while house.list("state=NOTIFICATION_STATE_SENT", 1000, "").await.unwrap().notifications.len() < MAILS {
+        assert!(begun.elapsed() < Duration::from_secs(60));
+        let _ = tokio::time::timeout(Duration::from_secs(1), commits.changed()).await;
+        count += 1;
+    }
+    assert_eq!(files(&house.folder()).len(), MAILS);
+    assert!(count < MAILS / 10, "{count} commits were seen");
+}
