@@ -9,6 +9,7 @@
 
 mod config;
 mod error;
+mod grants;
 mod keys;
 mod limits;
 mod password;

@@ -76,21 +76,18 @@ impl Events {
     }
 
     async fn order(&self, tx: &mut Tx, message: &Message) -> Result<(), Failure> {
-        let Some((template, variables)) = text_of(&message.decode::<ordering::Event>()?) else {
-            return self.placed(tx, message).await;
-        };
-        let customer = message.subject.clone().unwrap_or_default();
-        self.write_to(tx, message, template, &message.stream, &customer, variables).await
-    }
-
-    /// Remembers where to write to about an order that says so.
-    async fn placed(&self, tx: &mut Tx, message: &Message) -> Result<(), Failure> {
-        match message.decode::<ordering::Event>()? {
-            ordering::Event::OrderPlaced(placed) if !placed.contact_email.is_empty() => {
-                self.record(tx, message, &placed.order, &placed.customer, &placed.contact_email, "").await
-            }
-            _ => Ok(()),
+        let event = message.decode::<ordering::Event>()?;
+        if let Some((template, variables)) = text_of(&event) {
+            let customer = message.subject.clone().unwrap_or_default();
+            return self.write_to(tx, message, template, &message.stream, &customer, variables).await;
         }
+        // An order may say where to write to about it.
+        if let ordering::Event::OrderPlaced(placed) = event
+            && !placed.contact_email.is_empty()
+        {
+            self.record(tx, message, &placed.order, &placed.customer, &placed.contact_email, "").await?;
+        }
+        Ok(())
     }
 
     /// Remembers where to write to about `name`, a person or an order of `subject`.
@@ -184,7 +181,27 @@ fn text_of(event: &ordering::Event) -> Option<(Template, Variables)> {
         }
         ordering::Event::LinesDelivered(_) => (Template::OrderDelivered, vec![]),
         ordering::Event::ReturnRefunded(_) => (Template::OrderRefunded, vec![]),
-        _ => return None,
+        ordering::Event::OrderPlaced(_)
+        | ordering::Event::StockHeld(_)
+        | ordering::Event::PaymentInDoubt(_)
+        | ordering::Event::PaymentAuthorized(_)
+        | ordering::Event::StockCommitted(_)
+        | ordering::Event::CancelRequested(_)
+        | ordering::Event::CancelRefused(_)
+        | ordering::Event::CartClosed(_)
+        | ordering::Event::ShipmentCreated(_)
+        | ordering::Event::ShipmentPacked(_)
+        | ordering::Event::ShipmentCaptured(_)
+        | ordering::Event::ShipmentFulfilled(_)
+        | ordering::Event::ShipmentReleased(_)
+        | ordering::Event::ShipmentCancelled(_)
+        | ordering::Event::LinesReturned(_)
+        | ordering::Event::ReturnCompleted(_)
+        | ordering::Event::PaymentSettled(_)
+        | ordering::Event::OrderClosed(_)
+        | ordering::Event::NeedsAttentionRaised(_)
+        | ordering::Event::NeedsAttentionCleared(_)
+        | ordering::Event::SubjectErased(_) => return None,
     };
     Some((template, facts.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()))
 }
