@@ -323,12 +323,13 @@ fn agree(expected: &Value, actual: &Value, path: &str, seen: &mut Known) -> Resu
     match (expected, actual) {
         (Value::Object(wanted), Value::Object(got)) => {
             let names = |object: &serde_json::Map<String, Value>| object.keys().cloned().collect::<BTreeSet<_>>();
-            let (wants, gets) = (names(wanted), names(got));
+            let (mut wants, gets) = (names(wanted), names(got));
+            let open = wants.remove("...");
             let missing: Vec<_> = wants.difference(&gets).collect();
-            let besides: Vec<_> = gets.difference(&wants).collect();
+            let besides: Vec<_> = gets.difference(&wants).filter(|_| !open).collect();
             ensure!(missing.is_empty() && besides.is_empty(), "{path}: missing {missing:?}, not shown {besides:?}");
-            for (name, value) in wanted {
-                agree(value, &got[name], &format!("{path}.{name}"), seen)?;
+            for name in wants {
+                agree(&wanted[&name], &got[&name], &format!("{path}.{name}"), seen)?;
             }
             Ok(())
         }
