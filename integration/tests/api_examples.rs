@@ -27,6 +27,9 @@ use tokio::net::TcpStream;
 /// How long the server may take until a read shows what was written: other services follow events.
 const CATCHING_UP: Duration = Duration::from_secs(15);
 
+/// One example waits until a provider that never answers is given up: a second instead of eight.
+const PROVIDER_PATIENCE: [&str; 2] = ["--psp-timeout", "1s"];
+
 /// What the sandbox provider signs with unless told otherwise.
 const WEBHOOK_SECRET: &[u8] = b"sandbox-webhook-secret";
 
@@ -34,7 +37,7 @@ const WEBHOOK_SECRET: &[u8] = b"sandbox-webhook-secret";
 async fn every_binding_has_an_example_and_every_example_is_true() -> Result<()> {
     let examples = examples()?;
     let provider = Provider::start().await?;
-    let stoa = Stoa::start(Setup::new().provider(&provider.url())).await?;
+    let stoa = Stoa::start(Setup::new().provider(&provider.url()).flags(PROVIDER_PATIENCE)).await?;
     let missing = without_example(&stoa, &examples).await?;
     ensure!(missing.is_empty(), "no example for:\n{}", missing.join("\n"));
     let mut known = Known::from([("operator-password".to_owned(), OPERATOR.1.to_owned())]);
