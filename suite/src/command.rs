@@ -65,7 +65,11 @@ async fn answer() -> anyhow::Result<ExitCode> {
     let matches = command.clone().try_get_matches().unwrap_or_else(|error| error.exit());
     let line = Line::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit());
     let settings = line.settings;
-    telemetry::init(settings.log, &settings.log_filter).map_err(|error| anyhow::anyhow!("{error}"))?;
+    // A command answers on its terminal; what it did to the shop is the shop's to log.
+    let default_filter = matches.value_source("log_filter") == Some(clap::parser::ValueSource::DefaultValue);
+    let quiet = default_filter && line.task.is_some() && !matches!(line.task, Some(Task::Psp(_)));
+    let filter = if quiet { "warn,audit=warn" } else { &settings.log_filter };
+    telemetry::init(settings.log, filter).map_err(|error| anyhow::anyhow!("{error}"))?;
     match line.task {
         None => run::run(settings).await,
         Some(Task::Work(work)) => work::answer(work, &settings).await,

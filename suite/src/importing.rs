@@ -18,6 +18,7 @@ use crate::stocking;
 use crate::work::Voice;
 
 mod retail;
+mod sales;
 
 /// Flags of `stoa import`.
 #[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
@@ -42,6 +43,9 @@ pub(crate) struct Line {
     /// Warehouse that receives the goods of a year of sales
     #[arg(long, default_value = "main")]
     warehouse: String,
+    /// Of a year of sales take the catalogue and the stock alone
+    #[arg(long)]
+    goods_only: bool,
 }
 
 /// Kinds of files.
@@ -107,7 +111,12 @@ pub(crate) async fn import(line: Line, shop: &Shop, voice: &Voice) -> anyhow::Re
             })
             .await?;
         }
-        Format::Retail => retail::import(&mut job, shop, &line.warehouse, voice).await?,
+        Format::Retail => {
+            retail::import(&mut job, shop, &line.warehouse, voice).await?;
+            if !line.goods_only {
+                sales::play(&mut job, shop, voice).await?;
+            }
+        }
     }
     job.finish(voice).await
 }
