@@ -29,14 +29,33 @@ const START: Duration = Duration::from_secs(30);
 /// Lines of output that are kept.
 const LINES: usize = 400;
 
-/// Windows of the payment's doubt, of holds and of retries, in seconds instead of minutes.
-pub const SHORT_WINDOWS: [&str; 0] = [];
+/// Windows of the payment's doubt, of the buyer's action, of holds and of retries, in seconds instead of minutes.
+pub const SHORT_WINDOWS: [&str; 18] = [
+    "--window-in-doubt",
+    "8s",
+    "--window-action",
+    "6s",
+    "--window-hold",
+    "20s",
+    "--psp-timeout",
+    "2s",
+    "--psp-late-window",
+    "3s",
+    "--retry-base",
+    "50ms",
+    "--retry-cap",
+    "1s",
+    "--sweep",
+    "500ms",
+    "--drain",
+    "5s",
+];
 
-/// Access tokens that live for a second.
-pub const SHORT_TOKENS: [&str; 0] = [];
+/// Access tokens that live for two seconds, time enough for a shopper to make one.
+pub const SHORT_TOKENS: [&str; 2] = ["--access-token", "2s"];
 
 /// Quotes that hold for a second.
-pub const SHORT_QUOTES: [&str; 0] = [];
+pub const SHORT_QUOTES: [&str; 2] = ["--window-quote", "1s"];
 
 /// How a server is started.
 #[derive(Clone, Debug, Default)]

@@ -37,7 +37,7 @@ const WEBHOOK_SECRET: &[u8] = b"sandbox-webhook-secret";
 async fn every_binding_has_an_example_and_every_example_is_true() -> Result<()> {
     let examples = examples()?;
     let provider = Provider::start().await?;
-    let stoa = Stoa::start(Setup::new().provider(&provider.url()).flags(PROVIDER_PATIENCE)).await?;
+    let stoa = Stoa::start(Setup::default().provider(&provider.url()).flags(PROVIDER_PATIENCE)).await?;
     let missing = without_example(&stoa, &examples).await?;
     ensure!(missing.is_empty(), "no example for:\n{}", missing.join("\n"));
     let mut known = Known::from([("operator-password".to_owned(), OPERATOR.1.to_owned())]);

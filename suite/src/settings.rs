@@ -103,6 +103,9 @@ struct Times {
     /// How long a quote is binding
     #[arg(long, value_name = "TIME", env = "STOA_WINDOW_QUOTE", default_value = "15m", value_parser = duration)]
     window_quote: Duration,
+    /// How long an access token lives; at most 5m
+    #[arg(long, value_name = "TIME", env = "STOA_ACCESS_TOKEN", default_value = "5m", value_parser = duration)]
+    access_token: Duration,
     /// First pause before a background step is tried again; it doubles from there
     #[arg(long, value_name = "TIME", env = "STOA_RETRY_BASE", default_value = "200ms", value_parser = duration)]
     retry_base: Duration,
@@ -220,6 +223,7 @@ impl Settings {
     pub fn identity(&self) -> identity::Config {
         identity::Config {
             operator_password: self.operator_password.clone().map(identity::Secret::from),
+            access_lifetime: self.times.access_token,
             hashing: identity::Hashing {
                 memory_kib: self.passwords.password_memory_kib,
                 passes: self.passwords.password_passes,
