@@ -43,11 +43,7 @@ impl Flags {
         Config {
             webhook_url: self.webhook_url,
             webhook_secret: self.webhook_secret,
-            webhooks: if self.webhooks_for_all {
-                Webhooks::All
-            } else {
-                Webhooks::WebhookTokens
-            },
+            webhooks: if self.webhooks_for_all { Webhooks::All } else { Webhooks::WebhookTokens },
             late: Duration::from_millis(self.late_ms),
             slow: Duration::from_millis(self.slow_ms),
             public_url: self.public_url,

@@ -67,13 +67,7 @@ impl Desk {
             Err(Failure::Refused(answer)) => Ok(respond(answer.status, answer.body)),
             Err(Failure::Ledger(error)) => {
                 tracing::error!(%error, "a request failed");
-                Ok(respond(
-                    500,
-                    problem(
-                        "internal",
-                        "the provider failed; try again with the same key",
-                    ),
-                ))
+                Ok(respond(500, problem("internal", "the provider failed; try again with the same key")))
             }
         }
     }
@@ -97,12 +91,10 @@ impl Desk {
             }
             (&Method::POST, ["v1", "authorizations", id, "refund"]) => {
                 let (id, path) = ((*id).to_owned(), path.clone());
-                self.perform_move(request, &path, |amount, reference| {
-                    Action::RefundAuthorization {
-                        authorization: id,
-                        amount,
-                        reference,
-                    }
+                self.perform_move(request, &path, |amount, reference| Action::RefundAuthorization {
+                    authorization: id,
+                    amount,
+                    reference,
                 })
                 .await
             }
@@ -115,13 +107,10 @@ impl Desk {
                 })
                 .await
             }
-            (&Method::POST, ["v1", "authorizations", id, "void"]) => {
-                self.void(request, id, &path).await
-            }
+            (&Method::POST, ["v1", "authorizations", id, "void"]) => self.void(request, id, &path).await,
             (&Method::GET, ["challenges", id]) => self.challenge(id).await,
             (&Method::POST, ["challenges", last]) if last.ends_with(":complete") => {
-                self.complete(request, last.trim_end_matches(":complete"))
-                    .await
+                self.complete(request, last.trim_end_matches(":complete")).await
             }
             (&Method::GET, ["ledger"]) => self.entries(&request),
             (&Method::GET, ["ledger", "summary"]) => {
@@ -139,16 +128,11 @@ impl Desk {
         let body: AuthorizeBody = body_of(request, false).await?;
         check_amount(body.amount)?;
         check_reference(&body.reference)?;
-        if body.currency.len() != 3 || !body.currency.bytes().all(|byte| byte.is_ascii_uppercase())
-        {
+        if body.currency.len() != 3 || !body.currency.bytes().all(|byte| byte.is_ascii_uppercase()) {
             return Err(invalid("currency is three capital letters of ISO 4217"));
         }
         let Some(token) = Token::parse(&body.token) else {
-            return Err(Failure::Refused(Answer::problem(
-                422,
-                "unknown_token",
-                "no such payment token",
-            )));
+            return Err(Failure::Refused(Answer::problem(422, "unknown_token", "no such payment token")));
         };
         if token == Token::Never {
             // Until the client gives up: hyper drops this future with the connection.
@@ -198,13 +182,7 @@ impl Desk {
         check_reference(&body.reference)?;
         let fingerprint = fingerprint(path, &body);
         let action = action(body.amount, body.reference);
-        let answer = self
-            .perform(Command {
-                key,
-                fingerprint,
-                action,
-            })
-            .await?;
+        let answer = self.perform(Command { key, fingerprint, action }).await?;
         Ok(respond(answer.status, answer.body))
     }
 
@@ -222,10 +200,7 @@ impl Desk {
         let command = Command {
             key,
             fingerprint: fingerprint(path, &body),
-            action: Action::Void {
-                authorization: authorization.to_owned(),
-                reference: body.reference,
-            },
+            action: Action::Void { authorization: authorization.to_owned(), reference: body.reference },
         };
         let answer = self.perform(command).await?;
         Ok(respond(answer.status, answer.body))
@@ -234,10 +209,7 @@ impl Desk {
     /// Records, then delivers first what has to be delivered before the answer.
     async fn perform(&self, command: Command) -> Result<Answer, Failure> {
         let telling = self.telling;
-        let answer = self
-            .journal
-            .write(move |ledger, now| ledger.perform(&command, telling, now))
-            .await?;
+        let answer = self.journal.write(move |ledger, now| ledger.perform(&command, telling, now)).await?;
         if answer.told {
             self.deliveries.wake();
         }
@@ -247,17 +219,11 @@ impl Desk {
         Ok(answer)
     }
 
-    async fn complete(
-        &self,
-        request: Request<Incoming>,
-        challenge: &str,
-    ) -> Result<Response<Body>, Failure> {
+    async fn complete(&self, request: Request<Incoming>, challenge: &str) -> Result<Response<Body>, Failure> {
         let body: CompleteBody = body_of(request, false).await?;
         let (challenge, telling) = (challenge.to_owned(), self.telling);
-        let answer = self
-            .journal
-            .write(move |ledger, now| ledger.complete(&challenge, body.outcome, telling, now))
-            .await?;
+        let answer =
+            self.journal.write(move |ledger, now| ledger.complete(&challenge, body.outcome, telling, now)).await?;
         if answer.told {
             self.deliveries.wake();
         }
@@ -272,17 +238,11 @@ impl Desk {
         }
     }
 
-    async fn find_by_reference(
-        &self,
-        request: &Request<Incoming>,
-    ) -> Result<Response<Body>, Failure> {
+    async fn find_by_reference(&self, request: &Request<Incoming>) -> Result<Response<Body>, Failure> {
         let Some(reference) = query(request, "reference") else {
             return Err(invalid("the query parameter reference is missing"));
         };
-        let found = self
-            .journal
-            .read(move |ledger| ledger.find_by_reference(&reference))
-            .await?;
+        let found = self.journal.read(move |ledger| ledger.find_by_reference(&reference)).await?;
         if found.authorizations.is_empty() {
             return Err(not_found("authorization"));
         }
@@ -291,10 +251,7 @@ impl Desk {
 
     async fn challenge(&self, id: &str) -> Result<Response<Body>, Failure> {
         let id = id.to_owned();
-        let found = self
-            .journal
-            .read(move |ledger| ledger.find_by_challenge(&id))
-            .await?;
+        let found = self.journal.read(move |ledger| ledger.find_by_challenge(&id)).await?;
         match found {
             Some(authorization) => Ok(ok(&authorization)),
             None => Err(not_found("challenge")),
@@ -322,20 +279,13 @@ impl Desk {
             started: false,
             ended: false,
         };
-        let content_type = if cursor.lines {
-            "application/x-ndjson"
-        } else {
-            "application/json"
-        };
+        let content_type = if cursor.lines { "application/x-ndjson" } else { "application/json" };
         let pages = stream::unfold(cursor, |mut cursor| async move {
             let page = cursor.next_page().await?;
             Some((page.map(|page| Frame::data(Bytes::from(page))), cursor))
         });
         let mut response = Response::new(StreamBody::new(pages).boxed_unsync());
-        response.headers_mut().insert(
-            header::CONTENT_TYPE,
-            header::HeaderValue::from_static(content_type),
-        );
+        response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
         Ok(response)
     }
 
@@ -345,9 +295,7 @@ impl Desk {
             return Err(invalid("url begins with http://"));
         }
         let kept = endpoint.clone();
-        self.journal
-            .write(move |ledger, _| ledger.set_endpoint(&kept))
-            .await?;
+        self.journal.write(move |ledger, _| ledger.set_endpoint(&kept)).await?;
         self.deliveries.redirect(endpoint);
         Ok(respond(200, "{}".to_owned()))
     }
@@ -370,11 +318,7 @@ impl Cursor {
             return None;
         }
         let (after, limit) = (self.after, self.left.min(PAGE));
-        let entries = match self
-            .journal
-            .read(move |ledger| ledger.entries(after, limit))
-            .await
-        {
+        let entries = match self.journal.read(move |ledger| ledger.entries(after, limit)).await {
             Ok(entries) => entries,
             Err(error) => {
                 self.ended = true;
@@ -417,20 +361,13 @@ fn idempotency_key(request: &Request<Incoming>) -> Result<String, Failure> {
         .ok_or_else(|| invalid("the header Idempotency-Key is missing or longer than 255 bytes"))
 }
 
-async fn body_of<T: DeserializeOwned>(
-    request: Request<Incoming>,
-    may_be_empty: bool,
-) -> Result<T, Failure> {
+async fn body_of<T: DeserializeOwned>(request: Request<Incoming>, may_be_empty: bool) -> Result<T, Failure> {
     let bytes = Limited::new(request.into_body(), BODY_LIMIT)
         .collect()
         .await
         .map_err(|_| invalid("the body cannot be read or is larger than 64 KiB"))?
         .to_bytes();
-    let text: &[u8] = if may_be_empty && bytes.is_empty() {
-        b"{}"
-    } else {
-        &bytes
-    };
+    let text: &[u8] = if may_be_empty && bytes.is_empty() { b"{}" } else { &bytes };
     serde_json::from_slice(text).map_err(|error| invalid(&error.to_string()))
 }
 
@@ -493,20 +430,14 @@ fn no_such_route(parts: &[&str]) -> Response<Body> {
     let allowed = match parts {
         ["v1", "authorizations"] => "GET, POST",
         ["v1", "authorizations", _] | ["ledger"] | ["ledger", "summary"] | ["health"] => "GET",
-        ["v1", "authorizations", _, "capture" | "refund" | "void"]
-        | ["v1", "captures", _, "refund"] => "POST",
+        ["v1", "authorizations", _, "capture" | "refund" | "void"] | ["v1", "captures", _, "refund"] => "POST",
         ["challenges", last] if last.ends_with(":complete") => "POST",
         ["challenges", _] => "GET",
         ["webhook_endpoint"] => "PUT",
         _ => return respond(404, problem("not_found", "no such path")),
     };
-    let mut response = respond(
-        405,
-        problem("method_not_allowed", "this path has another method"),
-    );
-    response
-        .headers_mut()
-        .insert(header::ALLOW, header::HeaderValue::from_static(allowed));
+    let mut response = respond(405, problem("method_not_allowed", "this path has another method"));
+    response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(allowed));
     response
 }
 
@@ -523,16 +454,10 @@ fn ok<T: Serialize>(value: &T) -> Response<Body> {
 }
 
 fn respond(status: u16, body: String) -> Response<Body> {
-    let body = Full::new(Bytes::from(body))
-        .map_err(|never| match never {})
-        .boxed_unsync();
+    let body = Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync();
     let mut response = Response::new(body);
-    *response.status_mut() =
-        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        header::HeaderValue::from_static("application/json"),
-    );
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     response
 }
 

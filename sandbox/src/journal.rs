@@ -40,15 +40,9 @@ impl Journal {
     /// Opens the ledger in a folder and starts its threads; one process at a time.
     ///
     /// With `abort_at_commit`, the process ends at that commit, after it is on disk and before anyone is told.
-    pub(crate) fn open(
-        folder: &Path,
-        abort_at_commit: Option<u64>,
-    ) -> Result<(Self, Threads), Error> {
+    pub(crate) fn open(folder: &Path, abort_at_commit: Option<u64>) -> Result<(Self, Threads), Error> {
         std::fs::create_dir_all(folder)?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(folder.join("sandbox.lock"))?;
+        let lock = OpenOptions::new().create(true).append(true).open(folder.join("sandbox.lock"))?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => Error::Locked(folder.display().to_string()),
             TryLockError::Error(error) => Error::Folder(error),
@@ -151,12 +145,7 @@ fn write(ledger: &Ledger, mut jobs: mpsc::Receiver<Job>, abort_at_commit: Option
 }
 
 /// Performs what has queued up; false as soon as one change failed.
-fn batch(
-    ledger: &Ledger,
-    first: Job,
-    jobs: &mut mpsc::Receiver<Job>,
-    acknowledged: &mut Vec<Acknowledge>,
-) -> bool {
+fn batch(ledger: &Ledger, first: Job, jobs: &mut mpsc::Receiver<Job>, acknowledged: &mut Vec<Acknowledge>) -> bool {
     let now = clock::now();
     let mut next = Some(first);
     while let Some(job) = next {
@@ -164,11 +153,7 @@ fn batch(
             Some(acknowledge) => acknowledged.push(acknowledge),
             None => return false,
         }
-        next = if acknowledged.len() < BATCH {
-            jobs.try_recv().ok()
-        } else {
-            None
-        };
+        next = if acknowledged.len() < BATCH { jobs.try_recv().ok() } else { None };
     }
     true
 }

@@ -127,8 +127,7 @@ impl Ledger {
         connection.busy_timeout(Duration::from_secs(10))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
-        let synchronous: i64 =
-            connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
+        let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
         if synchronous < 2 {
             return Err(Error::Damaged(format!("synchronous = {synchronous}")));
         }
@@ -157,63 +156,34 @@ impl Ledger {
     }
 
     /// Answers a request: the stored answer for a known key, a decision otherwise.
-    pub(crate) fn perform(
-        &self,
-        command: &Command,
-        telling: Telling,
-        now: Timestamp,
-    ) -> Result<Answer, Error> {
+    pub(crate) fn perform(&self, command: &Command, telling: Telling, now: Timestamp) -> Result<Answer, Error> {
         if let Some((fingerprint, status, body)) = self.stored_answer(&command.key)? {
             return Ok(if fingerprint == command.fingerprint {
-                Answer {
-                    replayed: true,
-                    ..Answer::new(status, body)
-                }
+                Answer { replayed: true, ..Answer::new(status, body) }
             } else {
                 Answer::refused(&Refusal::KeyReused)
             });
         }
-        if let Action::Authorize {
-            token: Token::FailsOnce,
-            ..
-        } = command.action
+        if let Action::Authorize { token: Token::FailsOnce, .. } = command.action
             && self.first_failure(&command.key)?
         {
-            return Ok(Answer::problem(
-                500,
-                "internal",
-                "the provider failed; try again with the same key",
-            ));
+            return Ok(Answer::problem(500, "internal", "the provider failed; try again with the same key"));
         }
-        let occasion = Occasion {
-            key: &command.key,
-            telling,
-            now,
-        };
+        let occasion = Occasion { key: &command.key, telling, now };
         let decided = match self.decide(command, occasion)? {
             Ok(decided) => decided,
             // Not kept: what is not found now may exist when the client tries again.
             Err(refusal @ Refusal::NotFound(_)) => return Ok(Answer::refused(&refusal)),
-            Err(refusal) => Decided {
-                status: refusal.status(),
-                body: problem(refusal.code(), &refusal.to_string()),
-                event: None,
-            },
+            Err(refusal) => {
+                Decided { status: refusal.status(), body: problem(refusal.code(), &refusal.to_string()), event: None }
+            }
         };
         self.connection
             .prepare_cached("INSERT INTO answers (idempotency_key, fingerprint, status, body) VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![
-                command.key,
-                command.fingerprint.as_slice(),
-                decided.status,
-                decided.body
-            ])?;
+            .execute(params![command.key, command.fingerprint.as_slice(), decided.status, decided.body])?;
         let told = decided.event.is_some();
         Ok(Answer {
-            deliver_first: decided
-                .event
-                .filter(|event| event.first)
-                .map(|event| event.id),
+            deliver_first: decided.event.filter(|event| event.first).map(|event| event.id),
             told,
             ..Answer::new(decided.status, decided.body)
         })
@@ -227,9 +197,7 @@ impl Ledger {
         telling: Telling,
         now: Timestamp,
     ) -> Result<Answer, Error> {
-        let Some((mut authorization, token)) =
-            self.authorization_where(Lookup::Challenge, challenge)?
-        else {
+        let Some((mut authorization, token)) = self.authorization_where(Lookup::Challenge, challenge)? else {
             return Ok(Answer::refused(&Refusal::NotFound("challenge")));
         };
         let wanted = match outcome {
@@ -260,32 +228,14 @@ impl Ledger {
             event_of(wanted),
             &authorization,
             Some(&operation),
-            Occasion {
-                key: challenge,
-                telling,
-                now,
-            },
+            Occasion { key: challenge, telling, now },
         )?;
-        Ok(Answer {
-            told: event.is_some(),
-            ..Answer::new(200, json(&authorization))
-        })
+        Ok(Answer { told: event.is_some(), ..Answer::new(200, json(&authorization)) })
     }
 
-    fn decide(
-        &self,
-        command: &Command,
-        occasion: Occasion<'_>,
-    ) -> Result<Result<Decided, Refusal>, Error> {
+    fn decide(&self, command: &Command, occasion: Occasion<'_>) -> Result<Result<Decided, Refusal>, Error> {
         match &command.action {
-            Action::Authorize {
-                reference,
-                amount,
-                currency,
-                token,
-                metadata,
-                base,
-            } => {
+            Action::Authorize { reference, amount, currency, token, metadata, base } => {
                 let status = match token {
                     Token::Declined => Status::Declined,
                     Token::RequiresAction => Status::RequiresAction,
@@ -315,27 +265,16 @@ impl Ledger {
                     refunded_amount: 0,
                     decline_code: decline_code(status),
                     challenge,
-                    metadata: serde_json::from_str(metadata)
-                        .map_err(|_| Error::Damaged(metadata.clone()))?,
+                    metadata: serde_json::from_str(metadata).map_err(|_| Error::Damaged(metadata.clone()))?,
                     create_time: occasion.now,
                     update_time: occasion.now,
                 };
                 self.add_authorization(&authorization, *token, metadata, occasion.key)?;
                 let event = self.tell(*token, event_of(status), &authorization, None, occasion)?;
-                Ok(Ok(Decided {
-                    status: 200,
-                    body: json(&authorization),
-                    event,
-                }))
+                Ok(Ok(Decided { status: 200, body: json(&authorization), event }))
             }
-            Action::Capture {
-                authorization,
-                amount,
-                reference,
-            } => {
-                let Some((mut authorization, token)) =
-                    self.authorization_where(Lookup::Id, authorization)?
-                else {
+            Action::Capture { authorization, amount, reference } => {
+                let Some((mut authorization, token)) = self.authorization_where(Lookup::Id, authorization)? else {
                     return Ok(Err(Refusal::NotFound("authorization")));
                 };
                 if let Err(refusal) = may_capture(&authorization, *amount) {
@@ -343,22 +282,10 @@ impl Ledger {
                 }
                 authorization.captured_amount += amount;
                 let made = Made::new(Kind::Capture, "cap", *amount, reference, None);
-                self.record(
-                    &mut authorization,
-                    token,
-                    &made,
-                    "capture.succeeded",
-                    occasion,
-                )
-                .map(Ok)
+                self.record(&mut authorization, token, &made, "capture.succeeded", occasion).map(Ok)
             }
-            Action::Void {
-                authorization,
-                reference,
-            } => {
-                let Some((mut authorization, token)) =
-                    self.authorization_where(Lookup::Id, authorization)?
-                else {
+            Action::Void { authorization, reference } => {
+                let Some((mut authorization, token)) = self.authorization_where(Lookup::Id, authorization)? else {
                     return Ok(Err(Refusal::NotFound("authorization")));
                 };
                 if let Err(refusal) = may_void(&authorization) {
@@ -366,23 +293,10 @@ impl Ledger {
                 }
                 self.set_status(&mut authorization, Status::Voided, occasion.now)?;
                 let made = Made::new(Kind::Void, "void", authorization.amount, reference, None);
-                self.record(
-                    &mut authorization,
-                    token,
-                    &made,
-                    "authorization.voided",
-                    occasion,
-                )
-                .map(Ok)
+                self.record(&mut authorization, token, &made, "authorization.voided", occasion).map(Ok)
             }
-            Action::RefundAuthorization {
-                authorization,
-                amount,
-                reference,
-            } => {
-                let Some((mut authorization, token)) =
-                    self.authorization_where(Lookup::Id, authorization)?
-                else {
+            Action::RefundAuthorization { authorization, amount, reference } => {
+                let Some((mut authorization, token)) = self.authorization_where(Lookup::Id, authorization)? else {
                     return Ok(Err(Refusal::NotFound("authorization")));
                 };
                 if let Err(refusal) = may_refund(&authorization, *amount) {
@@ -390,26 +304,13 @@ impl Ledger {
                 }
                 authorization.refunded_amount += amount;
                 let made = Made::new(Kind::Refund, "ref", *amount, reference, None);
-                self.record(
-                    &mut authorization,
-                    token,
-                    &made,
-                    "refund.succeeded",
-                    occasion,
-                )
-                .map(Ok)
+                self.record(&mut authorization, token, &made, "refund.succeeded", occasion).map(Ok)
             }
-            Action::RefundCapture {
-                capture,
-                amount,
-                reference,
-            } => {
+            Action::RefundCapture { capture, amount, reference } => {
                 let Some((parent, captured)) = self.capture(capture)? else {
                     return Ok(Err(Refusal::NotFound("capture")));
                 };
-                let Some((mut authorization, token)) =
-                    self.authorization_where(Lookup::Id, &parent)?
-                else {
+                let Some((mut authorization, token)) = self.authorization_where(Lookup::Id, &parent)? else {
                     return Ok(Err(Refusal::NotFound("authorization")));
                 };
                 let left = captured - self.refunded_of(&parent, capture)?;
@@ -421,14 +322,7 @@ impl Ledger {
                 }
                 authorization.refunded_amount += amount;
                 let made = Made::new(Kind::Refund, "ref", *amount, reference, Some(capture));
-                self.record(
-                    &mut authorization,
-                    token,
-                    &made,
-                    "refund.succeeded",
-                    occasion,
-                )
-                .map(Ok)
+                self.record(&mut authorization, token, &made, "refund.succeeded", occasion).map(Ok)
             }
         }
     }
@@ -465,11 +359,7 @@ impl Ledger {
         };
         self.add_entry(&operation, occasion.key)?;
         let event = self.tell(token, event, authorization, Some(&operation), occasion)?;
-        Ok(Decided {
-            status: 200,
-            body: json(&operation),
-            event,
-        })
+        Ok(Decided { status: 200, body: json(&operation), event })
     }
 }
 
@@ -487,12 +377,8 @@ fn may_capture(authorization: &Authorization, amount: i64) -> Result<(), Refusal
 
 fn may_void(authorization: &Authorization) -> Result<(), Refusal> {
     match authorization.status {
-        Status::Declined | Status::Voided => {
-            Err(Refusal::WrongStatus(authorization.status.as_str()))
-        }
-        Status::Authorized if authorization.captured_amount > 0 => {
-            Err(Refusal::AuthorizationCaptured)
-        }
+        Status::Declined | Status::Voided => Err(Refusal::WrongStatus(authorization.status.as_str())),
+        Status::Authorized if authorization.captured_amount > 0 => Err(Refusal::AuthorizationCaptured),
         Status::Authorized | Status::RequiresAction => Ok(()),
     }
 }
@@ -515,20 +401,8 @@ struct Made<'a> {
 }
 
 impl<'a> Made<'a> {
-    fn new(
-        kind: Kind,
-        prefix: &'static str,
-        amount: i64,
-        reference: &'a str,
-        capture: Option<&'a str>,
-    ) -> Self {
-        Self {
-            kind,
-            prefix,
-            amount,
-            reference,
-            capture,
-        }
+    fn new(kind: Kind, prefix: &'static str, amount: i64, reference: &'a str, capture: Option<&'a str>) -> Self {
+        Self { kind, prefix, amount, reference, capture }
     }
 }
 

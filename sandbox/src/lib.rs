@@ -90,30 +90,18 @@ pub async fn build(config: Config) -> Result<Sandbox, Error> {
     let (journal, threads) = journal::Journal::open(&config.data, config.abort_at_commit)?;
     let kept = journal.read(|ledger| ledger.endpoint()).await?;
     let endpoint = match &config.webhook_url {
-        Some(url) => Some(wire::Endpoint {
-            url: url.clone(),
-            secret: config.webhook_secret.clone(),
-        }),
+        Some(url) => Some(wire::Endpoint { url: url.clone(), secret: config.webhook_secret.clone() }),
         None => kept,
     };
     let deliveries = webhook::Deliveries::new(journal.clone(), endpoint);
-    Ok(Sandbox {
-        config,
-        journal,
-        threads,
-        deliveries,
-    })
+    Ok(Sandbox { config, journal, threads, deliveries })
 }
 
 impl Sandbox {
     /// Serves until `shutdown`, lets requests in progress end for two seconds, and closes the ledger.
     ///
     /// Fails when the ledger can no longer be written.
-    pub async fn run(
-        self,
-        listener: TcpListener,
-        shutdown: CancellationToken,
-    ) -> Result<(), Error> {
+    pub async fn run(self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), Error> {
         let base = match &self.config.public_url {
             Some(url) => url.trim_end_matches('/').to_owned(),
             None => format!("http://{}", listener.local_addr()?),
@@ -121,10 +109,7 @@ impl Sandbox {
         let desk = http::Desk {
             journal: self.journal.clone(),
             deliveries: self.deliveries.clone(),
-            telling: ledger::Telling {
-                policy: self.config.webhooks,
-                late: self.config.late,
-            },
+            telling: ledger::Telling { policy: self.config.webhooks, late: self.config.late },
             slow: self.config.slow,
             patience: self.config.patience,
             base,
@@ -191,19 +176,13 @@ async fn accept(
     }
 }
 
-async fn serve(
-    stream: TcpStream,
-    desk: http::Desk,
-    shutdown: CancellationToken,
-    abort: CancellationToken,
-) {
+async fn serve(stream: TcpStream, desk: http::Desk, shutdown: CancellationToken, abort: CancellationToken) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection ended before it began");
         return;
     }
     let service = service_fn(move |request| desk.clone().answer(request));
-    let connection =
-        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let mut told = false;
     loop {

@@ -24,11 +24,7 @@ async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let sandbox = sandbox::build(arguments.flags.config(&arguments.data)).await?;
     let listener = tokio::net::TcpListener::bind(arguments.listen).await?;
-    writeln!(
-        std::io::stdout(),
-        "listening on http://{}",
-        listener.local_addr()?
-    )?;
+    writeln!(std::io::stdout(), "listening on http://{}", listener.local_addr()?)?;
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();
     tokio::spawn(async move {

@@ -86,23 +86,12 @@ impl Token {
 
     /// How an event of a payment made with this token is delivered; `answers_challenge` is true for
     /// the outcome of a challenge, which nobody could learn without being told.
-    pub(crate) fn delivery(
-        self,
-        policy: Webhooks,
-        answers_challenge: bool,
-        late: Duration,
-    ) -> Option<Delivery> {
-        let once = Delivery {
-            copies: 1,
-            delay: Duration::ZERO,
-        };
+    pub(crate) fn delivery(self, policy: Webhooks, answers_challenge: bool, late: Duration) -> Option<Delivery> {
+        let once = Delivery { copies: 1, delay: Duration::ZERO };
         match self {
             Token::WebhookFirst => Some(once),
             Token::WebhookTwice => Some(Delivery { copies: 2, ..once }),
-            Token::WebhookLate => Some(Delivery {
-                delay: late,
-                ..once
-            }),
+            Token::WebhookLate => Some(Delivery { delay: late, ..once }),
             Token::WebhookNever | Token::Never => None,
             Token::Ok
             | Token::Declined

@@ -69,11 +69,7 @@ impl Deliveries {
         self.waiting().insert(event.to_owned(), accepted);
         // It may have gone out before we began to listen.
         let id = event.to_owned();
-        if self
-            .journal
-            .read(move |ledger| ledger.is_pending(&id))
-            .await?
-        {
+        if self.journal.read(move |ledger| ledger.is_pending(&id)).await? {
             self.wake();
             drop(tokio::time::timeout(patience, answer).await);
         }
@@ -85,8 +81,7 @@ impl Deliveries {
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        let client: Client<HttpConnector, Full<Bytes>> =
-            Client::builder(TokioExecutor::new()).build(connector);
+        let client: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
         let mut running = JoinSet::new();
         let mut in_flight = HashSet::new();
         let mut addresses = self.endpoint.subscribe();
@@ -136,27 +131,16 @@ impl Deliveries {
                 return LAST_RETRY;
             }
             in_flight.insert(webhook.id.clone());
-            running.spawn(
-                self.clone()
-                    .deliver(client.clone(), endpoint.clone(), webhook),
-            );
+            running.spawn(self.clone().deliver(client.clone(), endpoint.clone(), webhook));
         }
         LAST_RETRY
     }
 
-    async fn deliver(
-        self,
-        client: Client<HttpConnector, Full<Bytes>>,
-        endpoint: Endpoint,
-        webhook: Webhook,
-    ) -> String {
+    async fn deliver(self, client: Client<HttpConnector, Full<Bytes>>, endpoint: Endpoint, webhook: Webhook) -> String {
         let id = webhook.id.clone();
         let recorded = if post(&client, &endpoint, &webhook).await {
             let event = id.clone();
-            let recorded = self
-                .journal
-                .write(move |ledger, _| ledger.delivered(&event))
-                .await;
+            let recorded = self.journal.write(move |ledger, _| ledger.delivered(&event)).await;
             if let Some(accepted) = self.waiting().remove(&id) {
                 // Nobody waits any more when patience has ended.
                 accepted.send(()).ok();
@@ -164,9 +148,7 @@ impl Deliveries {
             recorded
         } else {
             let (event, attempts) = (id.clone(), webhook.attempts);
-            self.journal
-                .write(move |ledger, now| ledger.undelivered(&event, next_try(now, attempts)))
-                .await
+            self.journal.write(move |ledger, now| ledger.undelivered(&event, next_try(now, attempts))).await
         };
         if let Err(error) = recorded {
             tracing::error!(%error, "a delivery could not be recorded");
@@ -193,18 +175,11 @@ pub fn signature(secret: &str, unix_seconds: i64, body: &[u8]) -> String {
     header
 }
 
-async fn post(
-    client: &Client<HttpConnector, Full<Bytes>>,
-    endpoint: &Endpoint,
-    webhook: &Webhook,
-) -> bool {
+async fn post(client: &Client<HttpConnector, Full<Bytes>>, endpoint: &Endpoint, webhook: &Webhook) -> bool {
     let time = clock::now().as_second();
     let request = http::Request::post(&endpoint.url)
         .header("content-type", "application/json")
-        .header(
-            "stoa-signature",
-            signature(&endpoint.secret, time, webhook.body.as_bytes()),
-        )
+        .header("stoa-signature", signature(&endpoint.secret, time, webhook.body.as_bytes()))
         .header("stoa-event-id", &webhook.id)
         .body(Full::new(Bytes::from(webhook.body.clone())));
     let request = match request {
@@ -225,9 +200,7 @@ async fn post(
 }
 
 fn next_try(now: Timestamp, attempts: u32) -> Timestamp {
-    let pause = FIRST_RETRY
-        .saturating_mul(1 << attempts.min(10))
-        .min(LAST_RETRY);
+    let pause = FIRST_RETRY.saturating_mul(1 << attempts.min(10)).min(LAST_RETRY);
     now.checked_add(pause).unwrap_or(now)
 }
 

@@ -230,14 +230,9 @@ impl Status {
     }
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        [
-            Status::RequiresAction,
-            Status::Authorized,
-            Status::Declined,
-            Status::Voided,
-        ]
-        .into_iter()
-        .find(|status| status.as_str() == text)
+        [Status::RequiresAction, Status::Authorized, Status::Declined, Status::Voided]
+            .into_iter()
+            .find(|status| status.as_str() == text)
     }
 }
 
@@ -253,14 +248,8 @@ impl Kind {
     }
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        [
-            Kind::Authorization,
-            Kind::Challenge,
-            Kind::Capture,
-            Kind::Void,
-            Kind::Refund,
-        ]
-        .into_iter()
-        .find(|kind| kind.as_str() == text)
+        [Kind::Authorization, Kind::Challenge, Kind::Capture, Kind::Void, Kind::Refund]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
     }
 }

@@ -56,7 +56,8 @@ impl Workspace {
 
     /// Whether a package needs another for more than its tests.
     pub(crate) fn builds_on(&self, package: &Package, other: &str) -> bool {
-        let needed = |dependency: &&Dependency| dependency.name == other && dependency.kind != DependencyKind::Development;
+        let needed =
+            |dependency: &&Dependency| dependency.name == other && dependency.kind != DependencyKind::Development;
         package.dependencies.iter().any(|dependency| needed(&dependency))
     }
 

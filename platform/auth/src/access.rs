@@ -43,18 +43,8 @@ pub struct Issued {
 
 impl Issuer {
     /// Signs as `issuer` for `audience`, each token living `lifetime`, at most five minutes.
-    pub fn new(
-        key: SigningKey,
-        issuer: impl Into<String>,
-        audience: impl Into<String>,
-        lifetime: Duration,
-    ) -> Self {
-        Issuer {
-            key,
-            issuer: issuer.into(),
-            audience: audience.into(),
-            lifetime: lifetime.min(MAX_LIFETIME),
-        }
+    pub fn new(key: SigningKey, issuer: impl Into<String>, audience: impl Into<String>, lifetime: Duration) -> Self {
+        Issuer { key, issuer: issuer.into(), audience: audience.into(), lifetime: lifetime.min(MAX_LIFETIME) }
     }
 
     /// The key that verifies what this issuer signs.
@@ -65,8 +55,7 @@ impl Issuer {
     /// Signs a token for this person.
     pub fn issue(&self, subject: &Subject, now: Timestamp) -> Result<Issued, Error> {
         let issued_at = now.as_second();
-        let expires_at =
-            issued_at.saturating_add(i64::try_from(self.lifetime.as_secs()).unwrap_or(0));
+        let expires_at = issued_at.saturating_add(i64::try_from(self.lifetime.as_secs()).unwrap_or(0));
         let claims = Claims {
             iss: &self.issuer,
             aud: &self.audience,
@@ -105,12 +94,7 @@ pub struct Verifier {
 impl Verifier {
     /// Believes tokens of `issuer` for `audience` that a key of the keyring signed.
     pub fn new(keyring: Keyring, issuer: &str, audience: &str) -> Self {
-        Verifier {
-            keyring,
-            issuer: issuer.into(),
-            audience: audience.into(),
-            remembered: Arc::default(),
-        }
+        Verifier { keyring, issuer: issuer.into(), audience: audience.into(), remembered: Arc::default() }
     }
 
     /// The keyring this verifier believes.
@@ -144,23 +128,13 @@ impl Verifier {
     }
 
     fn authenticate(&self, token: &str, keys: &[PublicKey]) -> Result<Authentic, Refused> {
-        let expected = Expected {
-            typ: TYP,
-            issuer: &self.issuer,
-            audience: &self.audience,
-        };
+        let expected = Expected { typ: TYP, issuer: &self.issuer, audience: &self.audience };
         let (registered, own) = authentic::<Own>(token, &expected, |kid| {
-            keys.iter()
-                .find(|key| key.kid() == kid)
-                .map(PublicKey::decoding)
+            keys.iter().find(|key| key.kid() == kid).map(PublicKey::decoding)
         })?;
         let role = Role::parse(&own.role).ok_or(Refused::Claims)?;
         Ok(Authentic {
-            subject: Subject {
-                id: registered.sub,
-                role,
-                session: own.sid,
-            },
+            subject: Subject { id: registered.sub, role, session: own.sid },
             exp: registered.exp,
             nbf: registered.nbf,
             iat: registered.iat,
@@ -168,9 +142,7 @@ impl Verifier {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Remembered> {
-        self.remembered
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -215,29 +187,12 @@ struct Remembered {
 
 impl Remembered {
     fn find(&self, keys: &Arc<Vec<PublicKey>>, token: &str) -> Option<Arc<Authentic>> {
-        let same_keys = self
-            .keys
-            .as_ref()
-            .is_some_and(|held| Arc::ptr_eq(held, keys));
-        if same_keys {
-            self.tokens.get(token).cloned()
-        } else {
-            None
-        }
+        let same_keys = self.keys.as_ref().is_some_and(|held| Arc::ptr_eq(held, keys));
+        if same_keys { self.tokens.get(token).cloned() } else { None }
     }
 
-    fn remember(
-        &mut self,
-        keys: &Arc<Vec<PublicKey>>,
-        token: &str,
-        authentic: Arc<Authentic>,
-        now: Timestamp,
-    ) {
-        if !self
-            .keys
-            .as_ref()
-            .is_some_and(|held| Arc::ptr_eq(held, keys))
-        {
+    fn remember(&mut self, keys: &Arc<Vec<PublicKey>>, token: &str, authentic: Arc<Authentic>, now: Timestamp) {
+        if !self.keys.as_ref().is_some_and(|held| Arc::ptr_eq(held, keys)) {
             self.keys = Some(Arc::clone(keys));
             self.tokens.clear();
         }
@@ -275,11 +230,7 @@ mod tests {
     }
 
     fn subject() -> Subject {
-        Subject {
-            id: "users/1".to_owned(),
-            role: Role::Customer,
-            session: "users/1/sessions/2".to_owned(),
-        }
+        Subject { id: "users/1".to_owned(), role: Role::Customer, session: "users/1/sessions/2".to_owned() }
     }
 
     fn issuer() -> Issuer {
@@ -297,14 +248,8 @@ mod tests {
 
     /// Signs any header and claims with the right key, so that a test sees the rule refuse and not the signature.
     fn signed(header: &str, claims: &str) -> String {
-        let message = format!(
-            "{}.{}",
-            URL_SAFE_NO_PAD.encode(header),
-            URL_SAFE_NO_PAD.encode(claims)
-        );
-        let signature =
-            jsonwebtoken::crypto::sign(message.as_bytes(), &key().encoding, Algorithm::EdDSA)
-                .unwrap();
+        let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key().encoding, Algorithm::EdDSA).unwrap();
         format!("{message}.{signature}")
     }
 
@@ -324,33 +269,16 @@ mod tests {
         let verifier = verifier();
         assert_eq!(issued.expire_time, at(NOW_S + 300));
         assert_eq!(verifier.verify(&issued.token, at(NOW_S)), Ok(subject()));
-        assert_eq!(
-            verifier.verify(&issued.token, at(NOW_S + 304)),
-            Ok(subject())
-        );
-        assert_eq!(
-            verifier.verify(&issued.token, at(NOW_S + 305)),
-            Err(Refused::Expired)
-        );
-        assert_eq!(
-            verifier.verify(&issued.token, at(NOW_S - 6)),
-            Err(Refused::NotYet)
-        );
-        assert_eq!(
-            signed(&header().to_string(), &claims().to_string())
-                .split('.')
-                .count(),
-            3
-        );
+        assert_eq!(verifier.verify(&issued.token, at(NOW_S + 304)), Ok(subject()));
+        assert_eq!(verifier.verify(&issued.token, at(NOW_S + 305)), Err(Refused::Expired));
+        assert_eq!(verifier.verify(&issued.token, at(NOW_S - 6)), Err(Refused::NotYet));
+        assert_eq!(signed(&header().to_string(), &claims().to_string()).split('.').count(), 3);
     }
 
     #[test]
     fn no_issuer_signs_for_longer_than_five_minutes() {
         let issuer = Issuer::new(key(), "stoa", "stoa-shop", Duration::from_secs(86_400));
-        assert_eq!(
-            issuer.issue(&subject(), at(NOW_S)).unwrap().expire_time,
-            at(NOW_S + 300)
-        );
+        assert_eq!(issuer.issue(&subject(), at(NOW_S)).unwrap().expire_time, at(NOW_S + 300));
     }
 
     #[test]
@@ -367,30 +295,17 @@ mod tests {
             (with(header(), "crit", json!(["exp"])), Refused::Critical),
             (with(header(), "crit", json!([])), Refused::Critical),
             (with(header(), "crit", Value::Null), Refused::Critical),
-            (
-                with(header(), "kid", json!("somebody")),
-                Refused::UnknownKey,
-            ),
-            (
-                with(header(), "kid", json!("k".repeat(4096))),
-                Refused::UnknownKey,
-            ),
+            (with(header(), "kid", json!("somebody")), Refused::UnknownKey),
+            (with(header(), "kid", json!("k".repeat(4096))), Refused::UnknownKey),
             (without(header(), "kid"), Refused::UnknownKey),
             (json!([]), Refused::Malformed),
         ];
         for (header, reason) in rules {
             let token = signed(&header.to_string(), &claims().to_string());
-            assert_eq!(
-                verifier().verify(&token, at(NOW_S)),
-                Err(reason),
-                "{header}"
-            );
+            assert_eq!(verifier().verify(&token, at(NOW_S)), Err(reason), "{header}");
         }
         let twice = r#"{"alg":"EdDSA","alg":"none","typ":"at+jwt","kid":"x"}"#;
-        assert_eq!(
-            verifier().verify(&signed(twice, &claims().to_string()), at(NOW_S)),
-            Err(Refused::Malformed)
-        );
+        assert_eq!(verifier().verify(&signed(twice, &claims().to_string()), at(NOW_S)), Err(Refused::Malformed));
     }
 
     #[test]
@@ -401,10 +316,7 @@ mod tests {
             (without(claims(), "aud"), Refused::Claims),
             (without(claims(), "sub"), Refused::Claims),
             (without(claims(), "role"), Refused::Claims),
-            (
-                with(claims(), "exp", json!((NOW_S + 60).to_string())),
-                Refused::Claims,
-            ),
+            (with(claims(), "exp", json!((NOW_S + 60).to_string())), Refused::Claims),
             (with(claims(), "exp", json!(1.8e9 + 60.5)), Refused::Claims),
             (with(claims(), "exp", Value::Null), Refused::Claims),
             (with(claims(), "exp", json!(u64::MAX)), Refused::Claims),
@@ -412,14 +324,8 @@ mod tests {
             (with(claims(), "nbf", Value::Null), Refused::Claims),
             (with(claims(), "iat", json!([NOW_S])), Refused::Claims),
             (with(claims(), "iss", json!(["stoa"])), Refused::Claims),
-            (
-                with(claims(), "aud", json!({"stoa-shop": true})),
-                Refused::Claims,
-            ),
-            (
-                with(claims(), "aud", json!(["stoa-shop", "other"])),
-                Refused::Claims,
-            ),
+            (with(claims(), "aud", json!({"stoa-shop": true})), Refused::Claims),
+            (with(claims(), "aud", json!(["stoa-shop", "other"])), Refused::Claims),
             (with(claims(), "sub", json!(1)), Refused::Claims),
             (with(claims(), "sub", json!("")), Refused::Claims),
             (with(claims(), "role", json!("admin")), Refused::Claims),
@@ -428,65 +334,36 @@ mod tests {
             (with(claims(), "exp", json!(NOW_S - 5)), Refused::Expired),
             (with(claims(), "exp", json!(-1)), Refused::Expired),
             (with(claims(), "exp", json!(i64::MIN)), Refused::Expired),
-            (
-                with(claims(), "exp", json!(i64::MAX)),
-                Refused::LivesTooLong,
-            ),
-            (
-                with(claims(), "exp", json!(NOW_S + 306)),
-                Refused::LivesTooLong,
-            ),
+            (with(claims(), "exp", json!(i64::MAX)), Refused::LivesTooLong),
+            (with(claims(), "exp", json!(NOW_S + 306)), Refused::LivesTooLong),
             (with(claims(), "nbf", json!(NOW_S + 6)), Refused::NotYet),
             (with(claims(), "iat", json!(NOW_S + 6)), Refused::NotYet),
             (json!([1]), Refused::Claims),
         ];
         for (claims, reason) in rules {
             let token = signed(&header().to_string(), &claims.to_string());
-            assert_eq!(
-                verifier().verify(&token, at(NOW_S)),
-                Err(reason),
-                "{claims}"
-            );
+            assert_eq!(verifier().verify(&token, at(NOW_S)), Err(reason), "{claims}");
         }
-        let twice = claims()
-            .to_string()
-            .replacen('{', r#"{"sub":"users/9","#, 1);
-        assert_eq!(
-            verifier().verify(&signed(&header().to_string(), &twice), at(NOW_S)),
-            Err(Refused::Claims)
-        );
+        let twice = claims().to_string().replacen('{', r#"{"sub":"users/9","#, 1);
+        assert_eq!(verifier().verify(&signed(&header().to_string(), &twice), at(NOW_S)), Err(Refused::Claims));
     }
 
     #[test]
     fn a_key_named_or_carried_by_the_token_is_never_used() {
         let foreign = SigningKey::from_seed(&[9; 32]);
         let jwk = json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
-        for (member, value) in [
-            ("jku", json!("https://evil.example/jwks")),
-            ("x5u", json!("https://evil.example/x5u")),
-            ("jwk", jwk),
-        ] {
+        for (member, value) in
+            [("jku", json!("https://evil.example/jwks")), ("x5u", json!("https://evil.example/x5u")), ("jwk", jwk)]
+        {
             let header = with(header(), member, value).to_string();
-            let message = format!(
-                "{}.{}",
-                URL_SAFE_NO_PAD.encode(&header),
-                URL_SAFE_NO_PAD.encode(claims().to_string())
-            );
+            let message =
+                format!("{}.{}", URL_SAFE_NO_PAD.encode(&header), URL_SAFE_NO_PAD.encode(claims().to_string()));
             let signature =
-                jsonwebtoken::crypto::sign(message.as_bytes(), &foreign.encoding, Algorithm::EdDSA)
-                    .unwrap();
+                jsonwebtoken::crypto::sign(message.as_bytes(), &foreign.encoding, Algorithm::EdDSA).unwrap();
             let forged = format!("{message}.{signature}");
-            assert_eq!(
-                verifier().verify(&forged, at(NOW_S)),
-                Err(Refused::Signature),
-                "{member}"
-            );
+            assert_eq!(verifier().verify(&forged, at(NOW_S)), Err(Refused::Signature), "{member}");
             let ours = signed(&header, &claims().to_string());
-            assert_eq!(
-                verifier().verify(&ours, at(NOW_S)),
-                Ok(subject()),
-                "{member}"
-            );
+            assert_eq!(verifier().verify(&ours, at(NOW_S)), Ok(subject()), "{member}");
         }
     }
 
@@ -499,10 +376,7 @@ mod tests {
             ..Header::new(Algorithm::HS256)
         };
         let token = jsonwebtoken::encode(&header, &claims(), &secret).unwrap();
-        assert_eq!(
-            verifier().verify(&token, at(NOW_S)),
-            Err(Refused::Algorithm)
-        );
+        assert_eq!(verifier().verify(&token, at(NOW_S)), Err(Refused::Algorithm));
     }
 
     #[test]
@@ -546,9 +420,7 @@ mod tests {
         let verifier = verifier();
         let token = issuer().issue(&subject(), at(NOW_S)).unwrap().token;
         assert!(verifier.verify(&token, at(NOW_S)).is_ok());
-        verifier
-            .keyring()
-            .publish(vec![SigningKey::from_seed(&[8; 32]).public().clone()]);
+        verifier.keyring().publish(vec![SigningKey::from_seed(&[8; 32]).public().clone()]);
         assert_eq!(verifier.verify(&token, at(NOW_S)), Err(Refused::UnknownKey));
     }
 
@@ -556,18 +428,9 @@ mod tests {
     fn what_is_remembered_is_bounded() {
         let verifier = verifier();
         let keys = verifier.keyring.snapshot();
-        let authentic = || {
-            Arc::new(Authentic {
-                subject: subject(),
-                exp: NOW_S + 300,
-                nbf: None,
-                iat: None,
-            })
-        };
+        let authentic = || Arc::new(Authentic { subject: subject(), exp: NOW_S + 300, nbf: None, iat: None });
         for number in 0..=MAX_REMEMBERED {
-            verifier
-                .lock()
-                .remember(&keys, &number.to_string(), authentic(), at(NOW_S));
+            verifier.lock().remember(&keys, &number.to_string(), authentic(), at(NOW_S));
         }
         assert!(verifier.lock().tokens.len() <= MAX_REMEMBERED);
     }

@@ -95,9 +95,7 @@ pub(crate) fn authentic<C: DeserializeOwned>(
         return Err(Refused::TooLong);
     }
     let mut parts = token.split('.');
-    let (Some(header), Some(payload), Some(_), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
+    let (Some(header), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
         return Err(Refused::Malformed);
     };
     let header: Header = json(header).ok_or(Refused::Malformed)?;
@@ -110,22 +108,17 @@ pub(crate) fn authentic<C: DeserializeOwned>(
     if header.typ.as_deref() != Some(expected.typ) {
         return Err(Refused::Type);
     }
-    let kid = header
-        .kid
-        .filter(|kid| kid.len() <= MAX_KID_BYTES)
-        .ok_or(Refused::UnknownKey)?;
+    let kid = header.kid.filter(|kid| kid.len() <= MAX_KID_BYTES).ok_or(Refused::UnknownKey)?;
     let key = key(&kid).ok_or(Refused::UnknownKey)?;
 
     let mut signature_only = Validation::new(Algorithm::EdDSA);
     signature_only.required_spec_claims.clear();
     signature_only.validate_exp = false;
     signature_only.validate_aud = false;
-    jsonwebtoken::decode::<IgnoredAny>(token, &key, &signature_only).map_err(
-        |error| match error.kind() {
-            ErrorKind::Json(_) => Refused::Claims,
-            _ => Refused::Signature,
-        },
-    )?;
+    jsonwebtoken::decode::<IgnoredAny>(token, &key, &signature_only).map_err(|error| match error.kind() {
+        ErrorKind::Json(_) => Refused::Claims,
+        _ => Refused::Signature,
+    })?;
 
     let registered: Registered = json(payload).ok_or(Refused::Claims)?;
     let own: C = json(payload).ok_or(Refused::Claims)?;
@@ -183,8 +176,6 @@ fn json<T: DeserializeOwned>(part: &str) -> Option<T> {
 }
 
 /// A member that is there must have its type: an explicit `null` is not the same as none.
-fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    member: D,
-) -> Result<Option<T>, D::Error> {
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(member: D) -> Result<Option<T>, D::Error> {
     T::deserialize(member).map(Some)
 }

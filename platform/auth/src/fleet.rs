@@ -27,9 +27,7 @@ pub struct Fleet {
 impl Fleet {
     /// The fleet of this seed.
     pub fn from_seed(seed: &[u8; 32]) -> Self {
-        Fleet {
-            key: SigningKey::from_seed(seed),
-        }
+        Fleet { key: SigningKey::from_seed(seed) }
     }
 
     /// Signs one identity's calls to one callee.
@@ -44,9 +42,7 @@ impl Fleet {
             exp: issued_at + LIFETIME_S,
             nbf: issued_at,
             iat: issued_at,
-            act: Actor {
-                sub: Cow::Borrowed(&identity.caller),
-            },
+            act: Actor { sub: Cow::Borrowed(&identity.caller) },
             role: subject.map(|subject| Cow::Borrowed(subject.role.as_str())),
             sid: subject.map(|subject| Cow::Borrowed(subject.session.as_str())),
         };
@@ -60,22 +56,11 @@ impl Fleet {
 
     /// Who sent a call to this callee and for whom, or why that is not believed.
     pub fn verify(&self, token: &str, callee: &str, now: Timestamp) -> Result<Identity, Refused> {
-        let expected = Expected {
-            typ: TYP,
-            issuer: ISSUER,
-            audience: callee,
-        };
+        let expected = Expected { typ: TYP, issuer: ISSUER, audience: callee };
         let public = self.key.public();
-        let (registered, own) = authentic::<Own>(token, &expected, |kid| {
-            (public.kid() == kid).then(|| PublicKey::decoding(public))
-        })?;
-        timely(
-            registered.exp,
-            registered.nbf,
-            registered.iat,
-            LIFETIME_S,
-            now,
-        )?;
+        let (registered, own) =
+            authentic::<Own>(token, &expected, |kid| (public.kid() == kid).then(|| PublicKey::decoding(public)))?;
+        timely(registered.exp, registered.nbf, registered.iat, LIFETIME_S, now)?;
         if own.act.sub.is_empty() {
             return Err(Refused::Claims);
         }
@@ -88,10 +73,7 @@ impl Fleet {
             (None, None) => Principal::Anonymous,
             (Some(_), None) | (None, Some(_)) => return Err(Refused::Claims),
         };
-        Ok(Identity {
-            caller: Cow::Owned(own.act.sub),
-            principal,
-        })
+        Ok(Identity { caller: Cow::Owned(own.act.sub), principal })
     }
 }
 
@@ -138,10 +120,7 @@ mod tests {
     }
 
     fn identity(principal: Principal) -> Identity {
-        Identity {
-            caller: Cow::Borrowed("ordering"),
-            principal,
-        }
+        Identity { caller: Cow::Borrowed("ordering"), principal }
     }
 
     fn customer() -> Principal {
@@ -165,21 +144,10 @@ mod tests {
     #[test]
     fn a_token_is_for_one_callee_one_fleet_and_one_minute() {
         let fleet = Fleet::from_seed(&[3; 32]);
-        let token = fleet
-            .sign(&identity(customer()), "inventory", at(NOW_S))
-            .unwrap();
-        assert_eq!(
-            fleet.verify(&token, "payment", at(NOW_S)),
-            Err(Refused::Audience)
-        );
-        assert_eq!(
-            Fleet::from_seed(&[4; 32]).verify(&token, "inventory", at(NOW_S)),
-            Err(Refused::UnknownKey)
-        );
-        assert_eq!(
-            fleet.verify(&token, "inventory", at(NOW_S + 65)),
-            Err(Refused::Expired)
-        );
+        let token = fleet.sign(&identity(customer()), "inventory", at(NOW_S)).unwrap();
+        assert_eq!(fleet.verify(&token, "payment", at(NOW_S)), Err(Refused::Audience));
+        assert_eq!(Fleet::from_seed(&[4; 32]).verify(&token, "inventory", at(NOW_S)), Err(Refused::UnknownKey));
+        assert_eq!(fleet.verify(&token, "inventory", at(NOW_S + 65)), Err(Refused::Expired));
     }
 
     #[test]
@@ -190,13 +158,8 @@ mod tests {
             "inventory",
             std::time::Duration::from_secs(60),
         );
-        let Principal::User(subject) = customer() else {
-            panic!("a customer")
-        };
+        let Principal::User(subject) = customer() else { panic!("a customer") };
         let token = issuer.issue(&subject, at(NOW_S)).unwrap().token;
-        assert_eq!(
-            Fleet::from_seed(&[3; 32]).verify(&token, "inventory", at(NOW_S)),
-            Err(Refused::Type)
-        );
+        assert_eq!(Fleet::from_seed(&[3; 32]).verify(&token, "inventory", at(NOW_S)), Err(Refused::Type));
     }
 }

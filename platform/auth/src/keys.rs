@@ -20,18 +20,11 @@ impl SigningKey {
     /// The key of this seed; whoever knows the seed can sign.
     pub fn from_seed(seed: &[u8; 32]) -> Self {
         // RFC 8410: the PKCS #8 envelope of an Ed25519 seed is these 16 bytes and the seed.
-        let mut der = vec![
-            0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22,
-            0x04, 0x20,
-        ];
+        let mut der =
+            vec![0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
         der.extend_from_slice(seed);
-        let bytes = ed25519_dalek::SigningKey::from_bytes(seed)
-            .verifying_key()
-            .to_bytes();
-        SigningKey {
-            encoding: EncodingKey::from_ed_der(&der),
-            public: PublicKey::from_bytes(bytes),
-        }
+        let bytes = ed25519_dalek::SigningKey::from_bytes(seed).verifying_key().to_bytes();
+        SigningKey { encoding: EncodingKey::from_ed_der(&der), public: PublicKey::from_bytes(bytes) }
     }
 
     /// The half that verifiers need.
@@ -42,9 +35,7 @@ impl SigningKey {
 
 impl std::fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SigningKey")
-            .field("kid", &self.public.kid)
-            .finish_non_exhaustive()
+        f.debug_struct("SigningKey").field("kid", &self.public.kid).finish_non_exhaustive()
     }
 }
 
@@ -102,21 +93,14 @@ impl Keyring {
     /// The set as an RFC 7517 document.
     pub fn jwks(&self) -> String {
         let keys = self.keys.load();
-        let document = Document {
-            keys: keys
-                .iter()
-                .map(Entry::of)
-                .map(|entry| serde_json::json!(entry))
-                .collect(),
-        };
+        let document = Document { keys: keys.iter().map(Entry::of).map(|entry| serde_json::json!(entry)).collect() };
         serde_json::json!(document).to_string()
     }
 
     /// Replaces the whole set by the Ed25519 signature keys of an RFC 7517 document; keys of other kinds are skipped, as that
     /// RFC asks, but a document without any usable key is an error, because it would lock everybody out.
     pub fn import(&self, document: &str) -> Result<(), MalformedJwks> {
-        let document: Document =
-            serde_json::from_str(document).map_err(|error| MalformedJwks(error.to_string()))?;
+        let document: Document = serde_json::from_str(document).map_err(|error| MalformedJwks(error.to_string()))?;
         if document.keys.len() > MAX_KEYS {
             return Err(MalformedJwks(format!("more than {MAX_KEYS} keys")));
         }
@@ -178,15 +162,9 @@ impl Entry {
     }
 
     fn into_key(self) -> Option<PublicKey> {
-        let usable = self.kty == "OKP"
-            && self.crv == "Ed25519"
-            && self.usage == "sig"
-            && self.alg == "EdDSA";
+        let usable = self.kty == "OKP" && self.crv == "Ed25519" && self.usage == "sig" && self.alg == "EdDSA";
         let bytes = URL_SAFE_NO_PAD.decode(&self.x).ok()?.try_into().ok()?;
-        (usable && !self.kid.is_empty()).then_some(PublicKey {
-            kid: self.kid,
-            bytes,
-        })
+        (usable && !self.kid.is_empty()).then_some(PublicKey { kid: self.kid, bytes })
     }
 }
 
@@ -223,10 +201,7 @@ mod tests {
     fn the_thumbprint_is_the_one_of_rfc_8037() {
         let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
         let bytes: [u8; 32] = URL_SAFE_NO_PAD.decode(x).unwrap().try_into().unwrap();
-        assert_eq!(
-            PublicKey::from_bytes(bytes).kid(),
-            "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
-        );
+        assert_eq!(PublicKey::from_bytes(bytes).kid(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
     }
 
     #[test]

@@ -47,11 +47,7 @@ pub fn decide(method: &Method, identity: &Identity) -> Result<(), Denied> {
     let listed = policy.callers.contains(&caller);
     let needed = match policy.access {
         Access::Internal => {
-            return if listed {
-                Ok(())
-            } else {
-                Err(Denied::CallerNotAllowed)
-            };
+            return if listed { Ok(()) } else { Err(Denied::CallerNotAllowed) };
         }
         Access::Public => None,
         Access::Guest => Some(Role::Guest),
@@ -63,9 +59,7 @@ pub fn decide(method: &Method, identity: &Identity) -> Result<(), Denied> {
     }
     match (needed, &identity.principal) {
         (None, _) => Ok(()),
-        (Some(needed), Principal::User(subject)) if subject.role < needed => {
-            Err(Denied::RoleTooLow { needed })
-        }
+        (Some(needed), Principal::User(subject)) if subject.role < needed => Err(Denied::RoleTooLow { needed }),
         (Some(_), Principal::User(_)) => Ok(()),
         // A service that is trusted to call the method by itself does so without a person; the gateway never does.
         (Some(_), Principal::Anonymous) if listed && caller != GATEWAY => Ok(()),
@@ -91,11 +85,7 @@ mod tests {
             output: "stoa.test.v1.TestResponse",
             client_streaming: false,
             server_streaming: false,
-            policy: Policy {
-                access,
-                owner: false,
-                callers: &["ordering"],
-            },
+            policy: Policy { access, owner: false, callers: &["ordering"] },
             idempotency: Idempotency::Unknown,
             deadline: Duration::from_secs(1),
             request_id: false,
@@ -107,11 +97,7 @@ mod tests {
 
     fn principal(role: Option<Role>) -> Principal {
         role.map_or(Principal::Anonymous, |role| {
-            Principal::User(Subject {
-                id: "users/1".to_owned(),
-                role,
-                session: String::new(),
-            })
+            Principal::User(Subject { id: "users/1".to_owned(), role, session: String::new() })
         })
     }
 
@@ -120,44 +106,18 @@ mod tests {
         use Access::{Customer, Guest, Internal, Operator, Public};
         use Denied::{CallerNotAllowed, RoleTooLow, TokenNeeded, UnknownCaller};
         let low = |needed| Err(RoleTooLow { needed });
-        let roles = [
-            None,
-            Some(Role::Guest),
-            Some(Role::Customer),
-            Some(Role::Operator),
-        ];
+        let roles = [None, Some(Role::Guest), Some(Role::Customer), Some(Role::Operator)];
         let matrix = [
             // caller, access, then: nobody, guest, customer, operator
             ("gateway", Public, [Ok(()), Ok(()), Ok(()), Ok(())]),
             ("gateway", Guest, [Err(TokenNeeded), Ok(()), Ok(()), Ok(())]),
-            (
-                "gateway",
-                Customer,
-                [Err(TokenNeeded), low(Role::Customer), Ok(()), Ok(())],
-            ),
-            (
-                "gateway",
-                Operator,
-                [
-                    Err(TokenNeeded),
-                    low(Role::Operator),
-                    low(Role::Operator),
-                    Ok(()),
-                ],
-            ),
+            ("gateway", Customer, [Err(TokenNeeded), low(Role::Customer), Ok(()), Ok(())]),
+            ("gateway", Operator, [Err(TokenNeeded), low(Role::Operator), low(Role::Operator), Ok(())]),
             ("gateway", Internal, [Err(CallerNotAllowed); 4]),
             ("ordering", Public, [Ok(()); 4]),
             ("ordering", Guest, [Ok(()); 4]),
-            (
-                "ordering",
-                Customer,
-                [Ok(()), low(Role::Customer), Ok(()), Ok(())],
-            ),
-            (
-                "ordering",
-                Operator,
-                [Ok(()), low(Role::Operator), low(Role::Operator), Ok(())],
-            ),
+            ("ordering", Customer, [Ok(()), low(Role::Customer), Ok(()), Ok(())]),
+            ("ordering", Operator, [Ok(()), low(Role::Operator), low(Role::Operator), Ok(())]),
             ("ordering", Internal, [Ok(()); 4]),
             ("shipping", Public, [Err(CallerNotAllowed); 4]),
             ("shipping", Guest, [Err(CallerNotAllowed); 4]),
@@ -170,15 +130,8 @@ mod tests {
         ];
         for (caller, access, answers) in matrix {
             for (role, answer) in roles.into_iter().zip(answers) {
-                let identity = Identity {
-                    caller: Cow::Borrowed(caller),
-                    principal: principal(role),
-                };
-                assert_eq!(
-                    decide(&method(access), &identity),
-                    answer,
-                    "{caller} {access:?} {role:?}"
-                );
+                let identity = Identity { caller: Cow::Borrowed(caller), principal: principal(role) };
+                assert_eq!(decide(&method(access), &identity), answer, "{caller} {access:?} {role:?}");
             }
         }
     }
@@ -188,11 +141,6 @@ mod tests {
         assert!(Denied::UnknownCaller.is_unauthenticated());
         assert!(Denied::TokenNeeded.is_unauthenticated());
         assert!(!Denied::CallerNotAllowed.is_unauthenticated());
-        assert!(
-            !Denied::RoleTooLow {
-                needed: Role::Operator
-            }
-            .is_unauthenticated()
-        );
+        assert!(!Denied::RoleTooLow { needed: Role::Operator }.is_unauthenticated());
     }
 }

@@ -58,30 +58,14 @@ struct Inner {
 }
 
 impl Channel {
-    pub(crate) fn new(
-        caller: &'static str,
-        methods: Table,
-        slot: Arc<Slot>,
-        budget: Budget,
-    ) -> Self {
-        Channel {
-            inner: Arc::new(Inner {
-                caller,
-                methods,
-                slot,
-                budget,
-            }),
-        }
+    pub(crate) fn new(caller: &'static str, methods: Table, slot: Arc<Slot>, budget: Budget) -> Self {
+        Channel { inner: Arc::new(Inner { caller, methods, slot, budget }) }
     }
 }
 
 impl std::fmt::Debug for Channel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "Channel({}->{})",
-            self.inner.caller, self.inner.slot.name
-        )
+        write!(f, "Channel({}->{})", self.inner.caller, self.inner.slot.name)
     }
 }
 
@@ -109,25 +93,16 @@ impl Inner {
         let (mut parts, body) = request.into_parts();
         let outgoing = parts.extensions.remove::<Outgoing>().unwrap_or_default();
         let Some(method) = self.methods.by_path(parts.uri.path()) else {
-            return Err(Status::unimplemented(format!(
-                "no contract has {}",
-                parts.uri.path()
-            )));
+            return Err(Status::unimplemented(format!("no contract has {}", parts.uri.path())));
         };
         let now = Instant::now();
         let contract = now + method.deadline;
-        let deadline = outgoing.deadline.map_or(contract, |deadline| {
-            deadline.checked_sub(MARGIN).unwrap_or(now).min(contract)
-        });
+        let deadline =
+            outgoing.deadline.map_or(contract, |deadline| deadline.checked_sub(MARGIN).unwrap_or(now).min(contract));
         if deadline <= now {
             return Err(self.late(method));
         }
-        let call = Call {
-            method,
-            principal: outgoing.principal,
-            trace: outgoing.trace.child(),
-            deadline,
-        };
+        let call = Call { method, principal: outgoing.principal, trace: outgoing.trace.child(), deadline };
         self.budget.earn();
         if !retry::repeatable(method) {
             return self.attempt(&call, parts, body).await;
@@ -149,40 +124,23 @@ impl Inner {
                 Ok(_) | Err(_) => None,
             };
             let Some(pause) = pause else { return answer };
-            tracing::debug!(
-                callee = self.slot.name,
-                method = method.name,
-                attempt,
-                "unavailable, trying again"
-            );
+            tracing::debug!(callee = self.slot.name, method = method.name, attempt, "unavailable, trying again");
             tokio::time::sleep(pause).await;
         }
     }
 
-    async fn attempt(
-        &self,
-        call: &Call,
-        parts: Parts,
-        body: Body,
-    ) -> Result<http::Response<Body>, Status> {
+    async fn attempt(&self, call: &Call, parts: Parts, body: Body) -> Result<http::Response<Body>, Status> {
         let target = self.slot.target.load_full();
         let Some(target) = target.as_deref() else {
-            return Err(Status::unavailable(format!(
-                "{} does not serve yet",
-                self.slot.name
-            )));
+            return Err(Status::unavailable(format!("{} does not serve yet", self.slot.name)));
         };
-        let identity = Identity {
-            caller: Cow::Borrowed(self.caller),
-            principal: call.principal.clone(),
-        };
+        let identity = Identity { caller: Cow::Borrowed(self.caller), principal: call.principal.clone() };
         let request = http::Request::from_parts(parts, body);
         self.pass(Kind::CallBefore, call.method);
         let answer = match target {
             Target::Here(callee) => self.here(call, callee.as_ref(), identity, request).await,
             Target::Elsewhere { channel, signing } => {
-                self.elsewhere(call, channel.clone(), signing, &identity, request)
-                    .await
+                self.elsewhere(call, channel.clone(), signing, &identity, request).await
             }
         };
         self.pass(Kind::CallAfter, call.method);
@@ -196,11 +154,7 @@ impl Inner {
         identity: Identity,
         mut request: http::Request<Body>,
     ) -> Result<http::Response<Body>, Status> {
-        request.extensions_mut().insert(Arrival {
-            identity,
-            trace: call.trace,
-            deadline: call.deadline,
-        });
+        request.extensions_mut().insert(Arrival { identity, trace: call.trace, deadline: call.deadline });
         match tokio::time::timeout_at(call.deadline, callee.call(request)).await {
             Ok(response) => Ok(response),
             Err(_) => Err(self.late(call.method)),
@@ -220,10 +174,7 @@ impl Inner {
             .sign(identity, self.slot.name, signing.clock.now())
             .map_err(|error| Status::internal(error.to_string()))?;
         let headers = request.headers_mut();
-        headers.insert(
-            http::header::AUTHORIZATION,
-            header(format!("Bearer {token}"))?,
-        );
+        headers.insert(http::header::AUTHORIZATION, header(format!("Bearer {token}"))?);
         headers.insert("traceparent", header(call.trace.traceparent())?);
         let left = call.deadline.saturating_duration_since(Instant::now());
         headers.insert("grpc-timeout", header(timeout(left))?);
@@ -242,10 +193,7 @@ impl Inner {
     }
 
     fn late(&self, method: &Method) -> Status {
-        Status::deadline_exceeded(format!(
-            "{} did not answer {} in time",
-            self.slot.name, method.name
-        ))
+        Status::deadline_exceeded(format!("{} did not answer {} in time", self.slot.name, method.name))
     }
 
     fn pass(&self, kind: Kind, method: &Method) {
@@ -278,11 +226,7 @@ async fn buffer(mut body: Body, method: &Method) -> Result<Bytes, Status> {
                 method.max_request_bytes
             )));
         }
-        whole = if whole.is_empty() {
-            data
-        } else {
-            [whole, data].concat().into()
-        };
+        whole = if whole.is_empty() { data } else { [whole, data].concat().into() };
     }
     Ok(whole)
 }

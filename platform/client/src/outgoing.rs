@@ -22,21 +22,14 @@ pub struct Outgoing {
 impl Outgoing {
     /// A call on the service's own business, as sagas and consumers make them.
     pub fn itself(trace: Trace) -> Self {
-        Outgoing {
-            principal: Principal::Anonymous,
-            trace,
-            deadline: None,
-        }
+        Outgoing { principal: Principal::Anonymous, trace, deadline: None }
     }
 
     /// Stops waiting at the latest after this time.
     #[must_use]
     pub fn within(mut self, time: Duration) -> Self {
         let latest = Instant::now() + time;
-        self.deadline = Some(
-            self.deadline
-                .map_or(latest, |deadline| deadline.min(latest)),
-        );
+        self.deadline = Some(self.deadline.map_or(latest, |deadline| deadline.min(latest)));
         self
     }
 

@@ -58,18 +58,12 @@ impl Registry {
 
     /// The registry as this service uses it.
     pub fn as_caller(&self, name: &'static str) -> Caller {
-        Caller {
-            registry: self.clone(),
-            name,
-        }
+        Caller { registry: self.clone(), name }
     }
 
     /// From now on the name is answered in this process.
     pub fn serve(&self, name: &'static str, callee: Arc<dyn Callee>) {
-        self.inner
-            .slot(name)
-            .target
-            .store(Some(Arc::new(Target::Here(callee))));
+        self.inner.slot(name).target.store(Some(Arc::new(Target::Here(callee))));
     }
 
     /// From now on the name is answered at this address; the connection is made by the first call.
@@ -113,33 +107,20 @@ impl Caller {
                 Site::named(&format!("{}->{}", self.name, method.path));
             }
         }
-        Channel::new(
-            self.name,
-            inner.methods,
-            inner.slot(callee),
-            Budget::default(),
-        )
+        Channel::new(self.name, inner.methods, inner.slot(callee), Budget::default())
     }
 }
 
 impl std::fmt::Debug for Registry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let slots = self
-            .inner
-            .slots
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        f.debug_struct("Registry")
-            .field("names", &slots.keys().collect::<Vec<_>>())
-            .finish_non_exhaustive()
+        let slots = self.inner.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        f.debug_struct("Registry").field("names", &slots.keys().collect::<Vec<_>>()).finish_non_exhaustive()
     }
 }
 
 impl std::fmt::Debug for Caller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Caller")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
+        f.debug_struct("Caller").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -151,10 +132,7 @@ pub(crate) struct Slot {
 
 pub(crate) enum Target {
     Here(Arc<dyn Callee>),
-    Elsewhere {
-        channel: tonic::transport::Channel,
-        signing: Arc<Signing>,
-    },
+    Elsewhere { channel: tonic::transport::Channel, signing: Arc<Signing> },
 }
 
 pub(crate) struct Signing {
@@ -171,12 +149,7 @@ struct Inner {
 impl Inner {
     fn slot(&self, name: &'static str) -> Arc<Slot> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        let slot = slots.entry(name).or_insert_with(|| {
-            Arc::new(Slot {
-                name,
-                target: ArcSwapOption::empty(),
-            })
-        });
+        let slot = slots.entry(name).or_insert_with(|| Arc::new(Slot { name, target: ArcSwapOption::empty() }));
         Arc::clone(slot)
     }
 }

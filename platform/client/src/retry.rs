@@ -27,12 +27,7 @@ impl Budget {
     }
 
     /// How long to wait before the call is sent again, or that it is not.
-    pub(crate) fn pause(
-        &self,
-        attempt: u32,
-        answer: &HeaderMap,
-        deadline: Instant,
-    ) -> Option<Duration> {
+    pub(crate) fn pause(&self, attempt: u32, answer: &HeaderMap, deadline: Instant) -> Option<Duration> {
         if attempt >= MAX_ATTEMPTS {
             return None;
         }
@@ -40,9 +35,7 @@ impl Budget {
             Pushback::Never => return None,
             Pushback::After(pause) => pause,
             Pushback::Silent => {
-                let longest = FIRST_PAUSE
-                    .saturating_mul(1 << attempt.min(16))
-                    .min(LONGEST_PAUSE);
+                let longest = FIRST_PAUSE.saturating_mul(1 << attempt.min(16)).min(LONGEST_PAUSE);
                 longest.mul_f64(unit_random())
             }
         };
@@ -62,9 +55,7 @@ pub(crate) fn repeatable(method: &Method) -> bool {
 
 /// Whether an answer says that the callee did nothing: a refusal carries its status in the headers, without a body.
 pub(crate) fn unavailable(headers: &HeaderMap) -> bool {
-    headers
-        .get("grpc-status")
-        .is_some_and(|status| Code::from_bytes(status.as_bytes()) == Code::Unavailable)
+    headers.get("grpc-status").is_some_and(|status| Code::from_bytes(status.as_bytes()) == Code::Unavailable)
 }
 
 enum Pushback {
@@ -77,11 +68,7 @@ enum Pushback {
 fn pushback(headers: &HeaderMap) -> Pushback {
     match headers.get("grpc-retry-pushback-ms") {
         None => Pushback::Silent,
-        Some(value) => match value
-            .to_str()
-            .ok()
-            .and_then(|text| text.parse::<u32>().ok())
-        {
+        Some(value) => match value.to_str().ok().and_then(|text| text.parse::<u32>().ok()) {
             Some(pause_ms) => Pushback::After(Duration::from_millis(u64::from(pause_ms))),
             None => Pushback::Never,
         },
@@ -105,9 +92,7 @@ mod tests {
     #[tokio::test]
     async fn retries_without_calls_run_out() {
         let budget = Budget::default();
-        let granted = (0..10_000)
-            .filter(|_| budget.pause(1, &HeaderMap::new(), far()).is_some())
-            .count();
+        let granted = (0..10_000).filter(|_| budget.pause(1, &HeaderMap::new(), far()).is_some()).count();
         assert!(granted <= 110, "{granted}");
     }
 
@@ -118,9 +103,7 @@ mod tests {
         for _ in 0..500 {
             budget.earn();
         }
-        let granted = (0..10_000)
-            .filter(|_| budget.pause(1, &HeaderMap::new(), far()).is_some())
-            .count();
+        let granted = (0..10_000).filter(|_| budget.pause(1, &HeaderMap::new(), far()).is_some()).count();
         assert!((90..=130).contains(&granted), "{granted}");
     }
 
@@ -128,15 +111,9 @@ mod tests {
     async fn the_servers_pushback_is_honoured() {
         let budget = Budget::default();
         let headers = |value: &'static str| {
-            HeaderMap::from_iter([(
-                "grpc-retry-pushback-ms".parse().unwrap(),
-                value.parse().unwrap(),
-            )])
+            HeaderMap::from_iter([("grpc-retry-pushback-ms".parse().unwrap(), value.parse().unwrap())])
         };
-        assert_eq!(
-            budget.pause(1, &headers("250"), far()),
-            Some(Duration::from_millis(250))
-        );
+        assert_eq!(budget.pause(1, &headers("250"), far()), Some(Duration::from_millis(250)));
         assert_eq!(budget.pause(1, &headers("-1"), far()), None);
         assert_eq!(budget.pause(1, &headers("soon"), far()), None);
     }

@@ -210,10 +210,8 @@ pub async fn find<Reply: Message + Default>(tx: &mut Tx, request: &Request) -> R
         return Ok(None);
     }
     let body: Vec<u8> = row.get("body")?;
-    let reply = Reply::decode(body.as_slice()).map_err(|error| Error::StoredReply {
-        method: request.method.to_owned(),
-        detail: error.to_string(),
-    })?;
+    let reply = Reply::decode(body.as_slice())
+        .map_err(|error| Error::StoredReply { method: request.method.to_owned(), detail: error.to_string() })?;
     Ok(Some(reply))
 }
 

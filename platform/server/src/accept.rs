@@ -103,17 +103,9 @@ impl Drop for InFlight {
 
 /// Answers what comes in on the listener with the service, until shutdown; then stops accepting, lets requests end within the
 /// drain limit, and cuts the rest.
-pub async fn run<S, B>(
-    listener: TcpListener,
-    service: S,
-    limits: Limits,
-    gauge: Gauge,
-    shutdown: CancellationToken,
-) where
-    S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
-        + Clone
-        + Send
-        + 'static,
+pub async fn run<S, B>(listener: TcpListener, service: S, limits: Limits, gauge: Gauge, shutdown: CancellationToken)
+where
+    S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -123,18 +115,8 @@ pub async fn run<S, B>(
     let cut = CancellationToken::new();
     let builder = builder(&limits);
     while let Some((stream, permit)) = next(&listener, &room, &shutdown).await {
-        let connection = Connection {
-            service: service.clone(),
-            gauge: gauge.clone(),
-            began: Arc::default(),
-        };
-        let serving = serve(
-            stream,
-            builder.clone(),
-            connection,
-            limits.first_request,
-            shutdown.clone(),
-        );
+        let connection = Connection { service: service.clone(), gauge: gauge.clone(), began: Arc::default() };
+        let serving = serve(stream, builder.clone(), connection, limits.first_request, shutdown.clone());
         let (cut, open) = (cut.clone(), gauge.connection());
         connections.spawn(async move {
             let _held = (permit, open);
@@ -143,14 +125,8 @@ pub async fn run<S, B>(
     }
     drop(listener);
     connections.close();
-    if tokio::time::timeout(limits.drain, connections.wait())
-        .await
-        .is_err()
-    {
-        tracing::warn!(
-            connections = connections.len(),
-            "connections did not end in time and are cut"
-        );
+    if tokio::time::timeout(limits.drain, connections.wait()).await.is_err() {
+        tracing::warn!(connections = connections.len(), "connections did not end in time and are cut");
         cut.cancel();
         connections.wait().await;
     }
@@ -188,9 +164,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 fn is_of_the_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::ConnectionReset
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset
     )
 }
 
@@ -221,10 +195,7 @@ async fn serve<S, B>(
     first_request: Duration,
     shutdown: CancellationToken,
 ) where
-    S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
-        + Clone
-        + Send
-        + 'static,
+    S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -272,10 +243,7 @@ struct Connection<S> {
 
 impl<S, B> hyper::service::Service<Request<Incoming>> for Connection<S>
 where
-    S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
-        + Clone
-        + Send
-        + 'static,
+    S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
 {
     type Response = Response<B>;

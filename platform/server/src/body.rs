@@ -18,11 +18,7 @@ pub(crate) struct Bounded {
 
 impl Bounded {
     pub(crate) fn new(inner: Body, limit: usize) -> Self {
-        Bounded {
-            inner,
-            left: limit,
-            limit,
-        }
+        Bounded { inner, left: limit, limit }
     }
 }
 
@@ -30,10 +26,7 @@ impl http_body::Body for Bounded {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
@@ -41,10 +34,8 @@ impl http_body::Body for Bounded {
             match self.left.checked_sub(data.len()) {
                 Some(left) => self.left = left,
                 None => {
-                    let refused = Status::resource_exhausted(format!(
-                        "the request is larger than {} bytes",
-                        self.limit
-                    ));
+                    let refused =
+                        Status::resource_exhausted(format!("the request is larger than {} bytes", self.limit));
                     return Poll::Ready(Some(Err(refused)));
                 }
             }
@@ -69,10 +60,7 @@ pub(crate) struct Held {
 
 impl Held {
     pub(crate) fn new(inner: Body, permit: OwnedSemaphorePermit) -> Self {
-        Held {
-            inner,
-            _permit: permit,
-        }
+        Held { inner, _permit: permit }
     }
 }
 
@@ -80,10 +68,7 @@ impl http_body::Body for Held {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         Pin::new(&mut self.inner).poll_frame(cx)
     }
 

@@ -40,8 +40,7 @@ impl Call {
     /// The call behind a request. Only a request that came through the layers has one.
     pub fn of<T>(request: &Request<T>) -> Result<Call, Status> {
         let call = request.extensions().get::<Call>();
-        call.cloned()
-            .ok_or_else(|| Status::internal("the request did not pass the layers of its service"))
+        call.cloned().ok_or_else(|| Status::internal("the request did not pass the layers of its service"))
     }
 
     /// The person the call is made for; nobody when a service calls on its own business, or an outsider without a token.
@@ -51,8 +50,7 @@ impl Call {
 
     /// The person the call is made for, or `UNAUTHENTICATED`.
     pub fn require_subject(&self) -> Result<&Subject, Status> {
-        self.subject()
-            .ok_or_else(|| Status::unauthenticated("a token is needed"))
+        self.subject().ok_or_else(|| Status::unauthenticated("a token is needed"))
     }
 
     /// The calling service's short name, or `gateway`.
@@ -67,10 +65,7 @@ impl Call {
 
     /// Whether an operator, or a service on its own business, is calling.
     pub fn is_privileged(&self) -> bool {
-        self.is_service()
-            || self
-                .subject()
-                .is_some_and(|subject| subject.role == Role::Operator)
+        self.is_service() || self.subject().is_some_and(|subject| subject.role == Role::Operator)
     }
 
     /// Whether the caller may see and change what belongs to `owner` (`users/{u}` or `guests/{g}`): it is theirs, or they are
@@ -84,8 +79,7 @@ impl Call {
         if self.caller() != GATEWAY {
             return format!("services/{}", self.caller());
         }
-        self.subject()
-            .map_or_else(|| "anonymous".to_owned(), |subject| subject.id.clone())
+        self.subject().map_or_else(|| "anonymous".to_owned(), |subject| subject.id.clone())
     }
 
     /// A call to another service for the same person, in the same story, within the same time.
@@ -95,47 +89,27 @@ impl Call {
 
     /// What [`outgoing`](Self::outgoing) says about its call.
     pub fn forwarding(&self) -> Outgoing {
-        Outgoing {
-            principal: self.identity.principal.clone(),
-            ..self.itself()
-        }
+        Outgoing { principal: self.identity.principal.clone(), ..self.itself() }
     }
 
     /// A call on this service's own business, in the same story, within the same time.
     pub fn itself(&self) -> Outgoing {
-        Outgoing {
-            principal: Principal::Anonymous,
-            trace: self.trace,
-            deadline: Some(self.deadline),
-        }
+        Outgoing { principal: Principal::Anonymous, trace: self.trace, deadline: Some(self.deadline) }
     }
 
     /// The identity of a request with effects, for `Log::once`; nothing without a request id, or when the reply is a secret
     /// that must not be stored.
-    pub fn request<M: prost::Message>(
-        &self,
-        message: &M,
-        request_id: &str,
-    ) -> Option<log::Request> {
+    pub fn request<M: prost::Message>(&self, message: &M, request_id: &str) -> Option<log::Request> {
         if request_id.is_empty() || self.method.secret_reply {
             return None;
         }
-        Some(log::Request::new(
-            self.principal(),
-            self.method.path,
-            request_id,
-            &message.encode_to_vec(),
-        ))
+        Some(log::Request::new(self.principal(), self.method.path, request_id, &message.encode_to_vec()))
     }
 
     /// The circumstances of the events this call appends.
     pub fn meta(&self) -> log::Meta {
         log::Meta {
-            causation: format!(
-                "{}/{}",
-                self.method.path.trim_start_matches('/'),
-                self.trace.span()
-            ),
+            causation: format!("{}/{}", self.method.path.trim_start_matches('/'), self.trace.span()),
             correlation: self.trace.id(),
             traceparent: self.trace.traceparent(),
         }
@@ -157,9 +131,7 @@ impl Call {
     /// The token that continues a list of `filter` at `cursor`, for this principal and method alone; empty for no more.
     pub fn page_token(&self, filter: &str, cursor: Option<&str>) -> String {
         cursor.map_or_else(String::new, |cursor| {
-            self.process
-                .pages
-                .seal(self.method.path, &self.principal(), filter, cursor)
+            self.process.pages.seal(self.method.path, &self.principal(), filter, cursor)
         })
     }
 
@@ -168,16 +140,9 @@ impl Call {
         if page_token.is_empty() {
             return Ok(None);
         }
-        match self
-            .process
-            .pages
-            .open(self.method.path, &self.principal(), filter, page_token)
-        {
+        match self.process.pages.open(self.method.path, &self.principal(), filter, page_token) {
             Some(cursor) => Ok(Some(cursor)),
-            None => Err(status::invalid_argument(
-                "page_token",
-                "is no token of this list, filter and caller",
-            )),
+            None => Err(status::invalid_argument("page_token", "is no token of this list, filter and caller")),
         }
     }
 }

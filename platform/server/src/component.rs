@@ -30,14 +30,7 @@ pub struct Component {
 impl Component {
     /// A component that answers calls and does nothing else.
     pub fn new(name: &'static str, methods: Table, routes: Routes) -> Self {
-        Component {
-            name,
-            methods,
-            routes,
-            tasks: Vec::new(),
-            source: None,
-            max_calls: 4096,
-        }
+        Component { name, methods, routes, tasks: Vec::new(), source: None, max_calls: 4096 }
     }
 
     /// Also runs this.
@@ -57,10 +50,7 @@ impl Component {
 
 impl std::fmt::Debug for Component {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Component")
-            .field("name", &self.name)
-            .field("tasks", &self.tasks)
-            .finish_non_exhaustive()
+        f.debug_struct("Component").field("name", &self.name).field("tasks", &self.tasks).finish_non_exhaustive()
     }
 }
 
@@ -74,24 +64,15 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl Task {
     /// A task by this name, for example `ordering.checkout`; the future is given the context's shutdown by its maker.
-    pub fn new<E>(
-        name: impl Into<String>,
-        work: impl Future<Output = Result<(), E>> + Send + 'static,
-    ) -> Self
+    pub fn new<E>(name: impl Into<String>, work: impl Future<Output = Result<(), E>> + Send + 'static) -> Self
     where
         E: Into<BoxError>,
     {
-        Task {
-            name: name.into(),
-            work: Box::pin(async move { work.await.map_err(Into::into) }),
-        }
+        Task { name: name.into(), work: Box::pin(async move { work.await.map_err(Into::into) }) }
     }
 
     /// A task that cannot fail.
-    pub fn endless(
-        name: impl Into<String>,
-        work: impl Future<Output = ()> + Send + 'static,
-    ) -> Self {
+    pub fn endless(name: impl Into<String>, work: impl Future<Output = ()> + Send + 'static) -> Self {
         Task {
             name: name.into(),
             work: Box::pin(async move {
@@ -162,17 +143,11 @@ pub async fn supervise(tasks: Vec<Task>, context: &Context) -> Result<(), Failed
                 tracing::debug!(task = name_of(id), "ended");
                 continue;
             }
-            Some(Ok((id, Err(source)))) => Failed::Task {
-                name: name_of(id),
-                source,
-            },
+            Some(Ok((id, Err(source)))) => Failed::Task { name: name_of(id), source },
             Some(Err(error)) => {
                 let name = name_of(error.id());
                 match error.try_into_panic() {
-                    Ok(panic) => Failed::Panic {
-                        name,
-                        message: message_of(&*panic),
-                    },
+                    Ok(panic) => Failed::Panic { name, message: message_of(&*panic) },
                     Err(_cancelled) => continue,
                 }
             }
@@ -186,26 +161,12 @@ pub async fn supervise(tasks: Vec<Task>, context: &Context) -> Result<(), Failed
 }
 
 /// Runs one component as a process of its own: calls from the network, calls from this process, tasks; until shutdown.
-pub async fn serve(
-    listener: TcpListener,
-    component: Component,
-    context: &Context,
-) -> Result<(), Failed> {
+pub async fn serve(listener: TcpListener, component: Component, context: &Context) -> Result<(), Failed> {
     let (service, mut tasks) = context.mount(component);
     let stop = context.shutdown.clone();
     let drain = context.windows.drain;
     tasks.push(Task::endless("listener", async move {
-        accept::run(
-            listener,
-            service,
-            Limits {
-                drain,
-                ..Limits::default()
-            },
-            Gauge::default(),
-            stop,
-        )
-        .await;
+        accept::run(listener, service, Limits { drain, ..Limits::default() }, Gauge::default(), stop).await;
     }));
     let outcome = supervise(tasks, context).await;
     context.finish_writes().await;
@@ -214,6 +175,5 @@ pub async fn serve(
 
 fn message_of(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_default()
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }

@@ -93,12 +93,7 @@ const AUDIENCE: &str = "stoa";
 impl Context {
     /// The surroundings of a process whose services are all in it. `methods` is the table of all contracts; `secret` binds
     /// page tokens to this installation and must be the same after a restart.
-    pub fn new(
-        storage: Storage,
-        data: impl Into<PathBuf>,
-        methods: Table,
-        secret: &[u8; 32],
-    ) -> Self {
+    pub fn new(storage: Storage, data: impl Into<PathBuf>, methods: Table, secret: &[u8; 32]) -> Self {
         Self::build(storage, data.into(), Registry::new(methods), None, secret)
     }
 
@@ -112,10 +107,7 @@ impl Context {
     ) -> Self {
         let fleet = Fleet::from_seed(secret);
         let registry = Registry::in_fleet(methods, fleet.clone(), clock.clone());
-        Context {
-            clock,
-            ..Self::build(storage, data.into(), registry, Some(fleet), secret)
-        }
+        Context { clock, ..Self::build(storage, data.into(), registry, Some(fleet), secret) }
     }
 
     /// The surroundings of a test: everything temporary, a clock the test may replace.
@@ -124,11 +116,7 @@ impl Context {
     }
 
     /// Opens a service's store with the tables of the log and then these.
-    pub async fn open(
-        &self,
-        name: &'static str,
-        migrations: &[MigrationSet],
-    ) -> Result<Store, store::Error> {
+    pub async fn open(&self, name: &'static str, migrations: &[MigrationSet]) -> Result<Store, store::Error> {
         let config = match &self.storage {
             Storage::Folder(folder) => {
                 std::fs::create_dir_all(folder).map_err(|error| store::Error::Open {
@@ -139,10 +127,7 @@ impl Context {
             }
             Storage::Temporary => store::Config::temporary(name),
         };
-        let own = migrations
-            .iter()
-            .copied()
-            .filter(|set| set.name != log::MIGRATIONS.name);
+        let own = migrations.iter().copied().filter(|set| set.name != log::MIGRATIONS.name);
         let sets = std::iter::once(log::MIGRATIONS).chain(own);
         Store::open(config.migrations(sets).clock(self.clock.clone())).await
     }
@@ -169,8 +154,7 @@ impl Context {
             limit: Arc::new(Semaphore::new(component.max_calls)),
             process: Arc::clone(&self.process),
         });
-        self.clients
-            .serve(component.name, Arc::new(service.clone()));
+        self.clients.serve(component.name, Arc::new(service.clone()));
         if let Some(source) = component.source {
             self.hub.publish(component.name, source);
         }
@@ -181,24 +165,12 @@ impl Context {
     /// then has not been acknowledged either.
     pub async fn finish_writes(&self) {
         self.process.writes.close();
-        if tokio::time::timeout(self.windows.drain, self.process.writes.wait())
-            .await
-            .is_err()
-        {
-            tracing::warn!(
-                writes = self.process.writes.len(),
-                "writes did not finish in time"
-            );
+        if tokio::time::timeout(self.windows.drain, self.process.writes.wait()).await.is_err() {
+            tracing::warn!(writes = self.process.writes.len(), "writes did not finish in time");
         }
     }
 
-    fn build(
-        storage: Storage,
-        data: PathBuf,
-        clients: Registry,
-        fleet: Option<Fleet>,
-        secret: &[u8; 32],
-    ) -> Self {
+    fn build(storage: Storage, data: PathBuf, clients: Registry, fleet: Option<Fleet>, secret: &[u8; 32]) -> Self {
         Context {
             storage,
             data,
@@ -209,10 +181,7 @@ impl Context {
             clock: Clock::system(),
             windows: Windows::default(),
             shutdown: CancellationToken::new(),
-            process: Arc::new(Process {
-                writes: TaskTracker::new(),
-                pages: Sealer::new(secret),
-            }),
+            process: Arc::new(Process { writes: TaskTracker::new(), pages: Sealer::new(secret) }),
         }
     }
 }

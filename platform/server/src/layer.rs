@@ -49,9 +49,7 @@ pub(crate) struct Layers {
 
 impl Service {
     pub(crate) fn new(layers: Layers) -> Self {
-        Service {
-            layers: Arc::new(layers),
-        }
+        Service { layers: Arc::new(layers) }
     }
 }
 
@@ -104,10 +102,7 @@ impl Layers {
             if OPEN.iter().any(|open| path.starts_with(open)) {
                 return Ok(self.route(request).await);
             }
-            return Err(Status::unimplemented(format!(
-                "{} has no such method",
-                self.name
-            )));
+            return Err(Status::unimplemented(format!("{} has no such method", self.name)));
         };
 
         let (arrival, from_here) = match request.extensions_mut().remove::<Arrival>() {
@@ -120,9 +115,7 @@ impl Layers {
             trace_id = %arrival.trace.id(),
             caller = %arrival.identity.caller,
         );
-        self.admit(method, arrival, from_here, request)
-            .instrument(span)
-            .await
+        self.admit(method, arrival, from_here, request).instrument(span).await
     }
 
     async fn admit(
@@ -140,9 +133,7 @@ impl Layers {
             return Err(refusal(denied));
         }
         if arrival.deadline <= Instant::now() {
-            return Err(Status::deadline_exceeded(
-                "the deadline had passed before the call arrived",
-            ));
+            return Err(Status::deadline_exceeded("the deadline had passed before the call arrived"));
         }
         let Ok(permit) = Arc::clone(&self.limit).try_acquire_owned() else {
             let message = format!("{} has too many calls in progress", self.name);
@@ -161,16 +152,11 @@ impl Layers {
             // The caller holds the clock of its own call, and drops this future when it is over.
             answer.await
         } else {
-            let late =
-                |_| Status::deadline_exceeded(format!("{} was not done in time", method.name));
-            tokio::time::timeout_at(arrival.deadline, answer)
-                .await
-                .map_err(late)?
+            let late = |_| Status::deadline_exceeded(format!("{} was not done in time", method.name));
+            tokio::time::timeout_at(arrival.deadline, answer).await.map_err(late)?
         };
         match answer {
-            Ok(response) if method.server_streaming => {
-                Ok(response.map(|body| Body::new(Held::new(body, permit))))
-            }
+            Ok(response) if method.server_streaming => Ok(response.map(|body| Body::new(Held::new(body, permit)))),
             Ok(response) => Ok(response),
             Err(_) => {
                 tracing::error!(method = method.path, "the handler panicked");
@@ -181,39 +167,24 @@ impl Layers {
 
     async fn route(&self, request: Request<Body>) -> Response<Body> {
         let mut routes = self.routes.clone();
-        routes
-            .call(request)
-            .await
-            .unwrap_or_else(|never| match never {})
+        routes.call(request).await.unwrap_or_else(|never| match never {})
     }
 
     /// What a call from the network says about itself, as far as it is believed.
-    fn arrival(
-        &self,
-        method: &'static Method,
-        request: &mut Request<Body>,
-    ) -> Result<Arrival, Status> {
+    fn arrival(&self, method: &'static Method, request: &mut Request<Body>) -> Result<Arrival, Status> {
         let headers = request.headers_mut();
         let identity = self.identity(headers);
         headers.remove(http::header::AUTHORIZATION);
         let timeout = deadline::requested(headers)?.unwrap_or(method.deadline);
-        let traceparent = headers
-            .get("traceparent")
-            .and_then(|value| value.to_str().ok());
-        let trace = traceparent
-            .and_then(|text| Trace::parse(text).ok())
-            .unwrap_or_else(Trace::new_root);
+        let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
+        let trace = traceparent.and_then(|text| Trace::parse(text).ok()).unwrap_or_else(Trace::new_root);
         if !method.client_streaming {
             // gRPC puts five bytes before the message.
             let limit = 5 + method.max_request_bytes as usize;
             let body = std::mem::replace(request.body_mut(), Body::empty());
             *request.body_mut() = Body::new(Bounded::new(body, limit));
         }
-        Ok(Arrival {
-            identity,
-            trace,
-            deadline: Instant::now() + timeout.min(method.deadline),
-        })
+        Ok(Arrival { identity, trace, deadline: Instant::now() + timeout.min(method.deadline) })
     }
 
     /// Whoever does not show exactly one token of this fleet, for this service, is nobody.
@@ -222,11 +193,7 @@ impl Layers {
         let (Some(fleet), Some(value), None) = (&self.fleet, values.next(), values.next()) else {
             return Identity::default();
         };
-        let Some(token) = value
-            .to_str()
-            .ok()
-            .and_then(|text| text.strip_prefix("Bearer "))
-        else {
+        let Some(token) = value.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")) else {
             return Identity::default();
         };
         match fleet.verify(token, self.name, self.clock.now()) {
@@ -241,22 +208,14 @@ impl Layers {
 
 fn refusal(denied: auth::Denied) -> Status {
     if denied.is_unauthenticated() {
-        status::rejected(
-            tonic::Code::Unauthenticated,
-            "UNAUTHENTICATED",
-            "a valid token is needed",
-            [],
-        )
+        status::rejected(tonic::Code::Unauthenticated, "UNAUTHENTICATED", "a valid token is needed", [])
     } else {
         status::permission_denied("PERMISSION_DENIED", "the caller may not do this")
     }
 }
 
 fn audit(method: &Method, identity: &Identity, decision: Result<(), auth::Denied>) {
-    let subject = identity
-        .principal
-        .subject()
-        .map_or("", |subject| subject.id.as_str());
+    let subject = identity.principal.subject().map_or("", |subject| subject.id.as_str());
     match decision {
         Ok(()) => {
             tracing::info!(target: "audit", method = method.path, caller = %identity.caller, subject, "privileged call")

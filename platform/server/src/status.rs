@@ -17,15 +17,8 @@ pub fn rejected<'a>(
     message: impl Into<String>,
     metadata: impl IntoIterator<Item = (&'a str, String)>,
 ) -> Status {
-    let metadata: HashMap<String, String> = metadata
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value))
-        .collect();
-    Status::with_error_details(
-        code,
-        message,
-        ErrorDetails::with_error_info(reason, DOMAIN, metadata),
-    )
+    let metadata: HashMap<String, String> = metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    Status::with_error_details(code, message, ErrorDetails::with_error_info(reason, DOMAIN, metadata))
 }
 
 /// One field is not acceptable.
@@ -35,10 +28,8 @@ pub fn invalid_argument(field: impl Into<String>, problem: impl Into<String>) ->
 
 /// These fields are not acceptable.
 pub fn invalid_fields(violations: impl IntoIterator<Item = (String, String)>) -> Status {
-    let violations: Vec<FieldViolation> = violations
-        .into_iter()
-        .map(|(field, problem)| FieldViolation::new(field, problem))
-        .collect();
+    let violations: Vec<FieldViolation> =
+        violations.into_iter().map(|(field, problem)| FieldViolation::new(field, problem)).collect();
     let message = match violations.as_slice() {
         [] => "the request is not valid".to_owned(),
         [first, ..] => format!("{} {}", first.field, first.description),
@@ -50,12 +41,7 @@ pub fn invalid_fields(violations: impl IntoIterator<Item = (String, String)>) ->
 
 /// There is no such resource, or none the caller may know of: the answer is the same, byte for byte.
 pub fn not_found(resource: &str) -> Status {
-    rejected(
-        Code::NotFound,
-        "NOT_FOUND",
-        format!("{resource} does not exist"),
-        [("resource", resource.to_owned())],
-    )
+    rejected(Code::NotFound, "NOT_FOUND", format!("{resource} does not exist"), [("resource", resource.to_owned())])
 }
 
 /// The resource is in a state that does not allow this.
@@ -70,12 +56,7 @@ pub fn failed_precondition<'a>(
 /// The resource has changed since the caller read it: its etag is stale.
 pub fn stale_etag(resource: &str) -> Status {
     let message = format!("{resource} has changed since it was read");
-    rejected(
-        Code::Aborted,
-        "STALE_ETAG",
-        message,
-        [("resource", resource.to_owned())],
-    )
+    rejected(Code::Aborted, "STALE_ETAG", message, [("resource", resource.to_owned())])
 }
 
 /// The caller may not do this, whatever the resource.
@@ -110,12 +91,7 @@ pub fn fault(what: &str, error: &(dyn std::error::Error + 'static)) -> Status {
         source = cause.source();
     }
     tracing::error!(what, error = %text, "a fault");
-    rejected(
-        Code::Internal,
-        "INTERNAL",
-        "an internal error; it has been logged",
-        [],
-    )
+    rejected(Code::Internal, "INTERNAL", "an internal error; it has been logged", [])
 }
 
 /// The status of a fault of the store.
@@ -139,21 +115,11 @@ pub fn of_store(error: &store::Error) -> Status {
         }
         store::Error::Stopped { reason } => {
             tracing::error!(reason, "the store is stopped");
-            rejected(
-                Code::Unavailable,
-                "STORE_STOPPED",
-                "the service is stopping",
-                [],
-            )
+            rejected(Code::Unavailable, "STORE_STOPPED", "the service is stopping", [])
         }
         store::Error::Corrupt { service, .. } | store::Error::Damaged { service, .. } => {
             tracing::error!(service, %error, "stored data is damaged");
-            rejected(
-                Code::DataLoss,
-                "DATA_DAMAGED",
-                "stored data is damaged and is not served",
-                [],
-            )
+            rejected(Code::DataLoss, "DATA_DAMAGED", "stored data is damaged and is not served", [])
         }
         _ => fault("store", error),
     }
@@ -190,11 +156,7 @@ pub fn refusal_of(status: &Status) -> log::Refusal {
 
 /// The status of a stored refusal, equal to the first answer.
 pub fn status_of(refusal: log::Refusal) -> Status {
-    Status::with_details(
-        Code::from_i32(refusal.code),
-        refusal.message,
-        refusal.details.into(),
-    )
+    Status::with_details(Code::from_i32(refusal.code), refusal.message, refusal.details.into())
 }
 
 /// Adds a message of our own to a status, such as the new quote to `QUOTE_CHANGED`; `name` is the message's full name.
@@ -202,33 +164,22 @@ pub fn with_detail<M: prost::Message>(status: &Status, name: &str, detail: &M) -
     let mut whole = pb::Status::decode(status.details()).unwrap_or_default();
     whole.code = i32::from(status.code());
     whole.message = status.message().to_owned();
-    whole.details.push(prost_types::Any {
-        type_url: format!("type.googleapis.com/{name}"),
-        value: detail.encode_to_vec(),
-    });
+    whole
+        .details
+        .push(prost_types::Any { type_url: format!("type.googleapis.com/{name}"), value: detail.encode_to_vec() });
     let details = whole.encode_to_vec().into();
-    Status::with_details_and_metadata(
-        status.code(),
-        status.message(),
-        details,
-        status.metadata().clone(),
-    )
+    Status::with_details_and_metadata(status.code(), status.message(), details, status.metadata().clone())
 }
 
 /// The stable reason of a status, if it has one.
 pub fn reason(status: &Status) -> Option<String> {
-    status
-        .get_details_error_info()
-        .filter(|info| info.domain == DOMAIN)
-        .map(|info| info.reason)
+    status.get_details_error_info().filter(|info| info.domain == DOMAIN).map(|info| info.reason)
 }
 
 fn push_back(status: &mut Status, pause: Duration) {
     let pause_ms = u32::try_from(pause.as_millis()).unwrap_or(u32::MAX);
     if let Ok(value) = pause_ms.to_string().parse() {
-        status
-            .metadata_mut()
-            .insert("grpc-retry-pushback-ms", value);
+        status.metadata_mut().insert("grpc-retry-pushback-ms", value);
     }
 }
 
@@ -241,11 +192,7 @@ mod tests {
         let status = failed_precondition("OUT_OF_STOCK", "no stock", [("sku", "A-1".to_owned())]);
         let info = status.get_details_error_info().unwrap();
         assert_eq!(
-            (
-                info.reason.as_str(),
-                info.domain.as_str(),
-                info.metadata["sku"].as_str()
-            ),
+            (info.reason.as_str(), info.domain.as_str(), info.metadata["sku"].as_str()),
             ("OUT_OF_STOCK", "stoa", "A-1")
         );
         assert_eq!(reason(&status).as_deref(), Some("OUT_OF_STOCK"));
@@ -256,20 +203,14 @@ mod tests {
         let first = with_detail(
             &failed_precondition("QUOTE_CHANGED", "the quote has changed", []),
             "google.protobuf.Duration",
-            &prost_types::Duration {
-                seconds: 7,
-                nanos: 0,
-            },
+            &prost_types::Duration { seconds: 7, nanos: 0 },
         );
         let again = status_of(refusal_of(&first));
         assert_eq!(again.code(), first.code());
         assert_eq!(again.message(), first.message());
         assert_eq!(again.details(), first.details());
         assert_eq!(reason(&again).as_deref(), Some("QUOTE_CHANGED"));
-        assert_eq!(
-            pb::Status::decode(again.details()).unwrap().details.len(),
-            2
-        );
+        assert_eq!(pb::Status::decode(again.details()).unwrap().details.len(), 2);
     }
 
     #[test]
@@ -283,23 +224,14 @@ mod tests {
     #[test]
     fn load_shedding_says_when_to_come_back() {
         let status = overloaded("OVERLOADED", "too many calls", Duration::from_millis(250));
-        assert_eq!(
-            status.metadata().get("grpc-retry-pushback-ms").unwrap(),
-            "250"
-        );
-        assert_eq!(
-            status.get_details_retry_info().unwrap().retry_delay,
-            Some(Duration::from_millis(250))
-        );
+        assert_eq!(status.metadata().get("grpc-retry-pushback-ms").unwrap(), "250");
+        assert_eq!(status.get_details_retry_info().unwrap().retry_delay, Some(Duration::from_millis(250)));
     }
 
     #[test]
     fn a_bad_request_names_every_field() {
         let status = invalid_fields([
-            (
-                "items[0].quantity".to_owned(),
-                "must be positive".to_owned(),
-            ),
+            ("items[0].quantity".to_owned(), "must be positive".to_owned()),
             ("sku".to_owned(), "is empty".to_owned()),
         ]);
         let fields: Vec<String> = status

@@ -26,29 +26,16 @@ fn mounted(component: Component) -> (Context, Channel) {
 #[tokio::test]
 async fn a_handler_knows_its_caller_their_person_the_trace_and_the_deadline() {
     let (context, _) = mounted(component(handler(|call, message| async move {
-        let left = call
-            .deadline
-            .saturating_duration_since(tokio::time::Instant::now());
+        let left = call.deadline.saturating_duration_since(tokio::time::Instant::now());
         assert!(left <= Duration::from_secs(5) && left > Duration::from_secs(4));
         let subject = call.require_subject()?.id.clone();
-        Ok(format!(
-            "{} {subject} {message} {} {}",
-            call.caller(),
-            call.trace.id(),
-            call.principal()
-        ))
+        Ok(format!("{} {subject} {message} {} {}", call.caller(), call.trace.id(), call.principal()))
     })));
     let channel = context.clients.as_caller("gateway").channel("echo");
     let trace = Trace::new_root();
-    let outgoing = Outgoing {
-        trace,
-        ..outgoing(person("users/1", Role::Customer))
-    };
+    let outgoing = Outgoing { trace, ..outgoing(person("users/1", Role::Customer)) };
     let answer = ask(&channel, "Customer", &outgoing).await.unwrap();
-    assert_eq!(
-        answer,
-        format!("gateway users/1 hello {} users/1", trace.id())
-    );
+    assert_eq!(answer, format!("gateway users/1 hello {} users/1", trace.id()));
 }
 
 #[tokio::test]
@@ -91,28 +78,17 @@ async fn the_policy_of_the_contract_is_enforced_for_every_caller_and_person() {
 async fn a_refusal_has_a_reason_and_no_trace_of_our_insides() {
     let (context, _) = mounted(component(who()));
     let channel = context.clients.as_caller("gateway").channel("echo");
-    let status = ask(&channel, "Operator", &Outgoing::default())
-        .await
-        .unwrap_err();
-    assert_eq!(
-        server::status::reason(&status).as_deref(),
-        Some("UNAUTHENTICATED")
-    );
+    let status = ask(&channel, "Operator", &Outgoing::default()).await.unwrap_err();
+    assert_eq!(server::status::reason(&status).as_deref(), Some("UNAUTHENTICATED"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_call_ends_at_the_contracts_deadline() {
     let (_context, channel) = mounted(component(handler(|_, _| std::future::pending())));
     let start = tokio::time::Instant::now();
-    let status = ask(&channel, "Public", &Outgoing::default())
-        .await
-        .unwrap_err();
+    let status = ask(&channel, "Public", &Outgoing::default()).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
-    assert!(
-        start.elapsed() <= Duration::from_millis(5250),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() <= Duration::from_millis(5250), "{:?}", start.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,17 +98,9 @@ async fn what_is_left_of_the_callers_time_bounds_the_call() {
     let outgoing = Outgoing::default().within(Duration::from_millis(100));
     let status = ask(&channel, "Public", &outgoing).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
-    assert!(
-        start.elapsed() < Duration::from_millis(150),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_millis(150), "{:?}", start.elapsed());
     let status = ask(&channel, "Public", &outgoing).await.unwrap_err();
-    assert_eq!(
-        status.code(),
-        Code::DeadlineExceeded,
-        "its time is over before it begins"
-    );
+    assert_eq!(status.code(), Code::DeadlineExceeded, "its time is over before it begins");
 }
 
 #[tokio::test]
@@ -149,12 +117,7 @@ async fn a_write_that_has_begun_ends_though_its_caller_vanishes() {
                 call.detached(async move {
                     begun.notify_one();
                     go_on.notified().await;
-                    done.lock()
-                        .unwrap()
-                        .take()
-                        .unwrap()
-                        .send("committed")
-                        .unwrap();
+                    done.lock().unwrap().take().unwrap().send("committed").unwrap();
                     Ok("committed".to_owned())
                 })
                 .await
@@ -182,9 +145,7 @@ async fn a_panic_in_a_handler_or_its_write_is_an_internal_error() {
     })));
     for message in ["hello", "other"] {
         let request = Outgoing::default().request(message.to_owned());
-        let status = echo::call(channel.clone(), "Public", request)
-            .await
-            .unwrap_err();
+        let status = echo::call(channel.clone(), "Public", request).await.unwrap_err();
         assert_eq!(status.code(), Code::Internal);
         assert!(!status.message().contains("in the"), "{status:?}");
     }
@@ -196,13 +157,7 @@ fn flaky(unavailable: u32) -> (Arc<AtomicU32>, echo::Handler) {
     let counted = calls.clone();
     let handler = handler(move |_, message| {
         let call = counted.fetch_add(1, Ordering::SeqCst);
-        async move {
-            if call < unavailable {
-                Err(Status::unavailable("not now"))
-            } else {
-                Ok(message)
-            }
-        }
+        async move { if call < unavailable { Err(Status::unavailable("not now")) } else { Ok(message) } }
     });
     (calls, handler)
 }
@@ -211,10 +166,7 @@ fn flaky(unavailable: u32) -> (Arc<AtomicU32>, echo::Handler) {
 async fn an_idempotent_method_is_tried_again_when_unavailable() {
     let (calls, handler) = flaky(2);
     let (_context, channel) = mounted(component(handler));
-    assert_eq!(
-        ask(&channel, "Read", &Outgoing::default()).await.unwrap(),
-        "hello"
-    );
+    assert_eq!(ask(&channel, "Read", &Outgoing::default()).await.unwrap(), "hello");
     assert_eq!(calls.load(Ordering::SeqCst), 3);
 }
 
@@ -222,9 +174,7 @@ async fn an_idempotent_method_is_tried_again_when_unavailable() {
 async fn a_method_with_effects_is_never_tried_again() {
     let (calls, handler) = flaky(1);
     let (_context, channel) = mounted(component(handler));
-    let status = ask(&channel, "Public", &Outgoing::default())
-        .await
-        .unwrap_err();
+    let status = ask(&channel, "Public", &Outgoing::default()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(calls.load(Ordering::SeqCst), 1);
 }
@@ -234,9 +184,7 @@ async fn retries_stay_within_the_budget_when_the_callee_is_down() {
     let (calls, handler) = flaky(u32::MAX);
     let (_context, channel) = mounted(component(handler));
     for _ in 0..1000 {
-        let status = ask(&channel, "Read", &Outgoing::default())
-            .await
-            .unwrap_err();
+        let status = ask(&channel, "Read", &Outgoing::default()).await.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable);
     }
     let retries = calls.load(Ordering::SeqCst) - 1000;
@@ -248,15 +196,10 @@ async fn retries_stay_within_the_budget_when_the_callee_is_down() {
 async fn a_name_is_unavailable_until_it_is_served() {
     let context = Context::temporary(echo::TABLE);
     let channel = context.clients.as_caller("ordering").channel("echo");
-    let status = ask(&channel, "Public", &Outgoing::default())
-        .await
-        .unwrap_err();
+    let status = ask(&channel, "Public", &Outgoing::default()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
     context.mount(component(who()));
-    assert_eq!(
-        ask(&channel, "Public", &Outgoing::default()).await.unwrap(),
-        "ordering - hello"
-    );
+    assert_eq!(ask(&channel, "Public", &Outgoing::default()).await.unwrap(), "ordering - hello");
 }
 
 #[tokio::test]
@@ -273,9 +216,7 @@ async fn load_above_the_limit_is_shed_with_a_pause_to_keep() {
     let first = tokio::spawn(async move { ask(&first, "Public", &Outgoing::default()).await });
     entered.notified().await;
 
-    let status = ask(&channel, "Public", &Outgoing::default())
-        .await
-        .unwrap_err();
+    let status = ask(&channel, "Public", &Outgoing::default()).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert!(status.metadata().contains_key("grpc-retry-pushback-ms"));
     first.abort();
@@ -284,9 +225,7 @@ async fn load_above_the_limit_is_shed_with_a_pause_to_keep() {
 #[tokio::test]
 async fn a_method_no_contract_has_is_unimplemented() {
     let (_context, channel) = mounted(component(who()));
-    let status = ask(&channel, "Secret", &Outgoing::default())
-        .await
-        .unwrap_err();
+    let status = ask(&channel, "Secret", &Outgoing::default()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
 }
 
@@ -318,24 +257,13 @@ async fn page_tokens_request_ids_and_ownership_belong_to_one_principal() {
 
     let token = ask(&gateway, "Customer", &one).await.unwrap();
     ask(&gateway, "Customer", &two).await.unwrap();
-    ask(&ordering, "Customer", &Outgoing::default())
-        .await
-        .unwrap();
+    ask(&ordering, "Customer", &Outgoing::default()).await.unwrap();
 
     let again = |outgoing: &Outgoing| outgoing.request(format!("page {token}"));
-    assert_eq!(
-        echo::call(gateway.clone(), "Customer", again(&one))
-            .await
-            .unwrap(),
-        "42"
-    );
-    let status = echo::call(gateway.clone(), "Customer", again(&two))
-        .await
-        .unwrap_err();
+    assert_eq!(echo::call(gateway.clone(), "Customer", again(&one)).await.unwrap(), "42");
+    let status = echo::call(gateway.clone(), "Customer", again(&two)).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
-    let status = echo::call(gateway.clone(), "Guest", again(&one))
-        .await
-        .unwrap_err();
+    let status = echo::call(gateway.clone(), "Guest", again(&one)).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
 }
 
@@ -365,8 +293,7 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Audit {
 async fn a_denied_call_and_a_privileged_one_leave_one_audit_record_each() {
     use tracing_subscriber::layer::SubscriberExt as _;
     let audit = Audit::default();
-    let _installed =
-        tracing::subscriber::set_default(tracing_subscriber::registry().with(audit.clone()));
+    let _installed = tracing::subscriber::set_default(tracing_subscriber::registry().with(audit.clone()));
     let context = Context::temporary(echo::TABLE);
     context.mount(component(who()));
     let gateway = context.clients.as_caller("gateway").channel("echo");

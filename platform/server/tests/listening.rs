@@ -44,20 +44,8 @@ async fn running(limits: Limits) -> Running {
             }
         }
     });
-    let loop_ = tokio::spawn(accept::run(
-        listener,
-        service,
-        limits,
-        gauge.clone(),
-        shutdown.clone(),
-    ));
-    Running {
-        address,
-        gauge,
-        shutdown,
-        loop_,
-        gate,
-    }
+    let loop_ = tokio::spawn(accept::run(listener, service, limits, gauge.clone(), shutdown.clone()));
+    Running { address, gauge, shutdown, loop_, gate }
 }
 
 /// Waits for a condition that other tasks bring about; fails after ten seconds.
@@ -67,17 +55,12 @@ async fn until(mut condition: impl FnMut() -> bool) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), patience)
-        .await
-        .expect("the condition came about");
+    tokio::time::timeout(Duration::from_secs(10), patience).await.expect("the condition came about");
 }
 
 async fn http1(address: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    stream
-        .write_all(b"GET / HTTP/1.1\r\nhost: stoa\r\nconnection: close\r\n\r\n")
-        .await
-        .unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: stoa\r\nconnection: close\r\n\r\n").await.unwrap();
     stream
 }
 
@@ -90,9 +73,7 @@ async fn rest(mut stream: TcpStream) -> String {
 async fn http2(address: SocketAddr) -> hyper::client::conn::http2::SendRequest<Empty<Bytes>> {
     let stream = TcpStream::connect(address).await.unwrap();
     let (sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-            .await
-            .unwrap();
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     sender
 }
@@ -107,15 +88,7 @@ async fn both_versions_of_http_are_answered_on_one_port() {
     server.gate.add_permits(2);
     assert!(rest(http1(server.address).await).await.ends_with("done"));
     let mut sender = http2(server.address).await;
-    let body = sender
-        .send_request(get())
-        .await
-        .unwrap()
-        .into_body()
-        .collect()
-        .await
-        .unwrap()
-        .to_bytes();
+    let body = sender.send_request(get()).await.unwrap().into_body().collect().await.unwrap().to_bytes();
     assert_eq!(&body[..], b"done");
     server.shutdown.cancel();
     server.loop_.await.unwrap();
@@ -159,11 +132,7 @@ async fn what_is_in_flight_at_shutdown_is_answered() {
 
 #[tokio::test]
 async fn the_drain_ends_at_its_limit() {
-    let server = running(Limits {
-        drain: Duration::from_millis(50),
-        ..Limits::default()
-    })
-    .await;
+    let server = running(Limits { drain: Duration::from_millis(50), ..Limits::default() }).await;
     let stuck = http1(server.address).await;
     until(|| server.gauge.requests() == 1).await;
     server.shutdown.cancel();
@@ -174,23 +143,12 @@ async fn the_drain_ends_at_its_limit() {
 
 #[tokio::test]
 async fn a_connection_that_never_asks_is_closed() {
-    let server = running(Limits {
-        first_request: Duration::from_millis(50),
-        ..Limits::default()
-    })
-    .await;
-    for beginning in [
-        "",
-        "G",
-        "GET / HTTP/1.1\r\nhost: st",
-        "PRI * HTTP/2.0\r\n",
-        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    ] {
+    let server = running(Limits { first_request: Duration::from_millis(50), ..Limits::default() }).await;
+    for beginning in ["", "G", "GET / HTTP/1.1\r\nhost: st", "PRI * HTTP/2.0\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         stream.write_all(beginning.as_bytes()).await.unwrap();
         let mut bytes = Vec::new();
-        let closed =
-            tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut bytes)).await;
+        let closed = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut bytes)).await;
         assert!(closed.is_ok(), "{beginning:?}");
     }
     until(|| server.gauge.connections() == 0).await;
@@ -200,11 +158,7 @@ async fn a_connection_that_never_asks_is_closed() {
 
 #[tokio::test]
 async fn connections_above_the_cap_wait_for_one_to_end() {
-    let server = running(Limits {
-        connections: 1,
-        ..Limits::default()
-    })
-    .await;
+    let server = running(Limits { connections: 1, ..Limits::default() }).await;
     let first = http1(server.address).await;
     until(|| server.gauge.requests() == 1).await;
     let second = http1(server.address).await;
@@ -221,10 +175,7 @@ async fn headers_beyond_the_limit_are_refused() {
     let server = running(Limits::default()).await;
     server.gate.add_permits(8);
     let mut stream = TcpStream::connect(server.address).await.unwrap();
-    let request = format!(
-        "GET / HTTP/1.1\r\nhost: stoa\r\nx: {}\r\n\r\n",
-        "a".repeat(64 * 1024)
-    );
+    let request = format!("GET / HTTP/1.1\r\nhost: stoa\r\nx: {}\r\n\r\n", "a".repeat(64 * 1024));
     let _ = stream.write_all(request.as_bytes()).await;
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
@@ -232,9 +183,7 @@ async fn headers_beyond_the_limit_are_refused() {
 
     let mut sender = http2(server.address).await;
     let mut request = get();
-    request
-        .headers_mut()
-        .insert("x", "a".repeat(32 * 1024).parse().unwrap());
+    request.headers_mut().insert("x", "a".repeat(32 * 1024).parse().unwrap());
     match sender.send_request(request).await {
         Ok(response) => assert_eq!(response.status(), 431),
         Err(_refused_by_our_own_end) => {}

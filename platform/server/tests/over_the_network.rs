@@ -28,13 +28,7 @@ struct Running {
 }
 
 fn context() -> Context {
-    Context::in_fleet(
-        Storage::Temporary,
-        std::env::temp_dir(),
-        echo::TABLE,
-        &SECRET,
-        Clock::system(),
-    )
+    Context::in_fleet(Storage::Temporary, std::env::temp_dir(), echo::TABLE, &SECRET, Clock::system())
 }
 
 async fn running(component: Component) -> Running {
@@ -45,11 +39,7 @@ async fn running(component: Component) -> Running {
         let context = context.clone();
         async move { server::serve(listener, component, &context).await }
     });
-    Running {
-        context,
-        uri,
-        process,
-    }
+    Running { context, uri, process }
 }
 
 impl Running {
@@ -62,9 +52,7 @@ impl Running {
 
     /// The connection of somebody outside.
     fn outside(&self) -> tonic::transport::Channel {
-        tonic::transport::Endpoint::from_shared(self.uri.clone())
-            .unwrap()
-            .connect_lazy()
+        tonic::transport::Endpoint::from_shared(self.uri.clone()).unwrap().connect_lazy()
     }
 
     async fn stop(self) {
@@ -77,21 +65,12 @@ impl Running {
 async fn caller_person_and_trace_arrive_over_the_network() {
     let server = running(component(handler(|call, message| async move {
         let subject = call.require_subject()?.id.clone();
-        Ok(format!(
-            "{} {subject} {message} {}",
-            call.caller(),
-            call.trace.id()
-        ))
+        Ok(format!("{} {subject} {message} {}", call.caller(), call.trace.id()))
     })))
     .await;
     let trace = Trace::new_root();
-    let outgoing = Outgoing {
-        trace,
-        ..outgoing(person("users/1", Role::Customer))
-    };
-    let answer = ask(&server.channel("ordering"), "Customer", &outgoing)
-        .await
-        .unwrap();
+    let outgoing = Outgoing { trace, ..outgoing(person("users/1", Role::Customer)) };
+    let answer = ask(&server.channel("ordering"), "Customer", &outgoing).await.unwrap();
     assert_eq!(answer, format!("ordering users/1 hello {}", trace.id()));
     server.stop().await;
 }
@@ -110,11 +89,7 @@ async fn the_policy_holds_over_the_network_as_well() {
         ("shipping", "Public", &nobody, Code::PermissionDenied),
     ] {
         let answer = ask(&server.channel(caller), method, outgoing).await;
-        assert_eq!(
-            answer.map_or_else(|status| status.code(), |_| Code::Ok),
-            expected,
-            "{caller} {method}"
-        );
+        assert_eq!(answer.map_or_else(|status| status.code(), |_| Code::Ok), expected, "{caller} {method}");
     }
     server.stop().await;
 }
@@ -124,25 +99,13 @@ async fn forged_identity_headers_are_ignored() {
     let server = running(component(who())).await;
     let now = Clock::system().now();
     let fleet = auth::Fleet::from_seed(&SECRET);
-    let identity = Identity {
-        caller: "ordering".into(),
-        principal: person("users/1", Role::Operator),
-    };
+    let identity = Identity { caller: "ordering".into(), principal: person("users/1", Role::Operator) };
     let good = format!("Bearer {}", fleet.sign(&identity, "echo", now).unwrap());
     let other_callee = format!("Bearer {}", fleet.sign(&identity, "payment", now).unwrap());
-    let other_fleet = format!(
-        "Bearer {}",
-        auth::Fleet::from_seed(&[6; 32])
-            .sign(&identity, "echo", now)
-            .unwrap()
-    );
+    let other_fleet = format!("Bearer {}", auth::Fleet::from_seed(&[6; 32]).sign(&identity, "echo", now).unwrap());
     let forged: [&[(&'static str, &str)]; 9] = [
         &[],
-        &[
-            ("x-stoa-caller", "ordering"),
-            ("x-stoa-subject", "users/1"),
-            ("x-stoa-role", "operator"),
-        ],
+        &[("x-stoa-caller", "ordering"), ("x-stoa-subject", "users/1"), ("x-stoa-role", "operator")],
         &[
             ("caller", "gateway"),
             ("x-forwarded-user", "users/1"),
@@ -164,38 +127,22 @@ async fn forged_identity_headers_are_ignored() {
         for method in ["Public", "Internal", "Operator"] {
             let mut again = Request::new("hello".to_owned());
             *again.metadata_mut() = request.metadata().clone();
-            let status = echo::call(server.outside(), method, again)
-                .await
-                .unwrap_err();
+            let status = echo::call(server.outside(), method, again).await.unwrap_err();
             assert_eq!(status.code(), Code::Unauthenticated, "{method} {headers:?}");
         }
     }
     let mut request = Request::new("hello".to_owned());
-    request
-        .metadata_mut()
-        .insert("authorization", good.parse().unwrap());
-    assert_eq!(
-        echo::call(server.outside(), "Internal", request)
-            .await
-            .unwrap(),
-        "ordering users/1 hello"
-    );
+    request.metadata_mut().insert("authorization", good.parse().unwrap());
+    assert_eq!(echo::call(server.outside(), "Internal", request).await.unwrap(), "ordering users/1 hello");
     server.stop().await;
 }
 
 /// A request with this fleet's token, so that what is refused is refused for another reason.
 fn trusted(message: String) -> Request<String> {
-    let identity = Identity {
-        caller: "ordering".into(),
-        ..Identity::default()
-    };
-    let token = auth::Fleet::from_seed(&SECRET)
-        .sign(&identity, "echo", Clock::system().now())
-        .unwrap();
+    let identity = Identity { caller: "ordering".into(), ..Identity::default() };
+    let token = auth::Fleet::from_seed(&SECRET).sign(&identity, "echo", Clock::system().now()).unwrap();
     let mut request = Request::new(message);
-    request
-        .metadata_mut()
-        .insert("authorization", format!("Bearer {token}").parse().unwrap());
+    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
     request
 }
 
@@ -204,13 +151,9 @@ async fn a_malformed_timeout_is_refused() {
     let server = running(component(who())).await;
     for timeout in ["soon", "1", "-1S", "123456789S", "1x"] {
         let mut request = trusted("hello".to_owned());
-        request
-            .metadata_mut()
-            .insert("grpc-timeout", timeout.parse().unwrap());
+        request.metadata_mut().insert("grpc-timeout", timeout.parse().unwrap());
         // tonic's own channel reads the header as well, and lets a malformed one pass.
-        let status = echo::call(server.outside(), "Public", request)
-            .await
-            .unwrap_err();
+        let status = echo::call(server.outside(), "Public", request).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{timeout}");
     }
     server.stop().await;
@@ -234,9 +177,7 @@ async fn the_callee_itself_ends_a_call_at_its_deadline() {
     })))
     .await;
     let outgoing = Outgoing::default().within(Duration::from_millis(100));
-    let status = ask(&server.channel("ordering"), "Public", &outgoing)
-        .await
-        .unwrap_err();
+    let status = ask(&server.channel("ordering"), "Public", &outgoing).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
     seen.recv().await.unwrap();
     server.stop().await;
@@ -276,14 +217,8 @@ async fn a_write_over_the_network_ends_though_its_client_vanishes() {
 #[tokio::test]
 async fn a_request_larger_than_its_method_allows_is_refused() {
     let server = running(component(who())).await;
-    assert!(
-        echo::call(server.outside(), "Public", trusted("x".repeat(1000)))
-            .await
-            .is_ok()
-    );
-    let status = echo::call(server.outside(), "Public", trusted("x".repeat(100_000)))
-        .await
-        .unwrap_err();
+    assert!(echo::call(server.outside(), "Public", trusted("x".repeat(1000))).await.is_ok());
+    let status = echo::call(server.outside(), "Public", trusted("x".repeat(100_000))).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted);
     server.stop().await;
 }
@@ -291,26 +226,17 @@ async fn a_request_larger_than_its_method_allows_is_refused() {
 #[tokio::test]
 async fn health_is_open_to_everybody_and_nothing_else_is() {
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter
-        .set_service_status("echo", tonic_health::ServingStatus::Serving)
-        .await;
+    reporter.set_service_status("echo", tonic_health::ServingStatus::Serving).await;
     let mut component = component(who());
     component.routes = component.routes.add_service(health);
     let server = running(component).await;
 
     let mut client = tonic_health::pb::health_client::HealthClient::new(server.outside());
-    let check = tonic_health::pb::HealthCheckRequest {
-        service: "echo".to_owned(),
-    };
+    let check = tonic_health::pb::HealthCheckRequest { service: "echo".to_owned() };
     let answer = client.check(check).await.unwrap().into_inner();
-    assert_eq!(
-        answer.status,
-        tonic_health::pb::health_check_response::ServingStatus::Serving as i32
-    );
+    assert_eq!(answer.status, tonic_health::pb::health_check_response::ServingStatus::Serving as i32);
 
-    let status = echo::call(server.outside(), "Secret", trusted("hello".to_owned()))
-        .await
-        .unwrap_err();
+    let status = echo::call(server.outside(), "Secret", trusted("hello".to_owned())).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
     server.stop().await;
 }
@@ -324,9 +250,7 @@ async fn a_callee_that_is_not_there_is_unavailable() {
     elsewhere.clients.connect("echo", &uri).unwrap();
     let channel = elsewhere.clients.as_caller("ordering").channel("echo");
     for method in ["Public", "Read"] {
-        let status = ask(&channel, method, &Outgoing::default())
-            .await
-            .unwrap_err();
+        let status = ask(&channel, method, &Outgoing::default()).await.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable, "{method}");
     }
 }

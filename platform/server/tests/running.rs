@@ -19,16 +19,9 @@ fn until_shutdown(context: &Context) -> Task {
 #[tokio::test]
 async fn a_task_that_fails_ends_the_process() {
     let context = context();
-    let failing = Task::new("ordering.checkout", async {
-        Err::<(), _>("the store is stopped")
-    });
-    let failed = supervise(vec![until_shutdown(&context), failing], &context)
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(&failed, Failed::Task { name, .. } if name == "ordering.checkout"),
-        "{failed}"
-    );
+    let failing = Task::new("ordering.checkout", async { Err::<(), _>("the store is stopped") });
+    let failed = supervise(vec![until_shutdown(&context), failing], &context).await.unwrap_err();
+    assert!(matches!(&failed, Failed::Task { name, .. } if name == "ordering.checkout"), "{failed}");
     assert!(context.shutdown.is_cancelled());
 }
 
@@ -36,9 +29,7 @@ async fn a_task_that_fails_ends_the_process() {
 async fn a_task_that_panics_ends_the_process() {
     let context = context();
     let panicking = Task::endless("cart.sweep", async { panic!("index out of bounds") });
-    let failed = supervise(vec![panicking, until_shutdown(&context)], &context)
-        .await
-        .unwrap_err();
+    let failed = supervise(vec![panicking, until_shutdown(&context)], &context).await.unwrap_err();
     assert!(
         matches!(&failed, Failed::Panic { name, message } if name == "cart.sweep" && message == "index out of bounds"),
         "{failed}"
@@ -56,18 +47,10 @@ async fn a_shutdown_is_no_failure() {
 #[tokio::test(start_paused = true)]
 async fn a_task_that_does_not_end_is_cut_after_the_drain() {
     let mut context = context();
-    context.windows = Windows {
-        drain: Duration::from_secs(3),
-        ..Windows::default()
-    };
+    context.windows = Windows { drain: Duration::from_secs(3), ..Windows::default() };
     let start = tokio::time::Instant::now();
     context.shutdown.cancel();
-    supervise(
-        vec![Task::endless("deaf", std::future::pending())],
-        &context,
-    )
-    .await
-    .unwrap();
+    supervise(vec![Task::endless("deaf", std::future::pending())], &context).await.unwrap();
     assert_eq!(start.elapsed().as_secs(), 3);
 }
 

@@ -71,11 +71,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-fn pretty<W>(
-    filter: &str,
-    colour: bool,
-    writer: W,
-) -> Result<impl Subscriber + Send + Sync + use<W>, Error>
+fn pretty<W>(filter: &str, colour: bool, writer: W) -> Result<impl Subscriber + Send + Sync + use<W>, Error>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -151,10 +147,7 @@ mod tests {
 
     impl io::Write for Lines {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .extend_from_slice(bytes);
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
@@ -190,17 +183,9 @@ mod tests {
 
         let text = lines.text();
         assert_eq!(text.lines().count(), 2, "{text}");
-        assert!(
-            text.trim_end_matches('\n')
-                .chars()
-                .all(|c| c == '\n' || !c.is_control() || c > '\u{7f}'),
-            "{text:?}"
-        );
+        assert!(text.trim_end_matches('\n').chars().all(|c| c == '\n' || !c.is_control() || c > '\u{7f}'), "{text:?}");
         let people = text.lines().next().unwrap_or_default();
-        assert!(
-            people.chars().all(|c| !c.is_control() && c != '\u{2028}'),
-            "{people:?}"
-        );
+        assert!(people.chars().all(|c| !c.is_control() && c != '\u{2028}'), "{people:?}");
     }
 
     #[test]
@@ -209,16 +194,10 @@ mod tests {
             let lines = Lines::default();
             let writer = lines.clone();
             match format {
-                Format::Pretty => {
-                    log_forged(pretty("info", false, move || writer.clone()).expect("a filter"))
-                }
+                Format::Pretty => log_forged(pretty("info", false, move || writer.clone()).expect("a filter")),
                 Format::Json => log_forged(json("info", move || writer.clone()).expect("a filter")),
             }
-            assert!(
-                lines.text().contains("4bf92f35"),
-                "{format:?}: {}",
-                lines.text()
-            );
+            assert!(lines.text().contains("4bf92f35"), "{format:?}: {}", lines.text());
         }
     }
 

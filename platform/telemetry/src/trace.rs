@@ -24,18 +24,12 @@ impl Trace {
         let mut trace_id = [0; 16];
         trace_id[..8].copy_from_slice(&random_id());
         trace_id[8..].copy_from_slice(&random_id());
-        Trace {
-            trace_id,
-            span_id: random_id(),
-        }
+        Trace { trace_id, span_id: random_id() }
     }
 
     /// The next step of the same story.
     pub fn child(&self) -> Self {
-        Trace {
-            trace_id: self.trace_id,
-            span_id: random_id(),
-        }
+        Trace { trace_id: self.trace_id, span_id: random_id() }
     }
 
     /// The header value, `00-<trace id>-<span id>-01`.
@@ -157,10 +151,7 @@ mod tests {
 
     #[test]
     fn a_traceparent_survives_the_round_trip() {
-        assert_eq!(
-            Trace::parse(GOOD).map(|trace| trace.traceparent()),
-            Ok(GOOD.to_owned())
-        );
+        assert_eq!(Trace::parse(GOOD).map(|trace| trace.traceparent()), Ok(GOOD.to_owned()));
         let root = Trace::new_root();
         assert_eq!(Trace::parse(&root.traceparent()), Ok(root));
     }

@@ -63,13 +63,7 @@ impl Refusal {
 
 impl Answer {
     pub(super) fn new(status: u16, body: String) -> Self {
-        Self {
-            status,
-            body,
-            replayed: false,
-            deliver_first: None,
-            told: false,
-        }
+        Self { status, body, replayed: false, deliver_first: None, told: false }
     }
 
     /// An answer that says no.
@@ -85,7 +79,5 @@ impl Answer {
 
 /// The JSON of an error.
 pub(crate) fn problem(code: &str, message: &str) -> String {
-    json(&Problem {
-        error: ProblemDetail { code, message },
-    })
+    json(&Problem { error: ProblemDetail { code, message } })
 }

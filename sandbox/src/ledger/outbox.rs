@@ -19,9 +19,9 @@ pub(crate) struct Webhook {
 impl Ledger {
     /// The next events to deliver, soonest first, due or not.
     pub(crate) fn pending(&self, limit: i64) -> Result<Vec<Webhook>, Error> {
-        let mut statement = self.connection.prepare_cached(
-            "SELECT id, body, attempts, due_time FROM webhooks ORDER BY due_time, id LIMIT ?1",
-        )?;
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT id, body, attempts, due_time FROM webhooks ORDER BY due_time, id LIMIT ?1")?;
         let mut rows = statement.query([limit])?;
         let mut pending = Vec::new();
         while let Some(row) = rows.next()? {
@@ -37,10 +37,7 @@ impl Ledger {
 
     /// Whether an event still waits for its delivery.
     pub(crate) fn is_pending(&self, event: &str) -> Result<bool, Error> {
-        Ok(self
-            .connection
-            .prepare_cached("SELECT 1 FROM webhooks WHERE id = ?1")?
-            .exists([event])?)
+        Ok(self.connection.prepare_cached("SELECT 1 FROM webhooks WHERE id = ?1")?.exists([event])?)
     }
 
     /// One copy of an event was accepted.
@@ -48,18 +45,14 @@ impl Ledger {
         self.connection
             .prepare_cached("UPDATE webhooks SET copies = copies - 1, attempts = 0 WHERE id = ?1")?
             .execute([event])?;
-        self.connection
-            .prepare_cached("DELETE FROM webhooks WHERE id = ?1 AND copies <= 0")?
-            .execute([event])?;
+        self.connection.prepare_cached("DELETE FROM webhooks WHERE id = ?1 AND copies <= 0")?.execute([event])?;
         Ok(())
     }
 
     /// A delivery failed; it is tried again at `due`.
     pub(crate) fn undelivered(&self, event: &str, due: Timestamp) -> Result<(), Error> {
         self.connection
-            .prepare_cached(
-                "UPDATE webhooks SET attempts = attempts + 1, due_time = ?2 WHERE id = ?1",
-            )?
+            .prepare_cached("UPDATE webhooks SET attempts = attempts + 1, due_time = ?2 WHERE id = ?1")?
             .execute(params![event, due.as_microsecond()])?;
         Ok(())
     }
@@ -69,10 +62,7 @@ impl Ledger {
         Ok(self
             .connection
             .query_row("SELECT url, secret FROM endpoint", [], |row| {
-                Ok(Endpoint {
-                    url: row.get(0)?,
-                    secret: row.get(1)?,
-                })
+                Ok(Endpoint { url: row.get(0)?, secret: row.get(1)? })
             })
             .optional()?)
     }

@@ -2,26 +2,17 @@
 
 use super::rows::{Lookup, authorization_of, kind_of, status_of, time_of};
 use super::{Error, Ledger};
-use crate::wire::{
-    Authorization, Counts, Entry, Found, History, Kind, Operation, Status, Summary, Sums,
-};
+use crate::wire::{Authorization, Counts, Entry, Found, History, Kind, Operation, Status, Summary, Sums};
 
 impl Ledger {
     /// One authorisation with its history.
     pub(crate) fn find(&self, id: &str) -> Result<Option<History>, Error> {
-        self.authorization_where(Lookup::Id, id)?
-            .map(|(authorization, _)| self.history(authorization))
-            .transpose()
+        self.authorization_where(Lookup::Id, id)?.map(|(authorization, _)| self.history(authorization)).transpose()
     }
 
     /// The authorisation that a challenge belongs to.
-    pub(crate) fn find_by_challenge(
-        &self,
-        challenge: &str,
-    ) -> Result<Option<Authorization>, Error> {
-        Ok(self
-            .authorization_where(Lookup::Challenge, challenge)?
-            .map(|(authorization, _)| authorization))
+    pub(crate) fn find_by_challenge(&self, challenge: &str) -> Result<Option<Authorization>, Error> {
+        Ok(self.authorization_where(Lookup::Challenge, challenge)?.map(|(authorization, _)| authorization))
     }
 
     /// Every authorisation made for a reference, oldest first.
@@ -69,9 +60,7 @@ impl Ledger {
     /// Counts and sums over everything.
     pub(crate) fn summary(&self) -> Result<Summary, Error> {
         let mut summary = Summary::default();
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT kind, count(*) FROM entries GROUP BY kind")?;
+        let mut statement = self.connection.prepare_cached("SELECT kind, count(*) FROM entries GROUP BY kind")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let count: i64 = row.get(1)?;
@@ -112,19 +101,12 @@ impl Ledger {
             [],
             |row| row.get(0),
         )?;
-        summary.webhooks_pending =
-            self.connection
-                .query_row("SELECT count(*) FROM webhooks", [], |row| row.get(0))?;
+        summary.webhooks_pending = self.connection.query_row("SELECT count(*) FROM webhooks", [], |row| row.get(0))?;
         Ok(summary)
     }
 
     fn history(&self, authorization: Authorization) -> Result<History, Error> {
-        let mut history = History {
-            authorization,
-            captures: Vec::new(),
-            voids: Vec::new(),
-            refunds: Vec::new(),
-        };
+        let mut history = History { authorization, captures: Vec::new(), voids: Vec::new(), refunds: Vec::new() };
         let mut statement = self.connection.prepare_cached(
             "SELECT kind, id, authorization, capture, reference, amount, currency, status, create_time FROM entries WHERE authorization = ?1 ORDER BY seq",
         )?;

@@ -81,14 +81,8 @@ impl Ledger {
         authorization.decline_code = decline_code(status);
         authorization.update_time = now;
         self.connection
-            .prepare_cached(
-                "UPDATE authorizations SET status = ?2, update_time = ?3 WHERE id = ?1",
-            )?
-            .execute(params![
-                authorization.id,
-                status.as_str(),
-                now.as_microsecond()
-            ])?;
+            .prepare_cached("UPDATE authorizations SET status = ?2, update_time = ?3 WHERE id = ?1")?
+            .execute(params![authorization.id, status.as_str(), now.as_microsecond()])?;
         Ok(())
     }
 
@@ -102,46 +96,23 @@ impl Ledger {
         occasion: Occasion<'_>,
     ) -> Result<Option<Queued>, Error> {
         let Occasion { telling, now, .. } = occasion;
-        let answers_challenge =
-            operation.is_some_and(|operation| operation.object == Kind::Challenge);
+        let answers_challenge = operation.is_some_and(|operation| operation.object == Kind::Challenge);
         let Some(delivery) = token.delivery(telling.policy, answers_challenge, telling.late) else {
             return Ok(None);
         };
         let id = identifier("evt");
-        let body = json(&Event {
-            id: &id,
-            object: "event",
-            kind,
-            create_time: now,
-            authorization,
-            operation,
-        });
+        let body = json(&Event { id: &id, object: "event", kind, create_time: now, authorization, operation });
         let delay = i64::try_from(delivery.delay.as_micros()).unwrap_or(i64::MAX);
         self.connection
-            .prepare_cached(
-                "INSERT INTO webhooks (id, body, copies, due_time) VALUES (?1, ?2, ?3, ?4)",
-            )?
-            .execute(params![
-                id,
-                body,
-                delivery.copies,
-                now.as_microsecond().saturating_add(delay)
-            ])?;
-        Ok(Some(Queued {
-            id,
-            first: token == Token::WebhookFirst,
-        }))
+            .prepare_cached("INSERT INTO webhooks (id, body, copies, due_time) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![id, body, delivery.copies, now.as_microsecond().saturating_add(delay)])?;
+        Ok(Some(Queued { id, first: token == Token::WebhookFirst }))
     }
 
-    pub(super) fn stored_answer(
-        &self,
-        key: &str,
-    ) -> Result<Option<([u8; 32], u16, String)>, Error> {
+    pub(super) fn stored_answer(&self, key: &str) -> Result<Option<([u8; 32], u16, String)>, Error> {
         Ok(self
             .connection
-            .prepare_cached(
-                "SELECT fingerprint, status, body FROM answers WHERE idempotency_key = ?1",
-            )?
+            .prepare_cached("SELECT fingerprint, status, body FROM answers WHERE idempotency_key = ?1")?
             .query_row([key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .optional()?)
     }
@@ -157,9 +128,7 @@ impl Ledger {
     pub(super) fn capture(&self, id: &str) -> Result<Option<(String, i64)>, Error> {
         Ok(self
             .connection
-            .prepare_cached(
-                "SELECT authorization, amount FROM entries WHERE id = ?1 AND kind = 'capture'",
-            )?
+            .prepare_cached("SELECT authorization, amount FROM entries WHERE id = ?1 AND kind = 'capture'")?
             .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?)
     }

@@ -19,9 +19,7 @@ impl Lookup {
         match self {
             Lookup::Id => "SELECT * FROM authorizations WHERE id = ?1",
             Lookup::Challenge => "SELECT * FROM authorizations WHERE challenge = ?1",
-            Lookup::Reference => {
-                "SELECT * FROM authorizations WHERE reference = ?1 ORDER BY create_time, id"
-            }
+            Lookup::Reference => "SELECT * FROM authorizations WHERE reference = ?1 ORDER BY create_time, id",
         }
     }
 }

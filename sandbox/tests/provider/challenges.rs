@@ -6,19 +6,10 @@ use crate::rig::{Provider, Shop, code, fresh, quick, start};
 
 async fn challenged(provider: &Provider) -> (String, String) {
     let (status, answer) = provider.authorize("p", "tok_requires_action").await;
-    assert_eq!(
-        (status, &answer["status"]),
-        (200, &json!("requires_action"))
-    );
+    assert_eq!((status, &answer["status"]), (200, &json!("requires_action")));
     let challenge = answer["challenge"]["id"].as_str().unwrap();
-    assert_eq!(
-        answer["challenge"]["url"],
-        format!("{}/challenges/{challenge}", provider.base)
-    );
-    (
-        answer["id"].as_str().unwrap().to_owned(),
-        challenge.to_owned(),
-    )
+    assert_eq!(answer["challenge"]["url"], format!("{}/challenges/{challenge}", provider.base));
+    (answer["id"].as_str().unwrap().to_owned(), challenge.to_owned())
 }
 
 async fn complete(provider: &Provider, challenge: &str, outcome: &str) -> (u16, Value) {
@@ -54,10 +45,7 @@ async fn a_declined_challenge_declines() {
     let (_folder, running) = fresh().await;
     let (id, challenge) = challenged(&running.provider).await;
     complete(&running.provider, &challenge, "decline").await;
-    let (_, seen) = running
-        .provider
-        .get(&format!("/v1/authorizations/{id}"))
-        .await;
+    let (_, seen) = running.provider.get(&format!("/v1/authorizations/{id}")).await;
     assert_eq!(seen["status"], "declined");
 }
 

@@ -15,15 +15,8 @@ fn spawn(data: &Path, extra: &[&str]) -> (Child, Provider) {
         .spawn()
         .unwrap();
     let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
-    let address = line
-        .trim()
-        .strip_prefix("listening on http://")
-        .unwrap()
-        .parse()
-        .unwrap();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.trim().strip_prefix("listening on http://").unwrap().parse().unwrap();
     (child, Provider::at(address))
 }
 
@@ -32,9 +25,7 @@ async fn a_crash_between_commit_and_answer_charges_once() {
     let folder = tempfile::tempdir().unwrap();
     let (mut child, provider) = spawn(folder.path(), &["--abort-at-commit", "1"]);
     let body = payment("p", "tok_ok").to_string();
-    let lost = provider
-        .send("POST", "/v1/authorizations", Some("p"), &body)
-        .await;
+    let lost = provider.send("POST", "/v1/authorizations", Some("p"), &body).await;
     assert_eq!(lost, None);
     assert!(!child.wait().unwrap().success());
     let (mut child, provider) = spawn(folder.path(), &[]);

@@ -34,20 +34,8 @@ async fn entries_tell_what_happened_in_order() {
     let provider = &running.provider;
     let id = provider.authorized("payments/1").await;
     let path = format!("/v1/authorizations/{id}");
-    provider
-        .post(
-            &format!("{path}/capture"),
-            "c",
-            json!({"amount": 700, "reference": "shipments/1"}),
-        )
-        .await;
-    provider
-        .post(
-            &format!("{path}/refund"),
-            "r",
-            json!({"amount": 200, "reference": "returns/1"}),
-        )
-        .await;
+    provider.post(&format!("{path}/capture"), "c", json!({"amount": 700, "reference": "shipments/1"})).await;
+    provider.post(&format!("{path}/refund"), "r", json!({"amount": 200, "reference": "returns/1"})).await;
     let entries = provider.ledger().await;
     let told: Vec<_> = entries
         .iter()
@@ -105,10 +93,7 @@ async fn many_clients_share_commits_and_every_entry_is_listed_once() {
     println!("{rate:.0} authorisations a second");
     let entries = running.provider.ledger().await;
     assert_eq!(entries.len(), CLIENTS * EACH);
-    let dense = entries
-        .iter()
-        .zip(1..)
-        .all(|(entry, seq)| entry["seq"] == json!(seq));
+    let dense = entries.iter().zip(1..).all(|(entry, seq)| entry["seq"] == json!(seq));
     assert!(dense, "positions have a hole");
     let (_, health) = running.provider.get("/health").await;
     assert_eq!(health["status"], "ok");

@@ -6,24 +6,12 @@ use crate::rig::{Provider, code, fresh};
 
 async fn capture(provider: &Provider, id: &str, key: &str, amount: i64) -> (u16, Value) {
     let path = format!("/v1/authorizations/{id}/capture");
-    provider
-        .post(
-            &path,
-            key,
-            json!({"amount": amount, "reference": "shipments/1"}),
-        )
-        .await
+    provider.post(&path, key, json!({"amount": amount, "reference": "shipments/1"})).await
 }
 
 async fn refund(provider: &Provider, parent: &str, key: &str, amount: i64) -> (u16, Value) {
     let path = format!("/v1/{parent}/refund");
-    provider
-        .post(
-            &path,
-            key,
-            json!({"amount": amount, "reference": "refunds/1"}),
-        )
-        .await
+    provider.post(&path, key, json!({"amount": amount, "reference": "refunds/1"})).await
 }
 
 #[tokio::test]
@@ -129,9 +117,7 @@ async fn two_keys_for_one_reference_are_two_authorizations_and_the_ledger_shows_
     }
     let (_, summary) = provider.get("/ledger/summary").await;
     assert_eq!(summary["references_authorized_twice"], 1);
-    let (_, found) = provider
-        .get("/v1/authorizations?reference=payments/1")
-        .await;
+    let (_, found) = provider.get("/v1/authorizations?reference=payments/1").await;
     assert_eq!(found["authorizations"].as_array().unwrap().len(), 2);
 }
 
@@ -158,15 +144,9 @@ async fn bad_requests_are_refused_and_nothing_is_recorded() {
     let keyless = provider.send("POST", path, None, &good).await.unwrap();
     assert_eq!(keyless.0, 400);
     let large = format!("{}{good}", " ".repeat(70_000));
-    let large = provider
-        .send("POST", path, Some("k"), &large)
-        .await
-        .unwrap();
+    let large = provider.send("POST", path, Some("k"), &large).await.unwrap();
     assert_eq!(large.0, 400);
-    assert_eq!(
-        provider.send("DELETE", path, None, "").await.unwrap().0,
-        405
-    );
+    assert_eq!(provider.send("DELETE", path, None, "").await.unwrap().0, 405);
     assert_eq!(provider.send("GET", "/v2", None, "").await.unwrap().0, 404);
     assert!(provider.ledger().await.is_empty());
 }

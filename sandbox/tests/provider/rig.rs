@@ -42,11 +42,7 @@ pub(crate) async fn start(config: Config) -> Running {
     let provider = Provider::at(listener.local_addr().unwrap());
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(sandbox.run(listener, shutdown.clone()));
-    Running {
-        provider,
-        shutdown,
-        task,
-    }
+    Running { provider, shutdown, task }
 }
 
 /// Starts a provider with the defaults and a ledger that vanishes with the test.
@@ -58,11 +54,7 @@ pub(crate) async fn fresh() -> (TempDir, Running) {
 
 /// The defaults with the delays of a test.
 pub(crate) fn quick(data: &Path) -> Config {
-    Config {
-        slow: Duration::from_millis(300),
-        late: Duration::from_millis(300),
-        ..Config::new(data)
-    }
+    Config { slow: Duration::from_millis(300), late: Duration::from_millis(300), ..Config::new(data) }
 }
 
 impl Running {
@@ -81,22 +73,12 @@ impl Provider {
     }
 
     /// Sends a request; nothing when the connection was cut.
-    pub(crate) async fn send(
-        &self,
-        method: &str,
-        path: &str,
-        key: Option<&str>,
-        body: &str,
-    ) -> Option<(u16, String)> {
-        let mut request = http::Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.base));
+    pub(crate) async fn send(&self, method: &str, path: &str, key: Option<&str>, body: &str) -> Option<(u16, String)> {
+        let mut request = http::Request::builder().method(method).uri(format!("{}{path}", self.base));
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
         }
-        let request = request
-            .body(Full::new(Bytes::from(body.to_owned())))
-            .unwrap();
+        let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
         let answer = self.client.request(request).await.ok()?;
         let status = answer.status().as_u16();
         let bytes = answer.into_body().collect().await.ok()?.to_bytes();
@@ -104,10 +86,7 @@ impl Provider {
     }
 
     pub(crate) async fn post(&self, path: &str, key: &str, body: Value) -> (u16, Value) {
-        let (status, text) = self
-            .send("POST", path, Some(key), &body.to_string())
-            .await
-            .unwrap();
+        let (status, text) = self.send("POST", path, Some(key), &body.to_string()).await.unwrap();
         (status, serde_json::from_str(&text).unwrap())
     }
 
@@ -118,8 +97,7 @@ impl Provider {
 
     /// Asks for 10.00 EUR, with the key as reference.
     pub(crate) async fn authorize(&self, key: &str, token: &str) -> (u16, Value) {
-        self.post("/v1/authorizations", key, payment(key, token))
-            .await
+        self.post("/v1/authorizations", key, payment(key, token)).await
     }
 
     /// An authorisation that must succeed; its id.
@@ -169,53 +147,33 @@ impl Shop {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 let (sender, busy) = (sender.clone(), Arc::clone(&busy));
-                let service = hyper::service::service_fn(
-                    move |request: http::Request<hyper::body::Incoming>| {
-                        let (sender, busy) = (sender.clone(), Arc::clone(&busy));
-                        async move {
-                            let signature = request.headers()["stoa-signature"]
-                                .to_str()
-                                .unwrap()
-                                .to_owned();
-                            let bytes = request.into_body().collect().await?.to_bytes();
-                            let mut answer = http::Response::new(Full::new(Bytes::new()));
-                            if let Ok(permit) = busy.try_acquire() {
-                                permit.forget();
-                                *answer.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
-                                return Ok::<_, hyper::Error>(answer);
-                            }
-                            let body = String::from_utf8(bytes.to_vec()).unwrap();
-                            let event = serde_json::from_str(&body).unwrap();
-                            sender
-                                .send(Received {
-                                    signature,
-                                    body,
-                                    event,
-                                })
-                                .await
-                                .ok();
-                            Ok(answer)
+                let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                    let (sender, busy) = (sender.clone(), Arc::clone(&busy));
+                    async move {
+                        let signature = request.headers()["stoa-signature"].to_str().unwrap().to_owned();
+                        let bytes = request.into_body().collect().await?.to_bytes();
+                        let mut answer = http::Response::new(Full::new(Bytes::new()));
+                        if let Ok(permit) = busy.try_acquire() {
+                            permit.forget();
+                            *answer.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+                            return Ok::<_, hyper::Error>(answer);
                         }
-                    },
-                );
+                        let body = String::from_utf8(bytes.to_vec()).unwrap();
+                        let event = serde_json::from_str(&body).unwrap();
+                        sender.send(Received { signature, body, event }).await.ok();
+                        Ok(answer)
+                    }
+                });
                 tokio::spawn(
-                    hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service),
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
                 );
             }
         });
-        Self {
-            url,
-            refusals,
-            received,
-        }
+        Self { url, refusals, received }
     }
 
     pub(crate) async fn next(&mut self) -> Received {
-        tokio::time::timeout(DEADLINE, self.received.recv())
-            .await
-            .expect("a webhook arrives")
-            .unwrap()
+        tokio::time::timeout(DEADLINE, self.received.recv()).await.expect("a webhook arrives").unwrap()
     }
 
     /// A webhook that has already arrived.

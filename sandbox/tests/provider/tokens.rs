@@ -13,14 +13,9 @@ async fn an_approved_payment_is_authorized_and_found_by_reference() {
     let (status, answer) = provider.authorize("payments/1", "tok_ok").await;
     assert_eq!(status, 200);
     assert_eq!(answer["status"], "authorized");
-    assert_eq!(
-        (&answer["amount"], &answer["currency"]),
-        (&json!(1000), &json!("EUR"))
-    );
+    assert_eq!((&answer["amount"], &answer["currency"]), (&json!(1000), &json!("EUR")));
     assert_eq!(answer["metadata"]["order"], "orders/1");
-    let (status, found) = provider
-        .get("/v1/authorizations?reference=payments%2F1")
-        .await;
+    let (status, found) = provider.get("/v1/authorizations?reference=payments%2F1").await;
     assert_eq!(status, 200);
     assert_eq!(found["authorizations"][0]["id"], answer["id"]);
     let path = format!("/v1/authorizations/{}", answer["id"].as_str().unwrap());
@@ -33,18 +28,9 @@ async fn a_declined_payment_says_so_and_cannot_be_captured() {
     let (_folder, running) = fresh().await;
     let (status, answer) = running.provider.authorize("p", "tok_declined").await;
     assert_eq!(status, 200);
-    assert_eq!(
-        (&answer["status"], &answer["decline_code"]),
-        (&json!("declined"), &json!("card_declined"))
-    );
-    let path = format!(
-        "/v1/authorizations/{}/capture",
-        answer["id"].as_str().unwrap()
-    );
-    let (status, refusal) = running
-        .provider
-        .post(&path, "c", json!({"amount": 1, "reference": "s"}))
-        .await;
+    assert_eq!((&answer["status"], &answer["decline_code"]), (&json!("declined"), &json!("card_declined")));
+    let path = format!("/v1/authorizations/{}/capture", answer["id"].as_str().unwrap());
+    let (status, refusal) = running.provider.post(&path, "c", json!({"amount": 1, "reference": "s"})).await;
     assert_eq!((status, code(&refusal)), (422, "wrong_status"));
 }
 
@@ -53,14 +39,9 @@ async fn a_lost_answer_is_committed_and_the_same_key_gets_it() {
     let (_folder, running) = fresh().await;
     let provider = &running.provider;
     let body = payment("p", "tok_answer_lost").to_string();
-    let lost = provider
-        .send("POST", "/v1/authorizations", Some("p"), &body)
-        .await;
+    let lost = provider.send("POST", "/v1/authorizations", Some("p"), &body).await;
     assert_eq!(lost, None);
-    assert_eq!(
-        provider.get("/v1/authorizations?reference=p").await.1["authorizations"][0]["status"],
-        "authorized"
-    );
+    assert_eq!(provider.get("/v1/authorizations?reference=p").await.1["authorizations"][0]["status"], "authorized");
     let (status, answer) = provider.authorize("p", "tok_answer_lost").await;
     assert_eq!((status, &answer["status"]), (200, &json!("authorized")));
     assert_eq!(provider.ledger().await.len(), 1);
@@ -100,11 +81,7 @@ async fn a_slow_answer_comes_late_but_is_on_the_ledger_at_once() {
 async fn a_request_that_is_never_answered_leaves_no_trace() {
     let (_folder, running) = fresh().await;
     let provider = &running.provider;
-    let unanswered = tokio::time::timeout(
-        Duration::from_millis(200),
-        provider.authorize("p", "tok_never"),
-    )
-    .await;
+    let unanswered = tokio::time::timeout(Duration::from_millis(200), provider.authorize("p", "tok_never")).await;
     assert!(unanswered.is_err());
     assert_eq!(provider.get("/v1/authorizations?reference=p").await.0, 404);
     assert!(provider.ledger().await.is_empty());

@@ -20,23 +20,12 @@ async fn with_shop() -> (TempDir, Shop, Running) {
 async fn the_webhook_arrives_before_the_answer() {
     let (_folder, mut shop, running) = with_shop().await;
     let (_, answer) = running.provider.authorize("p", "tok_webhook_first").await;
-    let received = shop
-        .arrived()
-        .expect("the webhook is there when the answer is");
+    let received = shop.arrived().expect("the webhook is there when the answer is");
     assert_eq!(received.event["authorization"]["id"], answer["id"]);
-    let signed = received
-        .signature
-        .trim_start_matches("t=")
-        .split(',')
-        .next()
-        .unwrap();
+    let signed = received.signature.trim_start_matches("t=").split(',').next().unwrap();
     assert_eq!(
         received.signature,
-        sandbox::signature(
-            "sandbox-webhook-secret",
-            signed.parse().unwrap(),
-            received.body.as_bytes()
-        )
+        sandbox::signature("sandbox-webhook-secret", signed.parse().unwrap(), received.body.as_bytes())
     );
 }
 
@@ -66,14 +55,8 @@ async fn tokens_without_webhooks_send_none_and_captures_of_webhook_tokens_do() {
     running.provider.authorize("p2", "tok_ok").await;
     let (_, answer) = running.provider.authorize("p3", "tok_webhook_first").await;
     assert_eq!(shop.next().await.event["authorization"]["reference"], "p3");
-    let path = format!(
-        "/v1/authorizations/{}/capture",
-        answer["id"].as_str().unwrap()
-    );
-    running
-        .provider
-        .post(&path, "c", json!({"amount": 1000, "reference": "s"}))
-        .await;
+    let path = format!("/v1/authorizations/{}/capture", answer["id"].as_str().unwrap());
+    running.provider.post(&path, "c", json!({"amount": 1000, "reference": "s"})).await;
     let received = shop.next().await;
     assert_eq!(received.event["type"], "capture.succeeded");
     assert_eq!(received.event["operation"]["amount"], 1000);
@@ -99,19 +82,12 @@ async fn webhooks_wait_over_a_restart_until_there_is_an_address() {
     let mut shop = Shop::open().await;
     let running = start(quick(folder.path())).await;
     let endpoint = json!({"url": shop.url, "secret": "another"}).to_string();
-    let (status, _) = running
-        .provider
-        .send("PUT", "/webhook_endpoint", None, &endpoint)
-        .await
-        .unwrap();
+    let (status, _) = running.provider.send("PUT", "/webhook_endpoint", None, &endpoint).await.unwrap();
     assert_eq!(status, 200);
     assert_eq!(shop.next().await.event["authorization"]["reference"], "p");
     // The address survives a restart too.
     running.stop().await;
     let running = start(quick(folder.path())).await;
     running.provider.authorize("p2", "tok_webhook_first").await;
-    assert_eq!(
-        shop.arrived().unwrap().event["authorization"]["reference"],
-        "p2"
-    );
+    assert_eq!(shop.arrived().unwrap().event["authorization"]["reference"], "p2");
 }

@@ -42,12 +42,7 @@ pub(crate) fn who() -> Handler {
     })
 }
 
-const fn method(
-    name: &'static str,
-    path: &'static str,
-    access: Access,
-    idempotency: Idempotency,
-) -> Method {
+const fn method(name: &'static str, path: &'static str, access: Access, idempotency: Idempotency) -> Method {
     Method {
         service: "stoa.echo.v1.EchoService",
         name,
@@ -57,11 +52,7 @@ const fn method(
         output: "google.protobuf.StringValue",
         client_streaming: false,
         server_streaming: false,
-        policy: Policy {
-            access,
-            owner: false,
-            callers: &["ordering"],
-        },
+        policy: Policy { access, owner: false, callers: &["ordering"] },
         idempotency,
         deadline: Duration::from_secs(5),
         request_id: true,
@@ -72,42 +63,12 @@ const fn method(
 }
 
 pub(crate) static METHODS: [Method; 6] = [
-    method(
-        "Customer",
-        "/stoa.echo.v1.EchoService/Customer",
-        Access::Customer,
-        Idempotency::Unknown,
-    ),
-    method(
-        "Guest",
-        "/stoa.echo.v1.EchoService/Guest",
-        Access::Guest,
-        Idempotency::Unknown,
-    ),
-    method(
-        "Internal",
-        "/stoa.echo.v1.EchoService/Internal",
-        Access::Internal,
-        Idempotency::Unknown,
-    ),
-    method(
-        "Operator",
-        "/stoa.echo.v1.EchoService/Operator",
-        Access::Operator,
-        Idempotency::Unknown,
-    ),
-    method(
-        "Public",
-        "/stoa.echo.v1.EchoService/Public",
-        Access::Public,
-        Idempotency::Unknown,
-    ),
-    method(
-        "Read",
-        "/stoa.echo.v1.EchoService/Read",
-        Access::Public,
-        Idempotency::NoSideEffects,
-    ),
+    method("Customer", "/stoa.echo.v1.EchoService/Customer", Access::Customer, Idempotency::Unknown),
+    method("Guest", "/stoa.echo.v1.EchoService/Guest", Access::Guest, Idempotency::Unknown),
+    method("Internal", "/stoa.echo.v1.EchoService/Internal", Access::Internal, Idempotency::Unknown),
+    method("Operator", "/stoa.echo.v1.EchoService/Operator", Access::Operator, Idempotency::Unknown),
+    method("Public", "/stoa.echo.v1.EchoService/Public", Access::Public, Idempotency::Unknown),
+    method("Read", "/stoa.echo.v1.EchoService/Read", Access::Public, Idempotency::NoSideEffects),
 ];
 
 pub(crate) const TABLE: Table = Table(&METHODS);
@@ -118,46 +79,29 @@ pub(crate) fn component(handler: Handler) -> Component {
 }
 
 /// Calls a method of the service over any kind of channel.
-pub(crate) async fn call<T>(
-    channel: T,
-    name: &str,
-    request: Request<String>,
-) -> Result<String, Status>
+pub(crate) async fn call<T>(channel: T, name: &str, request: Request<String>) -> Result<String, Status>
 where
     T: GrpcService<Body>,
     T::ResponseBody: Send + 'static,
     <T::ResponseBody as http_body::Body>::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut grpc = tonic::client::Grpc::new(channel);
-    grpc.ready()
-        .await
-        .map_err(|error| Status::from_error(error.into()))?;
+    grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
     let path = format!("/stoa.echo.v1.EchoService/{name}").parse().unwrap();
     let codec = ProstCodec::<String, String>::default();
     Ok(grpc.unary(request, path, codec).await?.into_inner())
 }
 
-pub(crate) async fn ask(
-    channel: &Channel,
-    name: &str,
-    outgoing: &Outgoing,
-) -> Result<String, Status> {
+pub(crate) async fn ask(channel: &Channel, name: &str, outgoing: &Outgoing) -> Result<String, Status> {
     call(channel.clone(), name, outgoing.request("hello".to_owned())).await
 }
 
 pub(crate) fn person(id: &str, role: Role) -> Principal {
-    Principal::User(Subject {
-        id: id.to_owned(),
-        role,
-        session: String::new(),
-    })
+    Principal::User(Subject { id: id.to_owned(), role, session: String::new() })
 }
 
 pub(crate) fn outgoing(principal: Principal) -> Outgoing {
-    Outgoing {
-        principal,
-        ..Outgoing::default()
-    }
+    Outgoing { principal, ..Outgoing::default() }
 }
 
 /// What a generated server looks like, for one kind of message.
