@@ -11,10 +11,7 @@ use crate::reservation::Rejection;
 pub(crate) enum Error {
     /// The domain said no to something about a reservation.
     #[error("{name}: {rejection}")]
-    Rejected {
-        name: String,
-        rejection: Rejection,
-    },
+    Rejected { name: String, rejection: Rejection },
     /// An adjustment would leave less on the shelf than is promised.
     #[error("{item} has {free} units that are not promised")]
     TooFew { item: String, free: i64 },

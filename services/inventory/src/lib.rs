@@ -15,11 +15,11 @@ mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::store::{Tx, site};
 use contracts::inventory::v1::inventory_service_server::InventoryServiceServer;
 use contracts::inventory::v1::{Event, METHODS};
 use log::{Log, Meta};
 use server::{Component, Context, Task};
-use ::store::{Tx, site};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 

@@ -389,7 +389,8 @@ fn allocate(wanted: &BTreeMap<String, i64>, free: &[Units]) -> Result<Vec<Units>
         }
     }
     let has = |warehouse: &str, sku: &str| by_item.get(&(sku, warehouse)).copied().unwrap_or(0).max(0);
-    let whole = warehouses.iter().find(|warehouse| wanted.iter().all(|(sku, &quantity)| has(warehouse, sku) >= quantity));
+    let whole =
+        warehouses.iter().find(|warehouse| wanted.iter().all(|(sku, &quantity)| has(warehouse, sku) >= quantity));
     let mut units = vec![];
     let mut lacking = vec![];
     for (sku, &quantity) in wanted {
@@ -517,7 +518,8 @@ mod tests {
     #[test]
     fn one_warehouse_that_has_everything_is_preferred_to_a_split() {
         let free = [units("A", "north", 1), units("A", "south", 5), units("B", "south", 5)];
-        let Event::Held { units: held, .. } = &Reservation::default().decide(&hold(&[("A", 1), ("B", 1)], &free)).unwrap()[0]
+        let Event::Held { units: held, .. } =
+            &Reservation::default().decide(&hold(&[("A", 1), ("B", 1)], &free)).unwrap()[0]
         else {
             panic!("not held")
         };

@@ -277,7 +277,8 @@ impl InventoryService for Rpc {
         let call = Call::of(&request)?;
         let list = request.into_inner();
         let filter = format!("{}\n{}", list.stock_item, list.reservation);
-        let after = call.cursor(&filter, &list.page_token)?.and_then(|cursor| movement_after(&cursor)).unwrap_or_default();
+        let after =
+            call.cursor(&filter, &list.page_token)?.and_then(|cursor| movement_after(&cursor)).unwrap_or_default();
         let limit = page_size(list.page_size);
         let (item, reservation) = (list.stock_item, list.reservation);
         let mut movements = self
@@ -338,7 +339,8 @@ impl InventoryService for Rpc {
     ) -> Result<Response<proto::HoldStockResponse>, Status> {
         let call = Call::of(&request)?;
         let hold = request.into_inner();
-        let ttl = hold.ttl.and_then(|ttl| std::time::Duration::try_from(ttl).ok()).unwrap_or_default().min(self.longest_hold);
+        let ttl =
+            hold.ttl.and_then(|ttl| std::time::Duration::try_from(ttl).ok()).unwrap_or_default().min(self.longest_hold);
         let key = call.request(&hold, &hold.request_id);
         let (log, meta, wanted) = (self.log.clone(), call.meta(), wire::wanted(&hold.lines));
         let reservation = self
@@ -378,13 +380,19 @@ impl InventoryService for Rpc {
         let key = call.request(&commit, &commit.request_id);
         let (log, meta) = (self.log.clone(), call.meta());
         let reservation = self
-            .reserve(call, site!("inventory.commit_reservation"), key, commit.name, async move |tx: &mut Tx, current| {
-                let free = match current.state {
-                    Some(crate::reservation::State::Expired) => free(&log, tx, &meta, &current.wanted()).await?,
-                    _ => vec![],
-                };
-                Ok(Command::Commit { free })
-            })
+            .reserve(
+                call,
+                site!("inventory.commit_reservation"),
+                key,
+                commit.name,
+                async move |tx: &mut Tx, current| {
+                    let free = match current.state {
+                        Some(crate::reservation::State::Expired) => free(&log, tx, &meta, &current.wanted()).await?,
+                        _ => vec![],
+                    };
+                    Ok(Command::Commit { free })
+                },
+            )
             .await?;
         Ok(Response::new(proto::CommitReservationResponse { reservation }))
     }
@@ -433,15 +441,16 @@ impl InventoryService for Rpc {
                 let reply = log
                     .clone()
                     .once(site!("inventory.restock_reservation"), key, async move |tx: &mut Tx| {
-                        let command =
-                            Command::Restock { return_id: restock.return_id.clone(), wanted: wanted.clone() };
+                        let command = Command::Restock { return_id: restock.return_id.clone(), wanted: wanted.clone() };
                         let loaded = load(&log, tx, &restock.name).await?;
                         decide(&log, tx, &restock.name, &meta, loaded, command).await?;
                         let limit = u32::try_from(wanted.len()).unwrap_or(u32::MAX).saturating_mul(64);
                         let movements =
                             rows::list_movements(tx, None, &restock.name, &rows::After::default(), limit).await?;
                         let back = movements.iter().filter(|movement| movement.note == restock.return_id);
-                        Ok::<_, Error>(proto::RestockReservationResponse { movements: back.map(wire::movement).collect() })
+                        Ok::<_, Error>(proto::RestockReservationResponse {
+                            movements: back.map(wire::movement).collect(),
+                        })
                     })
                     .await?;
                 Ok(reply)
@@ -491,5 +500,8 @@ fn reservation_after(cursor: &str) -> Option<(Timestamp, String)> {
 }
 
 fn after(now: Timestamp, duration: std::time::Duration) -> Timestamp {
-    SignedDuration::try_from(duration).ok().and_then(|duration| now.checked_add(duration).ok()).unwrap_or(Timestamp::MAX)
+    SignedDuration::try_from(duration)
+        .ok()
+        .and_then(|duration| now.checked_add(duration).ok())
+        .unwrap_or(Timestamp::MAX)
 }

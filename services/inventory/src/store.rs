@@ -10,10 +10,8 @@ use crate::reservation::{Delta, Event, MovementKind, Units, deltas};
 use crate::wire;
 
 /// The tables of this service.
-pub const MIGRATIONS: MigrationSet = MigrationSet::new(
-    "inventory",
-    &[Migration::new(1, "inventory", include_str!("../migrations/0001_inventory.sql"))],
-);
+pub const MIGRATIONS: MigrationSet =
+    MigrationSet::new("inventory", &[Migration::new(1, "inventory", include_str!("../migrations/0001_inventory.sql"))]);
 
 /// A stock item.
 #[derive(Clone, Debug)]
@@ -65,7 +63,12 @@ impl Projection<StoredEvent> for Rows {
         &["stock", "reservations", "movements"]
     }
 
-    fn apply<'a>(&'a self, tx: &'a mut Tx, at: &'a At, event: &'a StoredEvent) -> LocalBoxFuture<'a, Result<(), Error>> {
+    fn apply<'a>(
+        &'a self,
+        tx: &'a mut Tx,
+        at: &'a At,
+        event: &'a StoredEvent,
+    ) -> LocalBoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
             if let StoredEvent::StockAdjusted(adjusted) = event {
                 let (warehouse, sku) = wire::parts(&adjusted.stock_item).unwrap_or_default();
@@ -294,9 +297,8 @@ pub(crate) async fn list_reservations(
 
 /// One reservation's row.
 pub(crate) async fn get_reservation(tx: &mut Tx, name: &str) -> Result<Option<Stored>, Error> {
-    let row = tx
-        .query_opt("SELECT name, create_time, update_time FROM reservations WHERE name = $1", params![name])
-        .await?;
+    let row =
+        tx.query_opt("SELECT name, create_time, update_time FROM reservations WHERE name = $1", params![name]).await?;
     row.as_ref().map(stored).transpose()
 }
 
@@ -380,11 +382,7 @@ fn item(row: &Row) -> Result<Item, Error> {
 }
 
 fn stored(row: &Row) -> Result<Stored, Error> {
-    Ok(Stored {
-        name: row.get("name")?,
-        create_time: row.get("create_time")?,
-        update_time: row.get("update_time")?,
-    })
+    Ok(Stored { name: row.get("name")?, create_time: row.get("create_time")?, update_time: row.get("update_time")? })
 }
 
 fn movement(row: &Row) -> Result<Movement, Error> {

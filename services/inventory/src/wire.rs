@@ -26,16 +26,12 @@ pub(crate) fn to_stored(name: &str, order: &str, event: &Event) -> proto::Event 
             order,
             allocations: to_units(units),
         }),
-        Event::HeldAgain { units } => proto::Event::StockHeldAgain(proto::StockHeldAgain {
-            reservation,
-            order,
-            allocations: to_units(units),
-        }),
-        Event::Committed { units } => proto::Event::StockCommitted(proto::StockCommitted {
-            reservation,
-            order,
-            allocations: to_units(units),
-        }),
+        Event::HeldAgain { units } => {
+            proto::Event::StockHeldAgain(proto::StockHeldAgain { reservation, order, allocations: to_units(units) })
+        }
+        Event::Committed { units } => {
+            proto::Event::StockCommitted(proto::StockCommitted { reservation, order, allocations: to_units(units) })
+        }
         Event::Released { held, committed, reason } => proto::Event::StockReleased(proto::StockReleased {
             reservation,
             order,
@@ -92,10 +88,9 @@ pub(crate) fn from_stored(event: &proto::Event) -> Option<Event> {
             units: from_units(&fulfilled.allocations),
             complete: fulfilled.complete,
         },
-        proto::Event::StockRestocked(restocked) => Event::Restocked {
-            return_id: restocked.return_id.clone(),
-            units: from_units(&restocked.allocations),
-        },
+        proto::Event::StockRestocked(restocked) => {
+            Event::Restocked { return_id: restocked.return_id.clone(), units: from_units(&restocked.allocations) }
+        }
     })
 }
 
