@@ -56,7 +56,8 @@ fn stop_shipments<'a>(desk: &'a Desk, attempt: &'a Attempt) -> BoxFuture<'a, Out
         let name = order_name(attempt);
         // Also parcels that the checkout has not made yet: stopped before they exist, they never will.
         let planned = order.plan_shipments(id(&name)).unwrap_or_default();
-        let parcels: BTreeSet<String> = order.shipments.keys().cloned().chain(planned.into_iter().map(|(name, _)| name)).collect();
+        let parcels: BTreeSet<String> =
+            order.shipments.keys().cloned().chain(planned.into_iter().map(|(name, _)| name)).collect();
         let (mut commands, mut stopped, mut stay) = (vec![], 0, 0);
         for shipment in parcels {
             let request = shipping::CancelShipmentRequest {
@@ -72,7 +73,9 @@ fn stop_shipments<'a>(desk: &'a Desk, attempt: &'a Attempt) -> BoxFuture<'a, Out
                         commands.push(Command::RecordShipmentCancelled { shipment });
                     }
                 }
-                Err(error) if refused_for(&error, &["ALREADY_DISPATCHED", "ALREADY_PACKED", "WRONG_STATE"]) => stay += 1,
+                Err(error) if refused_for(&error, &["ALREADY_DISPATCHED", "ALREADY_PACKED", "WRONG_STATE"]) => {
+                    stay += 1
+                }
                 Err(error) => return outcome(&error),
             }
         }

@@ -197,9 +197,9 @@ async fn authorized(desk: &Desk, attempt: &Attempt, payment: &payment::Payment) 
             Outcome::refused("DECLINED", "the authorisation expired")
         }
         payment::PaymentState::Expired => Outcome::refused("ACTION_EXPIRED", "the buyer did not act in time"),
-        payment::PaymentState::Voided
-        | payment::PaymentState::PartiallyRefunded
-        | payment::PaymentState::Refunded => Outcome::refused("DECLINED", "the payment was given back"),
+        payment::PaymentState::Voided | payment::PaymentState::PartiallyRefunded | payment::PaymentState::Refunded => {
+            Outcome::refused("DECLINED", "the payment was given back")
+        }
         payment::PaymentState::RequiresAction => require_action(desk, attempt, payment).await,
         payment::PaymentState::Created | payment::PaymentState::Unspecified => {
             if waited(attempt, desk.windows.in_doubt) {
@@ -232,11 +232,8 @@ async fn require_action(desk: &Desk, attempt: &Attempt, payment: &payment::Payme
     if let Err(error) = extended {
         tracing::warn!(order = %name, %error, "the hold is not extended; the commit will find out");
     }
-    let action = PaymentAction {
-        challenge: payment.challenge_id.clone(),
-        url: payment.action_uri.clone(),
-        expire_time: end,
-    };
+    let action =
+        PaymentAction { challenge: payment.challenge_id.clone(), url: payment.action_uri.clone(), expire_time: end };
     Outcome::Wait {
         until: later(attempt.now, ASK_AGAIN).min(end),
         why: "the buyer must act".to_owned(),
@@ -303,9 +300,7 @@ fn close_cart<'a>(desk: &'a Desk, attempt: &'a Attempt) -> BoxFuture<'a, Outcome
         match desk.cart.clone().close_cart(call(attempt, request)).await {
             Ok(_) => desk.done(attempt, vec![Command::RecordCartClosed]),
             // A cart that is gone needs no closing.
-            Err(error) if error.code() == tonic::Code::NotFound => {
-                desk.done(attempt, vec![Command::RecordCartClosed])
-            }
+            Err(error) if error.code() == tonic::Code::NotFound => desk.done(attempt, vec![Command::RecordCartClosed]),
             Err(error) => outcome(&error),
         }
     })

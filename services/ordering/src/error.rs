@@ -47,9 +47,7 @@ impl Refusable for Error {
     fn is_conflict(&self) -> bool {
         match self {
             Self::Log(error) => error.is_conflict(),
-            Self::Rejected { .. } | Self::Stale(_) | Self::Replayed(_) | Self::Unreadable { .. } => {
-                false
-            }
+            Self::Rejected { .. } | Self::Stale(_) | Self::Replayed(_) | Self::Unreadable { .. } => false,
         }
     }
 }

@@ -131,8 +131,7 @@ fn units(order: &Order, shipment: &str) -> Vec<inventory::ReservationLine> {
 fn release<'a>(desk: &'a Desk, attempt: &'a Attempt) -> BoxFuture<'a, Outcome> {
     Box::pin(async move {
         let shipment = part(attempt);
-        let request =
-            shipping::ReleaseShipmentRequest { name: shipment.clone(), request_id: attempt.key.clone() };
+        let request = shipping::ReleaseShipmentRequest { name: shipment.clone(), request_id: attempt.key.clone() };
         match desk.shipping.clone().release_shipment(call(attempt, request)).await {
             Ok(_) => desk.done(attempt, vec![Command::MoveShipment { shipment, step: ShipmentStep::Release }]),
             Err(error) => outcome(&error),

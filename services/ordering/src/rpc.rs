@@ -44,12 +44,8 @@ impl Rpc {
     /// An order the caller may see; another's is not told from a missing one.
     async fn visible(&self, call: &Call, name: &str, until: Until) -> Result<Loaded, Status> {
         let (log, wanted) = (self.desk.log.clone(), name.to_owned());
-        let loaded = self
-            .desk
-            .log
-            .store()
-            .read(async move |tx: &mut Tx| rows::load(&log, tx, &wanted, until).await)
-            .await?;
+        let loaded =
+            self.desk.log.store().read(async move |tx: &mut Tx| rows::load(&log, tx, &wanted, until).await).await?;
         loaded.filter(|loaded| call.owns(&loaded.order.placed.customer)).ok_or_else(|| status::not_found(name))
     }
 
@@ -101,10 +97,7 @@ impl Rpc {
 
 #[tonic::async_trait]
 impl OrderingService for Rpc {
-    async fn place_order(
-        &self,
-        request: Request<proto::PlaceOrderRequest>,
-    ) -> Result<Response<proto::Order>, Status> {
+    async fn place_order(&self, request: Request<proto::PlaceOrderRequest>) -> Result<Response<proto::Order>, Status> {
         let call = Call::of(&request)?;
         let place = request.into_inner();
         let subject = call.require_subject()?.id.clone();
@@ -316,10 +309,5 @@ fn named(name: &str) -> Named {
 }
 
 fn start(id: String, order: &str, part: &str, meta: &Meta) -> Start {
-    Start {
-        id,
-        data: data(order, part),
-        correlation: meta.correlation.clone(),
-        traceparent: meta.traceparent.clone(),
-    }
+    Start { id, data: data(order, part), correlation: meta.correlation.clone(), traceparent: meta.traceparent.clone() }
 }

@@ -80,10 +80,8 @@ async fn a_repeated_request_is_one_order_and_another_body_is_refused() {
 #[tokio::test]
 async fn two_tabs_that_place_the_same_cart_get_one_order() {
     let world = World::new(stocked()).await;
-    let (first, second) = tokio::join!(
-        world.place("users/ann", request("carts/a")),
-        world.place("users/ann", request("carts/a"))
-    );
+    let (first, second) =
+        tokio::join!(world.place("users/ann", request("carts/a")), world.place("users/ann", request("carts/a")));
     assert_eq!(first.unwrap().name, second.unwrap().name);
     assert_eq!(world.effects().authorized, 1);
 }

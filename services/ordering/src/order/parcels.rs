@@ -32,10 +32,12 @@ impl Order {
                 }
             }
         }
-        let unstocked = self.placed.lines.iter().filter(|line| !line.stocked).map(|line| ShipmentLine {
-            line: line.id.clone(),
-            quantity: line.quantity,
-        });
+        let unstocked = self
+            .placed
+            .lines
+            .iter()
+            .filter(|line| !line.stocked)
+            .map(|line| ShipmentLine { line: line.id.clone(), quantity: line.quantity });
         match parcels.first_mut() {
             Some((_, lines)) => lines.extend(unstocked),
             None => parcels.push((String::new(), unstocked.collect())),

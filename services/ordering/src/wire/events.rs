@@ -49,15 +49,12 @@ pub(crate) fn to_stored(name: &str, event: &Event) -> proto::Event {
             skus: skus.clone(),
         }),
         Event::CartClosed => proto::Event::CartClosed(proto::CartClosed { order }),
-        Event::CancelRequested { by, reason } => proto::Event::CancelRequested(proto::CancelRequested {
-            order,
-            actor: by.clone(),
-            reason: reason.clone(),
-        }),
-        Event::CancelRefused => proto::Event::CancelRefused(proto::CancelRefused {
-            order,
-            reason: "ALREADY_DISPATCHED".to_owned(),
-        }),
+        Event::CancelRequested { by, reason } => {
+            proto::Event::CancelRequested(proto::CancelRequested { order, actor: by.clone(), reason: reason.clone() })
+        }
+        Event::CancelRefused => {
+            proto::Event::CancelRefused(proto::CancelRefused { order, reason: "ALREADY_DISPATCHED".to_owned() })
+        }
         Event::ShipmentCancelled { shipment } => {
             proto::Event::ShipmentCancelled(proto::ShipmentCancelled { order, shipment: shipment.clone() })
         }
@@ -347,7 +344,8 @@ fn lines_returned(order: String, id: &str, returned: &Return) -> proto::LinesRet
 }
 
 fn counted(lines: &[(String, i64)]) -> Vec<proto::CountedLine> {
-    let wire = lines.iter().map(|(line, quantity)| proto::CountedLine { line: line.clone(), quantity: count(*quantity) });
+    let wire =
+        lines.iter().map(|(line, quantity)| proto::CountedLine { line: line.clone(), quantity: count(*quantity) });
     wire.collect()
 }
 

@@ -287,7 +287,8 @@ impl State {
                 let refund = payment::RefundPaymentRequest::decode(body).unwrap();
                 self.once(&refund.request_id, |state| {
                     state.effects.refunded += refund.amount.clone().unwrap().units;
-                    let attempt = payment::Attempt { state: payment::AttemptState::Succeeded.into(), ..Default::default() };
+                    let attempt =
+                        payment::Attempt { state: payment::AttemptState::Succeeded.into(), ..Default::default() };
                     payment::RefundPaymentResponse { payment: None, attempt: Some(attempt) }.encode_to_vec()
                 })
             }
