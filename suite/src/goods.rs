@@ -119,8 +119,7 @@ pub fn parse_minor(text: &str, decimals: u32) -> Result<i64, AmountError> {
 pub fn decimals(currency: &str) -> Option<u32> {
     match currency {
         "JPY" => Some(0),
-        "AUD" | "CAD" | "CHF" | "CZK" | "DKK" | "EUR" | "GBP" | "NOK" | "NZD" | "PLN" | "SEK"
-        | "USD" => Some(2),
+        "AUD" | "CAD" | "CHF" | "CZK" | "DKK" | "EUR" | "GBP" | "NOK" | "NZD" | "PLN" | "SEK" | "USD" => Some(2),
         _ => None,
     }
 }
@@ -128,12 +127,7 @@ pub fn decimals(currency: &str) -> Option<u32> {
 /// Whether a text may be a stock keeping unit: letters, digits, space, `.`, `_`, `-`, 1 to 64.
 pub fn is_sku(text: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || b" ._-".contains(&byte);
-    text.len() <= 64
-        && text
-            .bytes()
-            .next()
-            .is_some_and(|byte| byte.is_ascii_alphanumeric())
-        && text.bytes().all(inner)
+    text.len() <= 64 && text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric()) && text.bytes().all(inner)
 }
 
 /// The last part of a resource name made of any text: lower case letters, digits and single dashes.

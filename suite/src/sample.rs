@@ -25,18 +25,9 @@ pub struct Warehouse {
 
 /// The warehouses.
 pub const WAREHOUSES: [Warehouse; 3] = [
-    Warehouse {
-        id: "berlin",
-        title: "Berlin, Westhafen",
-    },
-    Warehouse {
-        id: "rotterdam",
-        title: "Rotterdam, Waalhaven",
-    },
-    Warehouse {
-        id: "leeds",
-        title: "Leeds, Hunslet",
-    },
+    Warehouse { id: "berlin", title: "Berlin, Westhafen" },
+    Warehouse { id: "rotterdam", title: "Rotterdam, Waalhaven" },
+    Warehouse { id: "leeds", title: "Leeds, Hunslet" },
 ];
 
 /// A category of the sample.
@@ -50,47 +41,19 @@ pub struct Category {
 
 /// The categories, in the order of a menu.
 pub const CATEGORIES: [Category; 8] = [
-    Category {
-        id: "kitchen",
-        title: "Kitchen",
-    },
-    Category {
-        id: "home",
-        title: "Home",
-    },
-    Category {
-        id: "garden",
-        title: "Garden",
-    },
-    Category {
-        id: "stationery",
-        title: "Paper and pens",
-    },
-    Category {
-        id: "clothing",
-        title: "Clothing",
-    },
-    Category {
-        id: "bags",
-        title: "Bags",
-    },
-    Category {
-        id: "pantry",
-        title: "Pantry",
-    },
-    Category {
-        id: "services",
-        title: "Gifts and services",
-    },
+    Category { id: "kitchen", title: "Kitchen" },
+    Category { id: "home", title: "Home" },
+    Category { id: "garden", title: "Garden" },
+    Category { id: "stationery", title: "Paper and pens" },
+    Category { id: "clothing", title: "Clothing" },
+    Category { id: "bags", title: "Bags" },
+    Category { id: "pantry", title: "Pantry" },
+    Category { id: "services", title: "Gifts and services" },
 ];
 
 /// The products of a catalogue with exactly `skus` variants, in order.
 pub fn products(skus: usize) -> Products {
-    Products {
-        left: skus,
-        edition: 1,
-        template: 0,
-    }
+    Products { left: skus, edition: 1, template: 0 }
 }
 
 /// The iterator of [`products`]; it holds a position, not a catalogue.
@@ -124,11 +87,7 @@ impl Iterator for Products {
 
 fn product(template: &Template, edition: u32) -> Product {
     let (id, title, code) = if edition == 1 {
-        (
-            slug(template.title),
-            template.title.to_owned(),
-            template.code.to_owned(),
-        )
+        (slug(template.title), template.title.to_owned(), template.code.to_owned())
     } else {
         (
             format!("{}-{edition}", slug(template.title)),
@@ -138,11 +97,7 @@ fn product(template: &Template, edition: u32) -> Product {
     };
     let mut chance = Chance::of(&code);
     // Editions differ in price too, by up to a fifth, so that a filter by price has something to do.
-    let factor = if edition == 1 {
-        100
-    } else {
-        90 + chance.below(31)
-    };
+    let factor = if edition == 1 { 100 } else { 90 + chance.below(31) };
     let variants = combinations(template)
         .into_iter()
         .map(|choice| variant(template, &code, &choice, factor, &mut chance))
@@ -173,36 +128,21 @@ fn combinations(template: &Template) -> Vec<Vec<usize>> {
     choices
 }
 
-fn variant(
-    template: &Template,
-    code: &str,
-    choice: &[usize],
-    factor: i64,
-    chance: &mut Chance,
-) -> Variant {
-    let chosen: Vec<_> = template
-        .axes
-        .iter()
-        .zip(choice)
-        .map(|(axis, index)| (axis.name, axis.values[*index]))
-        .collect();
+fn variant(template: &Template, code: &str, choice: &[usize], factor: i64, chance: &mut Chance) -> Variant {
+    let chosen: Vec<_> =
+        template.axes.iter().zip(choice).map(|(axis, index)| (axis.name, axis.values[*index])).collect();
     let mut sku = code.to_owned();
     for (_, (short, _)) in &chosen {
         sku.push('-');
         sku.push_str(short);
     }
     let titles: Vec<_> = chosen.iter().map(|(_, (_, label))| *label).collect();
-    let steps = choice
-        .last()
-        .map_or(0, |index| i64::try_from(*index).unwrap_or(0));
+    let steps = choice.last().map_or(0, |index| i64::try_from(*index).unwrap_or(0));
     let euro = (template.euro_minor + steps * template.step_minor) * factor / 100;
     Variant {
         sku,
         title: titles.join(", "),
-        options: chosen
-            .iter()
-            .map(|(name, (_, label))| ((*name).to_owned(), (*label).to_owned()))
-            .collect(),
+        options: chosen.iter().map(|(name, (_, label))| ((*name).to_owned(), (*label).to_owned())).collect(),
         prices: prices(template, euro),
         weight_grams: template.weight_grams,
         tax_basis_points: template.tax_basis_points,
@@ -223,10 +163,7 @@ fn prices(template: &Template, euro: i64) -> Vec<Price> {
     [worth(100), worth(109), worth(86)]
         .into_iter()
         .zip(CURRENCIES)
-        .map(|(minor, currency)| Price {
-            currency: currency.to_owned(),
-            minor,
-        })
+        .map(|(minor, currency)| Price { currency: currency.to_owned(), minor })
         .collect()
 }
 
@@ -237,10 +174,7 @@ fn stock(template: &Template, chance: &mut Chance) -> Vec<Stock> {
     WAREHOUSES
         .iter()
         .zip([40, 25, 15])
-        .map(|(warehouse, least)| Stock {
-            warehouse: warehouse.id.to_owned(),
-            quantity: least + chance.below(60),
-        })
+        .map(|(warehouse, least)| Stock { warehouse: warehouse.id.to_owned(), quantity: least + chance.below(60) })
         .collect()
 }
 
@@ -255,9 +189,10 @@ impl Chance {
 
     /// Seeded by a text (FNV-1a), so that a product's numbers do not depend on what comes before it.
     pub(crate) fn of(text: &str) -> Self {
-        Self(text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        }))
+        Self(
+            text.bytes()
+                .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)),
+        )
     }
 
     pub(crate) fn next(&mut self) -> u64 {
@@ -286,19 +221,10 @@ mod tests {
     fn the_catalogue_has_forty_products_and_a_hundred_and_fifty_variants() {
         let all: Vec<_> = products(DEFAULT_SKUS).collect();
         assert_eq!(all.len(), 40);
-        let whole: usize = TEMPLATES
-            .iter()
-            .map(|template| combinations(template).len())
-            .sum();
+        let whole: usize = TEMPLATES.iter().map(|template| combinations(template).len()).sum();
         assert_eq!(whole, DEFAULT_SKUS);
-        let used: HashSet<_> = all
-            .iter()
-            .flat_map(|product| product.categories.iter().map(String::as_str))
-            .collect();
-        assert_eq!(
-            used,
-            CATEGORIES.iter().map(|category| category.id).collect()
-        );
+        let used: HashSet<_> = all.iter().flat_map(|product| product.categories.iter().map(String::as_str)).collect();
+        assert_eq!(used, CATEGORIES.iter().map(|category| category.id).collect());
         let brands: HashSet<_> = all.iter().map(|product| product.brand.as_str()).collect();
         assert!(brands.len() >= 6, "{brands:?}");
     }
@@ -337,11 +263,7 @@ mod tests {
             assert!(product.id.len() <= 64 && !product.title.is_empty());
             assert!(product.description.len() > 80, "{}", product.id);
             for variant in &product.variants {
-                let currencies: Vec<_> = variant
-                    .prices
-                    .iter()
-                    .map(|price| price.currency.as_str())
-                    .collect();
+                let currencies: Vec<_> = variant.prices.iter().map(|price| price.currency.as_str()).collect();
                 assert_eq!(currencies, CURRENCIES);
                 assert!(variant.prices.iter().all(|price| price.minor > 0));
                 let places = if product.stocked { WAREHOUSES.len() } else { 0 };

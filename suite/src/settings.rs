@@ -24,20 +24,36 @@ pub struct Settings {
           help_heading = "Settings")]
     pub data: PathBuf,
     /// Log lines on standard error: `pretty` for people, `json` for machines
-    #[arg(long = "log", global = true, value_name = "FORMAT", env = "STOA_LOG", default_value = "pretty",
-          help_heading = "Settings")]
+    #[arg(
+        long = "log",
+        global = true,
+        value_name = "FORMAT",
+        env = "STOA_LOG",
+        default_value = "pretty",
+        help_heading = "Settings"
+    )]
     pub log: Format,
     /// What is logged, for example `info,store=debug`
-    #[arg(long, global = true, value_name = "FILTER", env = "STOA_LOG_FILTER", default_value = "warn,audit=info",
-          help_heading = "Settings")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILTER",
+        env = "STOA_LOG_FILTER",
+        default_value = "warn,audit=info",
+        help_heading = "Settings"
+    )]
     pub log_filter: String,
     /// Address to listen at; port 0 takes any, and the first line of output tells which
-    #[arg(long, value_name = "ADDR:PORT", env = "STOA_LISTEN", default_value = "127.0.0.1:8080",
-          help_heading = "Settings")]
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        env = "STOA_LISTEN",
+        default_value = "127.0.0.1:8080",
+        help_heading = "Settings"
+    )]
     pub listen: SocketAddr,
     /// Currency of the shop
-    #[arg(long, value_name = "CODE", env = "STOA_CURRENCY", default_value = "EUR",
-          help_heading = "Settings")]
+    #[arg(long, value_name = "CODE", env = "STOA_CURRENCY", default_value = "EUR", help_heading = "Settings")]
     pub currency: contract::Currency,
     /// Stock keeping units of the sample catalogue that an empty shop begins with
     #[arg(long, value_name = "N", env = "STOA_SAMPLE_SKUS", default_value_t = crate::sample::DEFAULT_SKUS,
@@ -48,12 +64,23 @@ pub struct Settings {
           help_heading = "Settings")]
     pub no_sample: bool,
     /// Where mail goes: `folder` (as .eml files in the data folder), `off`, or `smtp://USER:PASSWORD@HOST:PORT`
-    #[arg(long, value_name = "WHERE", env = "STOA_MAIL", default_value = "folder", hide_env_values = true,
-          help_heading = "Settings")]
+    #[arg(
+        long,
+        value_name = "WHERE",
+        env = "STOA_MAIL",
+        default_value = "folder",
+        hide_env_values = true,
+        help_heading = "Settings"
+    )]
     pub mail: Mail,
     /// First operator's password (of operator@stoa.local); without one, the first start makes one up and prints it once
-    #[arg(long, value_name = "PASSWORD", env = "STOA_OPERATOR_PASSWORD", hide_env_values = true,
-          help_heading = "Settings")]
+    #[arg(
+        long,
+        value_name = "PASSWORD",
+        env = "STOA_OPERATOR_PASSWORD",
+        hide_env_values = true,
+        help_heading = "Settings"
+    )]
     pub operator_password: Option<String>,
     #[command(flatten)]
     provider: Provider,
@@ -73,8 +100,13 @@ struct Provider {
     #[arg(long, value_name = "URL", env = "STOA_PSP")]
     psp: Option<String>,
     /// Key of the webhook signatures of a provider elsewhere
-    #[arg(long, value_name = "SECRET", env = "STOA_WEBHOOK_SECRET", default_value = "sandbox-webhook-secret",
-          hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "SECRET",
+        env = "STOA_WEBHOOK_SECRET",
+        default_value = "sandbox-webhook-secret",
+        hide_env_values = true
+    )]
     webhook_secret: String,
     /// How long one call to the provider may take
     #[arg(long, value_name = "TIME", env = "STOA_PSP_TIMEOUT", default_value = "8s", value_parser = duration)]
@@ -311,8 +343,7 @@ impl File {
                 None => return Ok(Self::default()),
             },
         };
-        let text =
-            std::fs::read_to_string(&path).map_err(|source| FileError::Read { path: path.clone(), source })?;
+        let text = std::fs::read_to_string(&path).map_err(|source| FileError::Read { path: path.clone(), source })?;
         let table: toml::Table =
             toml::from_str(&text).map_err(|source| FileError::Parse { path: path.clone(), source })?;
         let mut values = BTreeMap::new();
@@ -321,10 +352,7 @@ impl File {
                 toml::Value::String(text) => text,
                 toml::Value::Integer(number) => number.to_string(),
                 toml::Value::Boolean(flag) => flag.to_string(),
-                toml::Value::Float(_)
-                | toml::Value::Datetime(_)
-                | toml::Value::Array(_)
-                | toml::Value::Table(_) => {
+                toml::Value::Float(_) | toml::Value::Datetime(_) | toml::Value::Array(_) | toml::Value::Table(_) => {
                     return Err(FileError::Key { path, key, problem: "is no text, number or truth value" });
                 }
             };
@@ -336,11 +364,8 @@ impl File {
     /// The command with the file's values as defaults, so that flags and environment go before them.
     pub fn apply(&self, mut command: clap::Command) -> Result<clap::Command, FileError> {
         for (key, value) in &self.values {
-            let wrong = |problem| FileError::Key {
-                path: self.path.clone().unwrap_or_default(),
-                key: key.clone(),
-                problem,
-            };
+            let wrong =
+                |problem| FileError::Key { path: self.path.clone().unwrap_or_default(), key: key.clone(), problem };
             let argument = command.get_arguments().find(|it| it.get_long() == Some(key) && !it.is_hide_set());
             let id = argument.filter(|_| key != "config").map(|it| it.get_id().clone());
             let id = id.ok_or_else(|| wrong("is no setting"))?;

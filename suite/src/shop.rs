@@ -58,12 +58,8 @@ impl Opened {
         listening: Option<SocketAddr>,
     ) -> anyhow::Result<Self> {
         let secret = folder.secret()?;
-        let mut context = Context::new(
-            Storage::Folder(folder.path().to_owned()),
-            folder.path(),
-            contracts::METHODS,
-            &secret,
-        );
+        let mut context =
+            Context::new(Storage::Folder(folder.path().to_owned()), folder.path(), contracts::METHODS, &secret);
         context.windows = settings.windows();
         match settings.psp() {
             Some(url) => Self::build(settings, context, url.to_owned(), None, None).await,

@@ -141,7 +141,8 @@ pub(crate) fn judge(books: &Books, ledger: anyhow::Result<Vec<Entry>>, findings:
     match ledger {
         Ok(entries) => against_ledger(books, &entries, findings),
         Err(error) => {
-            findings.checked(Invariant::I2, format!("by the shop's books alone: the provider does not answer ({error:#})"));
+            findings
+                .checked(Invariant::I2, format!("by the shop's books alone: the provider does not answer ({error:#})"));
         }
     }
 }
@@ -179,7 +180,9 @@ fn against_ledger(books: &Books, entries: &[Entry], findings: &mut Findings) {
                     findings.broken(Invariant::I2, order, format!("{shipment} is charged twice at the provider"));
                 }
                 Some(_) => {}
-                None => findings.broken(Invariant::I2, order, format!("the provider charged under {key}, unknown here")),
+                None => {
+                    findings.broken(Invariant::I2, order, format!("the provider charged under {key}, unknown here"))
+                }
             }
         }
         if (account.captured, account.refunded) != (payment.captured, payment.refunded) {
@@ -204,7 +207,10 @@ fn against_ledger(books: &Books, entries: &[Entry], findings: &mut Findings) {
             findings.broken(Invariant::I2, reference, "stands at the provider and is unknown here");
         }
     }
-    findings.checked(Invariant::I2, format!("{} payments as the provider's ledger of {} entries says", accounts.len(), entries.len()));
+    findings.checked(
+        Invariant::I2,
+        format!("{} payments as the provider's ledger of {} entries says", accounts.len(), entries.len()),
+    );
 }
 
 fn shown(code: &str, minor: i64) -> String {

@@ -30,8 +30,9 @@ pub(crate) async fn judge(shop: &Shop, now: Timestamp, findings: &mut Findings) 
                 }
                 let name = saga.name.clone();
                 let seen = client.get_saga(Shop::by_operator(GetSagaRequest { name })).await?.into_inner();
-                let at_rest = seen.steps.iter().any(|step| step.step == seen.step && step.outcome() == StepOutcome::Wait)
-                    && time(seen.due_time).is_some_and(|due| due > now);
+                let at_rest =
+                    seen.steps.iter().any(|step| step.step == seen.step && step.outcome() == StepOutcome::Wait)
+                        && time(seen.due_time).is_some_and(|due| due > now);
                 let young = time(seen.create_time).is_some_and(|begun| older(begun, now) < SETTLING);
                 if at_rest {
                     waiting += 1;

@@ -45,12 +45,7 @@ impl Stock {
         findings.checked(Invariant::I1, format!("no oversell at any of {changes} changes of {items} stock items"));
     }
 
-    fn each(
-        &mut self,
-        units: &[AllocatedUnits],
-        by: impl Fn(i64) -> (i64, i64, i64),
-        findings: &mut Findings,
-    ) {
+    fn each(&mut self, units: &[AllocatedUnits], by: impl Fn(i64) -> (i64, i64, i64), findings: &mut Findings) {
         for unit in units {
             let warehouse = unit.warehouse.strip_prefix("warehouses/").unwrap_or(&unit.warehouse);
             let name = format!("warehouses/{warehouse}/stockItems/{}", unit.sku);

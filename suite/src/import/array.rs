@@ -32,11 +32,7 @@ enum State {
 
 impl<R: BufRead> Elements<R> {
     pub(super) fn new(file: R) -> Self {
-        Self {
-            file,
-            position: Position::START,
-            state: State::BeforeArray,
-        }
+        Self { file, position: Position::START, state: State::BeforeArray }
     }
 
     /// Continues behind an element.
@@ -45,11 +41,7 @@ impl<R: BufRead> Elements<R> {
         Ok(Self {
             file,
             position,
-            state: if position == Position::START {
-                State::BeforeArray
-            } else {
-                State::AfterElement
-            },
+            state: if position == Position::START { State::BeforeArray } else { State::AfterElement },
         })
     }
 
@@ -91,34 +83,19 @@ impl<R: BufRead> Elements<R> {
                     self.bump();
                     self.state = State::BeforeNext;
                 }
-                (State::BeforeFirst | State::BeforeNext, Some(byte))
-                    if !matches!(byte, b',' | b']' | b'}' | b':') =>
-                {
+                (State::BeforeFirst | State::BeforeNext, Some(byte)) if !matches!(byte, b',' | b']' | b'}' | b':') => {
                     let (text, too_long) = self.scan()?;
                     self.state = State::AfterElement;
-                    return Ok(Some(Element {
-                        line,
-                        text,
-                        too_long,
-                    }));
+                    return Ok(Some(Element { line, text, too_long }));
                 }
                 (State::BeforeArray, _) => {
-                    return Err(Error::Format {
-                        line,
-                        expected: "a JSON array was expected",
-                    });
+                    return Err(Error::Format { line, expected: "a JSON array was expected" });
                 }
                 (State::BeforeFirst | State::BeforeNext, _) => {
-                    return Err(Error::Format {
-                        line,
-                        expected: "an element of the array was expected",
-                    });
+                    return Err(Error::Format { line, expected: "an element of the array was expected" });
                 }
                 (State::AfterElement | State::Ended, _) => {
-                    return Err(Error::Format {
-                        line,
-                        expected: "a comma or the end of the array was expected",
-                    });
+                    return Err(Error::Format { line, expected: "a comma or the end of the array was expected" });
                 }
             }
         }
@@ -161,18 +138,12 @@ impl<R: BufRead> Elements<R> {
                 }
             }
         }
-        Err(Error::Format {
-            line: self.position.line,
-            expected: "the file ends within an element",
-        })
+        Err(Error::Format { line: self.position.line, expected: "the file ends within an element" })
     }
 
     fn peek(&mut self) -> Result<Option<u8>, Error> {
         let line = self.position.line;
-        let buffer = self
-            .file
-            .fill_buf()
-            .map_err(|source| Error::Reading { line, source })?;
+        let buffer = self.file.fill_buf().map_err(|source| Error::Reading { line, source })?;
         Ok(buffer.first().copied())
     }
 

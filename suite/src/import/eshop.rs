@@ -22,18 +22,12 @@ pub struct Reader<R> {
 impl<R: BufRead> Reader<R> {
     /// Reads from the beginning; prices are of `currency`.
     pub fn new(file: R, currency: &str) -> Self {
-        Self {
-            elements: Elements::new(file),
-            currency: currency.to_owned(),
-        }
+        Self { elements: Elements::new(file), currency: currency.to_owned() }
     }
 
     /// Continues behind what was read before.
     pub fn resume(file: R, currency: &str, position: Position) -> Result<Self, Error> {
-        Ok(Self {
-            elements: Elements::resume(file, position)?,
-            currency: currency.to_owned(),
-        })
+        Ok(Self { elements: Elements::resume(file, position)?, currency: currency.to_owned() })
     }
 
     /// Behind the last record that came out.
@@ -57,9 +51,7 @@ impl<R: BufRead> Iterator for Reader<R> {
         };
         Some(Ok(match parsed {
             Ok(product) => Record::Good(product),
-            Err((reason, detail)) => {
-                Record::Rejected(Reject::new(element.line, reason, detail, &element.text))
-            }
+            Err((reason, detail)) => Record::Rejected(Reject::new(element.line, reason, detail, &element.text)),
         }))
     }
 }
@@ -81,10 +73,8 @@ struct Item<'a> {
 }
 
 fn parse(text: &[u8], currency: &str) -> Result<Product, (Reason, String)> {
-    let text =
-        std::str::from_utf8(text).map_err(|error| (Reason::InvalidText, error.to_string()))?;
-    let item: Item<'_> =
-        serde_json::from_str(text).map_err(|error| (Reason::Malformed, error.to_string()))?;
+    let text = std::str::from_utf8(text).map_err(|error| (Reason::InvalidText, error.to_string()))?;
+    let item: Item<'_> = serde_json::from_str(text).map_err(|error| (Reason::Malformed, error.to_string()))?;
     let Some(id) = item.id else {
         return Err((Reason::Missing, "Id".to_owned()));
     };
@@ -104,21 +94,14 @@ fn parse(text: &[u8], currency: &str) -> Result<Product, (Reason, String)> {
         title: item.name,
         description: item.description,
         brand: item.brand,
-        categories: if category.is_empty() {
-            Vec::new()
-        } else {
-            vec![category]
-        },
+        categories: if category.is_empty() { Vec::new() } else { vec![category] },
         stocked: true,
         external_id: id.to_string(),
         variants: vec![Variant {
             sku: format!("ESHOP-{id}"),
             title: String::new(),
             options: Vec::new(),
-            prices: vec![Price {
-                currency: currency.to_owned(),
-                minor,
-            }],
+            prices: vec![Price { currency: currency.to_owned(), minor }],
             weight_grams: 0,
             tax_basis_points: 0,
             stock: Vec::new(),
@@ -144,9 +127,7 @@ mod tests {
 
     #[test]
     fn good_elements_are_read_and_bad_ones_refused_by_line() {
-        let records: Vec<_> = Reader::new(DIRTY.as_bytes(), "USD")
-            .map(Result::unwrap)
-            .collect();
+        let records: Vec<_> = Reader::new(DIRTY.as_bytes(), "USD").map(Result::unwrap).collect();
         let outline: Vec<_> = records
             .iter()
             .map(|record| match record {
@@ -173,15 +154,11 @@ mod tests {
 
     #[test]
     fn reading_continues_where_it_was_left() {
-        let whole: Vec<_> = Reader::new(DIRTY.as_bytes(), "USD")
-            .map(Result::unwrap)
-            .collect();
+        let whole: Vec<_> = Reader::new(DIRTY.as_bytes(), "USD").map(Result::unwrap).collect();
         let mut first = Reader::new(DIRTY.as_bytes(), "USD");
         for count in 0..=whole.len() {
-            let rest: Vec<_> = Reader::resume(DIRTY.as_bytes(), "USD", first.position())
-                .unwrap()
-                .map(Result::unwrap)
-                .collect();
+            let rest: Vec<_> =
+                Reader::resume(DIRTY.as_bytes(), "USD", first.position()).unwrap().map(Result::unwrap).collect();
             assert_eq!(rest, whole[count..]);
             first.next();
         }
@@ -209,8 +186,8 @@ mod tests {
     #[allow(clippy::disallowed_methods)]
     fn the_real_catalogue_is_read_whole() {
         let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-        let path = std::env::var("STOA_ESHOP_CATALOG")
-            .unwrap_or_else(|_| format!("{root}/../shared/data/eshop-catalog.json"));
+        let path =
+            std::env::var("STOA_ESHOP_CATALOG").unwrap_or_else(|_| format!("{root}/../shared/data/eshop-catalog.json"));
         let Ok(file) = std::fs::File::open(&path) else {
             assert!(std::env::var("CI").is_err(), "{path} is missing");
             eprintln!("skipped, not proven: {path} is missing");

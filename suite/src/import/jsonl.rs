@@ -24,21 +24,13 @@ pub struct Reader<R> {
 impl<R: BufRead> Reader<R> {
     /// Reads from the beginning.
     pub fn new(file: R) -> Self {
-        Self {
-            file,
-            position: Position::START,
-            failed: false,
-        }
+        Self { file, position: Position::START, failed: false }
     }
 
     /// Continues behind what was read before.
     pub fn resume(mut file: R, position: Position) -> Result<Self, Error> {
         skip_to(&mut file, position)?;
-        Ok(Self {
-            file,
-            position,
-            failed: false,
-        })
+        Ok(Self { file, position, failed: false })
     }
 
     /// Behind the last record that came out.
@@ -63,11 +55,7 @@ impl<R: BufRead> Iterator for Reader<R> {
             };
             self.position.byte += length;
             self.position.line += 1;
-            let text = if line == 1 {
-                text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text)
-            } else {
-                &text
-            };
+            let text = if line == 1 { text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text) } else { &text };
             if text.trim_ascii().is_empty() {
                 continue;
             }
@@ -169,31 +157,21 @@ fn parse(text: &[u8], length: u64) -> Result<Product, Refusal> {
     if length > LARGEST_RECORD as u64 {
         return Err((Reason::TooLong, format!("{length} bytes")));
     }
-    let text =
-        std::str::from_utf8(text).map_err(|error| (Reason::InvalidText, error.to_string()))?;
-    let line: Line<'_> =
-        serde_json::from_str(text).map_err(|error| (Reason::Malformed, error.to_string()))?;
+    let text = std::str::from_utf8(text).map_err(|error| (Reason::InvalidText, error.to_string()))?;
+    let line: Line<'_> = serde_json::from_str(text).map_err(|error| (Reason::Malformed, error.to_string()))?;
     if line.title.trim().is_empty() {
         return Err((Reason::Missing, "title".to_owned()));
     }
     if line.variants.is_empty() {
         return Err((Reason::Missing, "variants".to_owned()));
     }
-    let variants = line
-        .variants
-        .into_iter()
-        .map(variant)
-        .collect::<Result<Vec<_>, _>>()?;
+    let variants = line.variants.into_iter().map(variant).collect::<Result<Vec<_>, _>>()?;
     Ok(Product {
         id: last_part(line.name, "products/"),
         title: line.title,
         description: line.description,
         brand: line.brand,
-        categories: line
-            .categories
-            .into_iter()
-            .map(|category| last_part(category, "categories/"))
-            .collect(),
+        categories: line.categories.into_iter().map(|category| last_part(category, "categories/")).collect(),
         stocked: line.stocked.unwrap_or(true),
         external_id: line.external_id,
         variants,
@@ -210,32 +188,21 @@ fn variant(line: VariantLine<'_>) -> Result<Variant, Refusal> {
     if line.prices.is_empty() {
         return Err((Reason::Missing, format!("prices of {}", line.sku)));
     }
-    let prices = line
-        .prices
-        .into_iter()
-        .map(price)
-        .collect::<Result<Vec<_>, _>>()?;
+    let prices = line.prices.into_iter().map(price).collect::<Result<Vec<_>, _>>()?;
     if let Some(stock) = line.stock.iter().find(|stock| stock.quantity < 0) {
         return Err((Reason::QuantitySign, format!("stock {}", stock.quantity)));
     }
     Ok(Variant {
         sku: line.sku,
         title: line.title,
-        options: line
-            .options
-            .into_iter()
-            .map(|option| (option.name, option.value))
-            .collect(),
+        options: line.options.into_iter().map(|option| (option.name, option.value)).collect(),
         prices,
         weight_grams: line.weight_grams,
         tax_basis_points: line.tax_basis_points,
         stock: line
             .stock
             .into_iter()
-            .map(|stock| Stock {
-                warehouse: last_part(stock.warehouse, "warehouses/"),
-                quantity: stock.quantity,
-            })
+            .map(|stock| Stock { warehouse: last_part(stock.warehouse, "warehouses/"), quantity: stock.quantity })
             .collect(),
     })
 }
@@ -256,16 +223,10 @@ fn price(line: PriceLine<'_>) -> Result<Price, Refusal> {
             amount_of(&format!("{units}.{nanos:09}"), decimals)?
         }
         (Some(_), _, _) => {
-            return Err((
-                Reason::Malformed,
-                "a price has amount, or units and nanos".to_owned(),
-            ));
+            return Err((Reason::Malformed, "a price has amount, or units and nanos".to_owned()));
         }
     };
-    Ok(Price {
-        currency: line.currency_code,
-        minor,
-    })
+    Ok(Price { currency: line.currency_code, minor })
 }
 
 /// The minor units of a JSON number, or of a string that holds one.
@@ -329,9 +290,7 @@ mod tests {
 
     #[test]
     fn each_bad_line_is_refused_with_its_number_and_reason_and_the_rest_is_read() {
-        let with_price = |price: &str| {
-            format!(r#"{{"title":"T","variants":[{{"sku":"S","prices":[{price}]}}]}}"#)
-        };
+        let with_price = |price: &str| format!(r#"{{"title":"T","variants":[{{"sku":"S","prices":[{price}]}}]}}"#);
         let text = [
             GOOD.to_owned(),
             String::new(),
@@ -371,14 +330,7 @@ mod tests {
         text.extend(std::iter::repeat_n(b' ', LARGEST_RECORD));
         text.extend_from_slice(b"1\n");
         text.extend_from_slice(GOOD.as_bytes());
-        assert_eq!(
-            reasons(&text),
-            [
-                (1, Some(Reason::InvalidText)),
-                (2, Some(Reason::TooLong)),
-                (3, None)
-            ]
-        );
+        assert_eq!(reasons(&text), [(1, Some(Reason::InvalidText)), (2, Some(Reason::TooLong)), (3, None)]);
     }
 
     #[test]
@@ -394,10 +346,7 @@ mod tests {
         assert_eq!(reject.line, 2);
         assert!(matches!(second.next(), Some(Ok(Record::Good(_)))));
         assert!(second.next().is_none());
-        let beyond = Position {
-            byte: 9999,
-            line: 9,
-        };
+        let beyond = Position { byte: 9999, line: 9 };
         assert!(Reader::resume(text.as_bytes(), beyond).is_err());
     }
 }

@@ -159,12 +159,7 @@ impl fmt::Display for Reason {
 impl Reject {
     fn new(line: u64, reason: Reason, detail: impl Into<String>, text: &[u8]) -> Self {
         let text: String = String::from_utf8_lossy(text).chars().take(1000).collect();
-        Self {
-            line,
-            reason,
-            detail: detail.into(),
-            text: text.trim_end_matches(['\r', '\n']).to_owned(),
-        }
+        Self { line, reason, detail: detail.into(), text: text.trim_end_matches(['\r', '\n']).to_owned() }
     }
 }
 
@@ -181,12 +176,8 @@ pub fn unpacked<'a>(file: impl Read + Send + 'a) -> io::Result<Box<dyn BufRead +
 
 /// Reads up to a position, whose bytes have been imported before.
 fn skip_to(file: &mut impl BufRead, position: Position) -> Result<(), Error> {
-    let skipped = io::copy(&mut file.take(position.byte), &mut io::sink()).map_err(|source| {
-        Error::Reading {
-            line: position.line,
-            source,
-        }
-    })?;
+    let skipped = io::copy(&mut file.take(position.byte), &mut io::sink())
+        .map_err(|source| Error::Reading { line: position.line, source })?;
     if skipped < position.byte {
         return Err(Error::Format {
             line: position.line,

@@ -30,16 +30,8 @@ pub const WINDOW: u64 = 64;
 /// The currency of the shop.
 pub const CURRENCY: &str = "GBP";
 
-const COLUMNS: [&str; 8] = [
-    "InvoiceNo",
-    "StockCode",
-    "Description",
-    "Quantity",
-    "InvoiceDate",
-    "UnitPrice",
-    "CustomerID",
-    "Country",
-];
+const COLUMNS: [&str; 8] =
+    ["InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID", "Country"];
 
 /// An invoice with its lines in order of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,19 +99,7 @@ pub enum LineKind {
 
 /// Whether a stock code stands for goods.
 pub fn is_goods(code: &str) -> bool {
-    const NO_GOODS: [&str; 11] = [
-        "AMAZONFEE",
-        "B",
-        "BANK CHARGES",
-        "C2",
-        "CRUK",
-        "D",
-        "DOT",
-        "M",
-        "PADS",
-        "POST",
-        "S",
-    ];
+    const NO_GOODS: [&str; 11] = ["AMAZONFEE", "B", "BANK CHARGES", "C2", "CRUK", "D", "DOT", "M", "PADS", "POST", "S"];
     let code = code.to_ascii_uppercase();
     !NO_GOODS.contains(&code.as_str()) && !code.starts_with("GIFT_")
 }
@@ -181,10 +161,7 @@ impl<R: BufRead> Reader<R> {
 
     fn at(file: R, start: Position) -> Self {
         Self {
-            csv: csv::ReaderBuilder::new()
-                .has_headers(false)
-                .flexible(true)
-                .from_reader(file),
+            csv: csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(file),
             start,
             header_read: start != Position::START,
             finished: false,
@@ -203,10 +180,7 @@ impl<R: BufRead> Reader<R> {
             let line = self.row;
             match error.into_kind() {
                 csv::ErrorKind::Io(source) => Error::Reading { line, source },
-                _ => Error::Format {
-                    line,
-                    expected: "a line of the CSV was expected",
-                },
+                _ => Error::Format { line, expected: "a line of the CSV was expected" },
             }
         })
     }
@@ -229,10 +203,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     fn absolute(&self, position: &csv::Position) -> Position {
-        Position {
-            byte: self.start.byte + position.byte(),
-            line: self.start.line + position.line() - 1,
-        }
+        Position { byte: self.start.byte + position.byte(), line: self.start.line + position.line() - 1 }
     }
 
     /// Takes in the row that was read.
@@ -244,11 +215,7 @@ impl<R: BufRead> Reader<R> {
         self.row = begins.line;
         let last = begins.line;
         match row(&self.record, begins.line) {
-            Err(reject) => self.open.push_back(Open {
-                begins,
-                last,
-                content: Content::Stray(reject),
-            }),
+            Err(reject) => self.open.push_back(Open { begins, last, content: Content::Stray(reject) }),
             Ok(row) => {
                 let known = self.open.iter_mut().rev().find_map(|open| {
                     let Content::Invoice(invoice) = &mut open.content else {
@@ -261,11 +228,9 @@ impl<R: BufRead> Reader<R> {
                         *end = last;
                         add(invoice, row, &self.record);
                     }
-                    None => self.open.push_back(Open {
-                        begins,
-                        last,
-                        content: Content::Invoice(Box::new(invoice(row))),
-                    }),
+                    None => {
+                        self.open.push_back(Open { begins, last, content: Content::Invoice(Box::new(invoice(row))) })
+                    }
                 }
             }
         }
@@ -308,11 +273,8 @@ impl<R: BufRead> Iterator for Reader<R> {
             if self.finished {
                 return None;
             }
-            let more = if self.header_read {
-                self.read_row()
-            } else {
-                self.read_header().and_then(|()| self.read_row())
-            };
+            let more =
+                if self.header_read { self.read_row() } else { self.read_header().and_then(|()| self.read_row()) };
             match more {
                 Ok(true) => self.take(),
                 Ok(false) => self.finished = true,
@@ -348,12 +310,7 @@ fn add(invoice: &mut Invoice, row: Row, record: &csv::ByteRecord) {
         Err(reject) => invoice.rejected.push(reject),
         Ok(line) if invoice.customer != row.customer || invoice.country != row.country => {
             let detail = format!("invoice {} has another customer or country", row.number);
-            let reject = Reject::new(
-                line.line,
-                Reason::InvoiceInconsistent,
-                detail,
-                &text(record),
-            );
+            let reject = Reject::new(line.line, Reason::InvoiceInconsistent, detail, &text(record));
             invoice.rejected.push(reject);
         }
         Ok(line) => invoice.lines.push(line),
@@ -364,26 +321,13 @@ fn add(invoice: &mut Invoice, row: Row, record: &csv::ByteRecord) {
 fn row(record: &csv::ByteRecord, line: u64) -> Result<Row, Reject> {
     let refuse = |reason, detail: String| Reject::new(line, reason, detail, &text(record));
     if record.len() != COLUMNS.len() {
-        return Err(refuse(
-            Reason::Malformed,
-            format!("{} columns", record.len()),
-        ));
+        return Err(refuse(Reason::Malformed, format!("{} columns", record.len())));
     }
     let mut fields = [""; COLUMNS.len()];
     for (field, bytes) in fields.iter_mut().zip(record) {
-        *field = std::str::from_utf8(bytes)
-            .map_err(|error| refuse(Reason::InvalidText, error.to_string()))?;
+        *field = std::str::from_utf8(bytes).map_err(|error| refuse(Reason::InvalidText, error.to_string()))?;
     }
-    let [
-        number,
-        code,
-        description,
-        quantity,
-        time,
-        price,
-        customer,
-        country,
-    ] = fields;
+    let [number, code, description, quantity, time, price, customer, country] = fields;
     let Some(kind) = kind_of(number) else {
         return Err(refuse(Reason::InvoiceMalformed, number.to_owned()));
     };
@@ -419,16 +363,7 @@ fn parse_time(text: &str) -> Option<DateTime> {
     }
     let part = |from: usize, to: usize| text[from..to].parse::<i16>().ok();
     let small = |from: usize| part(from, from + 2).and_then(|part| i8::try_from(part).ok());
-    DateTime::new(
-        part(0, 4)?,
-        small(5)?,
-        small(8)?,
-        small(11)?,
-        small(14)?,
-        small(17)?,
-        0,
-    )
-    .ok()
+    DateTime::new(part(0, 4)?, small(5)?, small(8)?, small(11)?, small(14)?, small(17)?, 0).ok()
 }
 
 fn kind_of(number: &str) -> Option<InvoiceKind> {
@@ -451,9 +386,7 @@ fn parse_line(
     if code.trim().is_empty() {
         return Err((Reason::Missing, "StockCode".to_owned()));
     }
-    let quantity: i64 = quantity
-        .parse()
-        .map_err(|_| (Reason::QuantityMalformed, quantity.to_owned()))?;
+    let quantity: i64 = quantity.parse().map_err(|_| (Reason::QuantityMalformed, quantity.to_owned()))?;
     let price_minor = parse_minor(price, 2).map_err(|error| {
         let reason = match error {
             AmountError::Decimals => Reason::PriceDecimals,
@@ -472,11 +405,7 @@ fn parse_line(
     })
 }
 
-fn line_kind(
-    invoice: InvoiceKind,
-    quantity: i64,
-    price_minor: i64,
-) -> Result<LineKind, (Reason, String)> {
+fn line_kind(invoice: InvoiceKind, quantity: i64, price_minor: i64) -> Result<LineKind, (Reason, String)> {
     if quantity == 0 {
         return Err((Reason::QuantityZero, "0".to_owned()));
     }
@@ -492,10 +421,9 @@ fn line_kind(
         (InvoiceKind::Sale, false, false) => Ok(LineKind::WriteOff),
         (InvoiceKind::Cancellation, false, true) => Ok(LineKind::Cancellation),
         (InvoiceKind::Adjustment, _, _) => Ok(LineKind::Adjustment),
-        (InvoiceKind::Sale, false, true) | (InvoiceKind::Cancellation, _, _) => Err((
-            Reason::QuantitySign,
-            format!("{quantity} pieces at {price_minor} pence"),
-        )),
+        (InvoiceKind::Sale, false, true) | (InvoiceKind::Cancellation, _, _) => {
+            Err((Reason::QuantitySign, format!("{quantity} pieces at {price_minor} pence")))
+        }
     }
 }
 

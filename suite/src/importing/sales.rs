@@ -210,10 +210,10 @@ impl Till {
             Ok(added) => added.into_inner().items,
             Err(status) => return refusal(status),
         };
-        let lines = added.into_iter().zip(&sale.lines).map(|(item, line)| QuotedPrice {
-            item,
-            unit_price: Some(money(CURRENCY, line.price_minor)),
-        });
+        let lines = added
+            .into_iter()
+            .zip(&sale.lines)
+            .map(|(item, line)| QuotedPrice { item, unit_price: Some(money(CURRENCY, line.price_minor)) });
         let request = IssueQuoteRequest {
             cart: cart.clone(),
             lines: lines.collect(),

@@ -66,14 +66,8 @@ pub(super) const TEMPLATES: [Template; 40] = [
         stocked: true,
         face_value: false,
         axes: &[
-            Axis {
-                name: "color",
-                values: &[("CRM", "Cream"), ("SEA", "Sea blue"), ("RST", "Rust")],
-            },
-            Axis {
-                name: "size",
-                values: &[("S", "Small, 14 cm"), ("L", "Large, 20 cm")],
-            },
+            Axis { name: "color", values: &[("CRM", "Cream"), ("SEA", "Sea blue"), ("RST", "Rust")] },
+            Axis { name: "size", values: &[("S", "Small, 14 cm"), ("L", "Large, 20 cm")] },
         ],
     },
     Template {
@@ -88,10 +82,7 @@ pub(super) const TEMPLATES: [Template; 40] = [
         weight_grams: 2600,
         stocked: true,
         face_value: false,
-        axes: &[Axis {
-            name: "diameter",
-            values: &[("24", "24 cm"), ("28", "28 cm")],
-        }],
+        axes: &[Axis { name: "diameter", values: &[("24", "24 cm"), ("28", "28 cm")] }],
     },
     Template {
         code: "BRD",
@@ -105,10 +96,7 @@ pub(super) const TEMPLATES: [Template; 40] = [
         weight_grams: 1900,
         stocked: true,
         face_value: false,
-        axes: &[Axis {
-            name: "wood",
-            values: &[("BCH", "Beech"), ("OAK", "Smoked oak")],
-        }],
+        axes: &[Axis { name: "wood", values: &[("BCH", "Beech"), ("OAK", "Smoked oak")] }],
     },
     Template {
         code: "KNF",
@@ -122,10 +110,7 @@ pub(super) const TEMPLATES: [Template; 40] = [
         weight_grams: 90,
         stocked: true,
         face_value: false,
-        axes: &[Axis {
-            name: "handle",
-            values: &[("OAK", "Smoked oak"), ("RED", "Barn red")],
-        }],
+        axes: &[Axis { name: "handle", values: &[("OAK", "Smoked oak"), ("RED", "Barn red")] }],
     },
     Template {
         code: "TWL",
@@ -141,12 +126,7 @@ pub(super) const TEMPLATES: [Template; 40] = [
         face_value: false,
         axes: &[Axis {
             name: "color",
-            values: &[
-                ("SND", "Sand"),
-                ("SEA", "Sea blue"),
-                ("RST", "Rust"),
-                ("GRY", "Slate grey"),
-            ],
+            values: &[("SND", "Sand"), ("SEA", "Sea blue"), ("RST", "Rust"), ("GRY", "Slate grey")],
         }],
     },
     Template {
@@ -161,10 +141,7 @@ pub(super) const TEMPLATES: [Template; 40] = [
         weight_grams: 450,
         stocked: true,
         face_value: false,
-        axes: &[Axis {
-            name: "volume",
-            values: &[("05", "0.5 litres"), ("10", "1 litre"), ("20", "2 litres")],
-        }],
+        axes: &[Axis { name: "volume", values: &[("05", "0.5 litres"), ("10", "1 litre"), ("20", "2 litres")] }],
     },
     Template {
         code: "KTL",
@@ -178,10 +155,7 @@ pub(super) const TEMPLATES: [Template; 40] = [
         weight_grams: 1400,
         stocked: true,
         face_value: false,
-        axes: &[Axis {
-            name: "color",
-            values: &[("RED", "Barn red"), ("CRM", "Cream"), ("BLK", "Black")],
-        }],
+        axes: &[Axis { name: "color", values: &[("RED", "Barn red"), ("CRM", "Cream"), ("BLK", "Black")] }],
     },
     Template {
         code: "APR",
@@ -195,10 +169,7 @@ pub(super) const TEMPLATES: [Template; 40] = [
         weight_grams: 600,
         stocked: true,
         face_value: false,
-        axes: &[Axis {
-            name: "color",
-            values: &[("GRY", "Slate grey"), ("OCH", "Ochre")],
-        }],
+        axes: &[Axis { name: "color", values: &[("GRY", "Slate grey"), ("OCH", "Ochre")] }],
     },
     Template {
         code: "BLK",
@@ -215,17 +186,9 @@ pub(super) const TEMPLATES: [Template; 40] = [
         axes: &[
             Axis {
                 name: "color",
-                values: &[
-                    ("SND", "Sand"),
-                    ("MOS", "Moss green"),
-                    ("GRY", "Slate grey"),
-                    ("RST", "Rust"),
-                ],
+                values: &[("SND", "Sand"), ("MOS", "Moss green"), ("GRY", "Slate grey"), ("RST", "Rust")],
             },
-            Axis {
-                name: "size",
-                values: &[("S", "130 x 180 cm"), ("L", "180 x 220 cm")],
-            },
+            Axis { name: "size", values: &[("S", "130 x 180 cm"), ("L", "180 x 220 cm")] },
         ],
     },
     Template {
@@ -242,12 +205,7 @@ pub(super) const TEMPLATES: [Template; 40] = [
         face_value: false,
         axes: &[Axis {
             name: "color",
-            values: &[
-                ("OCH", "Ochre"),
-                ("MOS", "Moss green"),
-                ("RST", "Rust"),
-                ("SEA", "Sea blue"),
-            ],
+            values: &[("OCH", "Ochre"), ("MOS", "Moss green"), ("RST", "Rust"), ("SEA", "Sea blue")],
         }],
     },
     Template {
@@ -262,10 +220,7 @@ pub(super) const TEMPLATES: [Template; 40] = [
         weight_grams: 1700,
         stocked: true,
         face_value: false,
-        axes: &[Axis {
-            name: "color",
-            values: &[("BLK", "Black"), ("CRM", "Cream"), ("RED", "Barn red")],
-        }],
+        axes: &[Axis { name: "color", values: &[("BLK", "Black"), ("CRM", "Cream"), ("RED", "Barn red")] }],
     },
     Template {
         code: "CND",
@@ -279,10 +234,7 @@ pub(super) const TEMPLATES: [Template; 40] = [
         weight_grams: 140,
         stocked: true,
         face_value: false,
-        axes: &[Axis {
-            name: "height",
-            values: &[("15", "15 cm"), ("25", "25 cm")],
-        }],
+        axes: &[Axis { name: "height", values: &[("15", "15 cm"), ("25", "25 cm")] }],
     },
     Template {
         code: "LNT",
@@ -296,10 +248,7 @@ pub(super) const TEMPLATES: [Template; 40] = [
         weight_grams: 900,
         stocked: true,
         face_value: false,
-        axes: &[Axis {
-            name: "color",
-            values: &[("BLK", "Black"), ("SEA", "Sea blue")],
-        }],
+        axes: &[Axis { name: "color", values: &[("BLK", "Black"), ("SEA", "Sea blue")] }],
     },
     Template {
         code: "HOK",
@@ -313,10 +262,7 @@ pub(super) const TEMPLATES: [Template; 40] = [
         weight_grams: 800,
         stocked: true,
         face_value: false,
-        axes: &[Axis {
-            name: "wood",
-            values: &[("BCH", "Beech"), ("OAK", "Smoked oak")],
-        }],
+        axes: &[Axis { name: "wood", values: &[("BCH", "Beech"), ("OAK", "Smoked oak")] }],
     },
     Template {
         code: "STL",
@@ -344,10 +290,7 @@ pub(super) const TEMPLATES: [Template; 40] = [
         weight_grams: 2300,
         stocked: true,
         face_value: false,
-        axes: &[Axis {
-            name: "size",
-            values: &[("S", "40 x 60 cm"), ("L", "50 x 80 cm")],
-        }],
+        axes: &[Axis { name: "size", values: &[("S", "40 x 60 cm"), ("L", "50 x 80 cm")] }],
     },
     Template {
         code: "TRW",
@@ -375,10 +318,7 @@ pub(super) const TEMPLATES: [Template; 40] = [
         weight_grams: 240,
         stocked: true,
         face_value: false,
-        axes: &[Axis {
-            name: "hand",
-            values: &[("R", "Right-handed"), ("L", "Left-handed")],
-        }],
+        axes: &[Axis { name: "hand", values: &[("R", "Right-handed"), ("L", "Left-handed")] }],
     },
     Template {
         code: "CAN",
@@ -392,10 +332,7 @@ pub(super) const TEMPLATES: [Template; 40] = [
         weight_grams: 1600,
         stocked: true,
         face_value: false,
-        axes: &[Axis {
-            name: "volume",
-            values: &[("05", "5 litres"), ("10", "10 litres")],
-        }],
+        axes: &[Axis { name: "volume", values: &[("05", "5 litres"), ("10", "10 litres")] }],
     },
     Template {
         code: "POT",
@@ -409,10 +346,7 @@ pub(super) const TEMPLATES: [Template; 40] = [
         weight_grams: 1800,
         stocked: true,
         face_value: false,
-        axes: &[Axis {
-            name: "diameter",
-            values: &[("14", "14 cm"), ("20", "20 cm"), ("28", "28 cm")],
-        }],
+        axes: &[Axis { name: "diameter", values: &[("14", "14 cm"), ("20", "20 cm"), ("28", "28 cm")] }],
     },
     Template {
         code: "TWN",
@@ -426,10 +360,7 @@ pub(super) const TEMPLATES: [Template; 40] = [
         weight_grams: 200,
         stocked: true,
         face_value: false,
-        axes: &[Axis {
-            name: "color",
-            values: &[("SND", "Sand"), ("MOS", "Moss green")],
-        }],
+        axes: &[Axis { name: "color", values: &[("SND", "Sand"), ("MOS", "Moss green")] }],
     },
     Template {
         code: "SED",
@@ -443,10 +374,7 @@ pub(super) const TEMPLATES: [Template; 40] = [
         weight_grams: 100,
         stocked: true,
         face_value: false,
-        axes: &[Axis {
-            name: "season",
-            values: &[("SPR", "Spring sowing"), ("AUT", "Autumn sowing")],
-        }],
+        axes: &[Axis { name: "season", values: &[("SPR", "Spring sowing"), ("AUT", "Autumn sowing")] }],
     },
     Template {
         code: "NTB",
@@ -463,17 +391,9 @@ pub(super) const TEMPLATES: [Template; 40] = [
         axes: &[
             Axis {
                 name: "color",
-                values: &[
-                    ("SND", "Sand"),
-                    ("SEA", "Sea blue"),
-                    ("RST", "Rust"),
-                    ("MOS", "Moss green"),
-                ],
+                values: &[("SND", "Sand"), ("SEA", "Sea blue"), ("RST", "Rust"), ("MOS", "Moss green")],
             },
-            Axis {
-                name: "ruling",
-                values: &[("PLN", "Plain"), ("DOT", "Dotted"), ("LIN", "Lined")],
-            },
+            Axis { name: "ruling", values: &[("PLN", "Plain"), ("DOT", "Dotted"), ("LIN", "Lined")] },
         ],
     },
     Template {
@@ -488,10 +408,7 @@ pub(super) const TEMPLATES: [Template; 40] = [
         weight_grams: 45,
         stocked: true,
         face_value: false,
-        axes: &[Axis {
-            name: "ink",
-            values: &[("BLK", "Black ink"), ("BLU", "Blue ink")],
-        }],
+        axes: &[Axis { name: "ink", values: &[("BLK", "Black ink"), ("BLU", "Blue ink")] }],
     },
     Template {
         code: "PCL",
@@ -505,10 +422,7 @@ pub(super) const TEMPLATES: [Template; 40] = [
         weight_grams: 90,
         stocked: true,
         face_value: false,
-        axes: &[Axis {
-            name: "hardness",
-            values: &[("HB", "HB"), ("2B", "2B"), ("4B", "4B")],
-        }],
+        axes: &[Axis { name: "hardness", values: &[("HB", "HB"), ("2B", "2B"), ("4B", "4B")] }],
     },
     Template {
         code: "INK",
@@ -522,10 +436,7 @@ pub(super) const TEMPLATES: [Template; 40] = [
         weight_grams: 180,
         stocked: true,
         face_value: false,
-        axes: &[Axis {
-            name: "color",
-            values: &[("BLK", "Black"), ("SEA", "Sea blue")],
-        }],
+        axes: &[Axis { name: "color", values: &[("BLK", "Black"), ("SEA", "Sea blue")] }],
     },
     Template {
         code: "CAL",
@@ -556,17 +467,9 @@ pub(super) const TEMPLATES: [Template; 40] = [
         axes: &[
             Axis {
                 name: "color",
-                values: &[
-                    ("BLK", "Black"),
-                    ("WHT", "White"),
-                    ("MOS", "Moss green"),
-                    ("SEA", "Sea blue"),
-                ],
+                values: &[("BLK", "Black"), ("WHT", "White"), ("MOS", "Moss green"), ("SEA", "Sea blue")],
             },
-            Axis {
-                name: "size",
-                values: &[("S", "S"), ("M", "M"), ("L", "L"), ("XL", "XL")],
-            },
+            Axis { name: "size", values: &[("S", "S"), ("M", "M"), ("L", "L"), ("XL", "XL")] },
         ],
     },
     Template {
@@ -582,14 +485,8 @@ pub(super) const TEMPLATES: [Template; 40] = [
         stocked: true,
         face_value: false,
         axes: &[
-            Axis {
-                name: "color",
-                values: &[("SEA", "Sea blue"), ("CRM", "Cream"), ("MOS", "Moss green")],
-            },
-            Axis {
-                name: "size",
-                values: &[("S", "S"), ("M", "M"), ("L", "L"), ("XL", "XL")],
-            },
+            Axis { name: "color", values: &[("SEA", "Sea blue"), ("CRM", "Cream"), ("MOS", "Moss green")] },
+            Axis { name: "size", values: &[("S", "S"), ("M", "M"), ("L", "L"), ("XL", "XL")] },
         ],
     },
     Template {
@@ -605,14 +502,8 @@ pub(super) const TEMPLATES: [Template; 40] = [
         stocked: true,
         face_value: false,
         axes: &[
-            Axis {
-                name: "color",
-                values: &[("GRY", "Slate grey"), ("OCH", "Ochre")],
-            },
-            Axis {
-                name: "size",
-                values: &[("36", "36 to 39"), ("40", "40 to 43"), ("44", "44 to 47")],
-            },
+            Axis { name: "color", values: &[("GRY", "Slate grey"), ("OCH", "Ochre")] },
+            Axis { name: "size", values: &[("36", "36 to 39"), ("40", "40 to 43"), ("44", "44 to 47")] },
         ],
     },
     Template {
@@ -629,12 +520,7 @@ pub(super) const TEMPLATES: [Template; 40] = [
         face_value: false,
         axes: &[Axis {
             name: "color",
-            values: &[
-                ("BLK", "Black"),
-                ("RST", "Rust"),
-                ("MOS", "Moss green"),
-                ("SEA", "Sea blue"),
-            ],
+            values: &[("BLK", "Black"), ("RST", "Rust"), ("MOS", "Moss green"), ("SEA", "Sea blue")],
         }],
     },
     Template {
@@ -649,10 +535,7 @@ pub(super) const TEMPLATES: [Template; 40] = [
         weight_grams: 190,
         stocked: true,
         face_value: false,
-        axes: &[Axis {
-            name: "color",
-            values: &[("GRY", "Slate grey"), ("RST", "Rust"), ("OCH", "Ochre")],
-        }],
+        axes: &[Axis { name: "color", values: &[("GRY", "Slate grey"), ("RST", "Rust"), ("OCH", "Ochre")] }],
     },
     Template {
         code: "TOT",
@@ -666,10 +549,7 @@ pub(super) const TEMPLATES: [Template; 40] = [
         weight_grams: 420,
         stocked: true,
         face_value: false,
-        axes: &[Axis {
-            name: "color",
-            values: &[("CRM", "Cream"), ("BLK", "Black"), ("MOS", "Moss green")],
-        }],
+        axes: &[Axis { name: "color", values: &[("CRM", "Cream"), ("BLK", "Black"), ("MOS", "Moss green")] }],
     },
     Template {
         code: "RCK",
@@ -683,10 +563,7 @@ pub(super) const TEMPLATES: [Template; 40] = [
         weight_grams: 980,
         stocked: true,
         face_value: false,
-        axes: &[Axis {
-            name: "color",
-            values: &[("BLK", "Black"), ("MOS", "Moss green"), ("OCH", "Ochre")],
-        }],
+        axes: &[Axis { name: "color", values: &[("BLK", "Black"), ("MOS", "Moss green"), ("OCH", "Ochre")] }],
     },
     Template {
         code: "PCH",
@@ -701,19 +578,8 @@ pub(super) const TEMPLATES: [Template; 40] = [
         stocked: true,
         face_value: false,
         axes: &[
-            Axis {
-                name: "color",
-                values: &[
-                    ("CRM", "Cream"),
-                    ("RST", "Rust"),
-                    ("SEA", "Sea blue"),
-                    ("BLK", "Black"),
-                ],
-            },
-            Axis {
-                name: "size",
-                values: &[("S", "Small"), ("L", "Large")],
-            },
+            Axis { name: "color", values: &[("CRM", "Cream"), ("RST", "Rust"), ("SEA", "Sea blue"), ("BLK", "Black")] },
+            Axis { name: "size", values: &[("S", "Small"), ("L", "Large")] },
         ],
     },
     Template {
@@ -728,10 +594,7 @@ pub(super) const TEMPLATES: [Template; 40] = [
         weight_grams: 900,
         stocked: true,
         face_value: false,
-        axes: &[Axis {
-            name: "volume",
-            values: &[("05", "0.5 litres"), ("10", "1 litre")],
-        }],
+        axes: &[Axis { name: "volume", values: &[("05", "0.5 litres"), ("10", "1 litre")] }],
     },
     Template {
         code: "TEA",
@@ -759,10 +622,7 @@ pub(super) const TEMPLATES: [Template; 40] = [
         weight_grams: 0,
         stocked: false,
         face_value: true,
-        axes: &[Axis {
-            name: "amount",
-            values: &[("25", "25"), ("50", "50"), ("75", "75"), ("100", "100")],
-        }],
+        axes: &[Axis { name: "amount", values: &[("25", "25"), ("50", "50"), ("75", "75"), ("100", "100")] }],
     },
     Template {
         code: "ENG",
@@ -776,9 +636,6 @@ pub(super) const TEMPLATES: [Template; 40] = [
         weight_grams: 0,
         stocked: false,
         face_value: false,
-        axes: &[Axis {
-            name: "hand",
-            values: &[("SER", "Serif"), ("SCR", "Script")],
-        }],
+        axes: &[Axis { name: "hand", values: &[("SER", "Serif"), ("SCR", "Script")] }],
     },
 ];

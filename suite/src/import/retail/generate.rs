@@ -46,9 +46,7 @@ const COUNTRIES: [&str; 5] = ["United Kingdom", "Germany", "France", "EIRE", "No
 pub fn generate(seed: u64, invoices: usize) -> String {
     let mut shop = Shop {
         chance: Chance::new(seed),
-        out: String::from(
-            "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n",
-        ),
+        out: String::from("InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"),
         time: date(2010, 12, 1).at(8, 26, 0, 0),
         number: 500_001,
         sold: Vec::new(),
@@ -120,22 +118,8 @@ impl Shop {
             let (code, description) = self.goods();
             let quantity = 1 + self.chance.below(24);
             let pence = price_of(code);
-            self.line(
-                &number,
-                code,
-                description,
-                quantity,
-                pence,
-                (&customer, country),
-            );
-            self.sold.push(Sold {
-                customer: customer.clone(),
-                country,
-                code,
-                description,
-                quantity,
-                pence,
-            });
+            self.line(&number, code, description, quantity, pence, (&customer, country));
+            self.sold.push(Sold { customer: customer.clone(), country, code, description, quantity, pence });
         }
     }
 
@@ -146,24 +130,10 @@ impl Shop {
         if matched && at < self.sold.len() {
             let sold = self.sold.swap_remove(at);
             let back = 1 + self.chance.below(sold.quantity);
-            self.line(
-                &number,
-                sold.code,
-                sold.description,
-                -back,
-                sold.pence,
-                (&sold.customer, sold.country),
-            );
+            self.line(&number, sold.code, sold.description, -back, sold.pence, (&sold.customer, sold.country));
         } else {
             // Of somebody who bought before the file begins.
-            self.line(
-                &number,
-                "10999X",
-                "DISCONTINUED CLOCK",
-                -2,
-                1_295,
-                ("19999", COUNTRIES[0]),
-            );
+            self.line(&number, "10999X", "DISCONTINUED CLOCK", -2, 1_295, ("19999", COUNTRIES[0]));
             self.line(&number, "D", "Discount", -1, 450, ("19999", COUNTRIES[0]));
         }
     }
@@ -175,24 +145,10 @@ impl Shop {
         let (customer, country) = self.buyer();
         for line in 0..6 {
             if line == 2 {
-                self.line(
-                    &inner,
-                    "10518",
-                    "ENAMEL PIE DISH",
-                    -1,
-                    595,
-                    ("18888", COUNTRIES[0]),
-                );
+                self.line(&inner, "10518", "ENAMEL PIE DISH", -1, 595, ("18888", COUNTRIES[0]));
             }
             let (code, description) = self.goods();
-            self.line(
-                &outer,
-                code,
-                description,
-                1 + line,
-                price_of(code),
-                (&customer, country),
-            );
+            self.line(&outer, code, description, 1 + line, price_of(code), (&customer, country));
         }
     }
 
@@ -200,35 +156,14 @@ impl Shop {
         let number = self.number.to_string();
         let (customer, country) = self.buyer();
         let (code, description) = self.goods();
-        self.line(
-            &number,
-            code,
-            description,
-            3,
-            price_of(code),
-            (&customer, country),
-        );
-        self.row(
-            &number,
-            "PADS",
-            "PADS FOR ALL CUSHIONS",
-            "1",
-            "0.001",
-            (&customer, country),
-        );
+        self.line(&number, code, description, 3, price_of(code), (&customer, country));
+        self.row(&number, "PADS", "PADS FOR ALL CUSHIONS", "1", "0.001", (&customer, country));
     }
 
     fn adjustments(&mut self) {
         for (letter, price) in [("A", "7211.35"), ("A", "-7211.35"), ("A", "-7211.35")] {
             let number = format!("{letter}{}", self.number);
-            self.row(
-                &number,
-                "B",
-                "Adjust bad debt",
-                "1",
-                price,
-                ("", COUNTRIES[0]),
-            );
+            self.row(&number, "B", "Adjust bad debt", "1", price, ("", COUNTRIES[0]));
             self.number += 1;
         }
     }
@@ -239,14 +174,7 @@ impl Shop {
         let (code, description) = self.goods();
         let pence = price_of(code);
         for (quantity, pence) in [(12, pence), (1, pence + 40), (2, pence), (12, pence)] {
-            self.line(
-                &number,
-                code,
-                description,
-                quantity,
-                pence,
-                (&customer, country),
-            );
+            self.line(&number, code, description, quantity, pence, (&customer, country));
         }
     }
 
@@ -262,14 +190,7 @@ impl Shop {
         self.line(&number, "C2", "CARRIAGE", 1, 5_000, buyer);
         self.line(&number, "DOT", "DOTCOM POSTAGE", 1, 27_441, buyer);
         self.line(&number, "BANK CHARGES", "Bank Charges", 1, 1_500, buyer);
-        self.line(
-            &number,
-            "gift_0001_40",
-            "Gift voucher £40.00, in an envelope",
-            1,
-            3_404,
-            buyer,
-        );
+        self.line(&number, "gift_0001_40", "Gift voucher £40.00, in an envelope", 1, 3_404, buyer);
     }
 
     fn write_off(&mut self) {
@@ -295,34 +216,16 @@ impl Shop {
     fn hoarder(&mut self) {
         let buyer = ("16446", COUNTRIES[0]);
         let (number, pieces) = (self.number.to_string(), 80_995);
-        self.line(
-            &number,
-            "10802",
-            "WRAPPING PAPER, SWALLOWS",
-            pieces,
-            208,
-            buyer,
-        );
+        self.line(&number, "10802", "WRAPPING PAPER, SWALLOWS", pieces, 208, buyer);
         self.time = self.time.saturating_add(12.minutes());
         self.number += 1;
         let number = format!("C{}", self.number);
-        self.line(
-            &number,
-            "10802",
-            "WRAPPING PAPER, SWALLOWS",
-            -pieces,
-            208,
-            buyer,
-        );
+        self.line(&number, "10802", "WRAPPING PAPER, SWALLOWS", -pieces, 208, buyer);
     }
 
     fn buyer(&mut self) -> (String, &'static str) {
         let guest = self.chance.below(4) == 0;
-        let customer = if guest {
-            String::new()
-        } else {
-            (12_346 + self.chance.below(400)).to_string()
-        };
+        let customer = if guest { String::new() } else { (12_346 + self.chance.below(400)).to_string() };
         // Four of five at home.
         let country = usize::try_from(self.chance.below(20) - 15).unwrap_or(0);
         (customer, COUNTRIES[country])
@@ -333,29 +236,14 @@ impl Shop {
         GOODS[usize::try_from(at).unwrap_or(0)]
     }
 
-    fn line(
-        &mut self,
-        number: &str,
-        code: &str,
-        description: &str,
-        quantity: i64,
-        pence: i64,
-        buyer: (&str, &str),
-    ) {
+    fn line(&mut self, number: &str, code: &str, description: &str, quantity: i64, pence: i64, buyer: (&str, &str)) {
         // As the real file writes them: 2.55, 2.5, 2.0.
         let price = if pence % 10 == 0 {
             format!("{}.{}", pence / 100, pence % 100 / 10)
         } else {
             format!("{}.{:02}", pence / 100, pence % 100)
         };
-        self.row(
-            number,
-            code,
-            description,
-            &quantity.to_string(),
-            &price,
-            buyer,
-        );
+        self.row(number, code, description, &quantity.to_string(), &price, buyer);
     }
 
     fn row(
@@ -373,9 +261,7 @@ impl Shop {
             description.to_owned()
         };
         let time = self.time.strftime("%Y-%m-%d %H:%M:%S");
-        self.out.push_str(&format!(
-            "{number},{code},{description},{quantity},{time},{price},{customer},{country}\n"
-        ));
+        self.out.push_str(&format!("{number},{code},{description},{quantity},{time},{price},{customer},{country}\n"));
     }
 }
 

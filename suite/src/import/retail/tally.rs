@@ -74,9 +74,7 @@ impl Tally {
             category.sum_minor += line.quantity * line.price_minor;
             seen.insert(line.kind, ());
             if line.kind == LineKind::Sale {
-                let (first, differs) = prices
-                    .entry(&line.code)
-                    .or_insert((line.price_minor, false));
+                let (first, differs) = prices.entry(&line.code).or_insert((line.price_minor, false));
                 *differs |= *first != line.price_minor;
             }
         }
