@@ -60,11 +60,15 @@ pub enum Error {
 }
 
 /// Request headers that travel on as metadata.
-const FORWARD: [HeaderName; 3] = [
+const FORWARD: [HeaderName; 4] = [
+    CLIENT_ADDRESS,
     HeaderName::from_static("x-request-id"),
     HeaderName::from_static("stoa-signature"),
     HeaderName::from_static("accept-language"),
 ];
+
+/// Where a call comes from, for services that bound what one source may do. What a client says under this name is dropped.
+const CLIENT_ADDRESS: HeaderName = HeaderName::from_static("stoa-client-address");
 
 /// Metadata with this prefix becomes a response header.
 const EXPOSE: &str = "stoa-";
@@ -116,7 +120,8 @@ pub fn build(config: Config, context: &server::Context) -> Result<Gateway, Error
 }
 
 impl Inner {
-    async fn answer(&self, request: Request<Body>) -> Response<Body> {
+    async fn answer(&self, mut request: Request<Body>) -> Response<Body> {
+        say_where_from(&mut request);
         let trace = trace_of(&request);
         let grpc = passthrough::is_grpc(request.headers());
         let line = tracing::enabled!(tracing::Level::DEBUG)
@@ -180,6 +185,16 @@ impl Inner {
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Some(response)
     }
+}
+
+/// Replaces what the client says about its address by what the listener knows.
+fn say_where_from<B>(request: &mut Request<B>) {
+    let peer =
+        request.extensions().get::<server::Peer>().and_then(|peer| HeaderValue::try_from(peer.0.to_string()).ok());
+    match peer {
+        Some(address) => request.headers_mut().insert(CLIENT_ADDRESS, address),
+        None => request.headers_mut().remove(CLIENT_ADDRESS),
+    };
 }
 
 /// The client's story if it names one, else a new one.

@@ -33,6 +33,7 @@ async fn a_call_passes_with_the_tokens_identity_and_without_foreign_metadata() {
         .metadata_mut()
         .insert("authorization", format!("Bearer {}", rig.token("users/1", Role::Operator)).parse().unwrap());
     request.metadata_mut().insert("stoa-caller", "ordering".parse().unwrap());
+    request.metadata_mut().insert("stoa-client-address", "203.0.113.7".parse().unwrap());
     request.metadata_mut().insert("x-request-id", "r1".parse().unwrap());
     let response = client.get_product(request).await.unwrap();
     assert_eq!(response.metadata().get("stoa-trace-id").unwrap().len(), 32);
@@ -43,6 +44,7 @@ async fn a_call_passes_with_the_tokens_identity_and_without_foreign_metadata() {
     );
     assert!(!seen.headers.contains_key("authorization") && !seen.headers.contains_key("stoa-caller"));
     assert_eq!(seen.headers["x-request-id"], "r1");
+    assert_eq!(seen.headers["stoa-client-address"], "127.0.0.1", "as the listener saw it");
 }
 
 #[tokio::test]

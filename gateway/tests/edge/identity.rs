@@ -92,11 +92,16 @@ async fn identity_in_headers_is_nothing_in_any_spelling() {
         ("grpc-timeout", "1n"),
         ("te", "trailers"),
         ("x-request-id", "r1"),
+        ("stoa-client-address", "203.0.113.7"),
+        ("Stoa-Client-Address", "203.0.113.8"),
+        ("x-forwarded-for", "203.0.113.9"),
     ];
     assert_eq!(get_with(&rig, &forged).await, 200);
     let seen = rig.last();
     let mut names: Vec<&str> = seen.headers.keys().map(http::HeaderName::as_str).collect();
     names.sort_unstable();
-    assert_eq!(names, ["content-type", "te", "x-request-id"]);
+    assert_eq!(names, ["content-type", "stoa-client-address", "te", "x-request-id"]);
+    let sources: Vec<_> = seen.headers.get_all("stoa-client-address").iter().collect();
+    assert_eq!(sources, ["127.0.0.1"], "where a call comes from is what the listener saw");
     assert_eq!(seen.identity.principal, Principal::Anonymous);
 }

@@ -7,6 +7,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -51,6 +52,10 @@ impl Default for Limits {
         }
     }
 }
+
+/// The address at the other end of the connection that a request came by; an extension of every request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer(pub IpAddr);
 
 /// How many requests are in flight, and the most there have been. Clones read the same counts.
 #[derive(Clone, Debug, Default)]
@@ -114,8 +119,8 @@ where
     let connections = TaskTracker::new();
     let cut = CancellationToken::new();
     let builder = builder(&limits);
-    while let Some((stream, permit)) = next(&listener, &room, &shutdown).await {
-        let connection = Connection { service: service.clone(), gauge: gauge.clone(), began: Arc::default() };
+    while let Some((stream, peer, permit)) = next(&listener, &room, &shutdown).await {
+        let connection = Connection { service: service.clone(), gauge: gauge.clone(), peer, began: Arc::default() };
         let serving = serve(stream, builder.clone(), connection, limits.first_request, shutdown.clone());
         let (cut, open) = (cut.clone(), gauge.connection());
         connections.spawn(async move {
@@ -137,13 +142,13 @@ async fn next(
     listener: &TcpListener,
     room: &Arc<Semaphore>,
     shutdown: &CancellationToken,
-) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, Peer, OwnedSemaphorePermit)> {
     let accepted = async {
         let permit = Arc::clone(room).acquire_owned().await.ok()?;
         let mut pause = FIRST_PAUSE;
         loop {
             match listener.accept().await {
-                Ok((stream, _peer)) => return Some((stream, permit)),
+                Ok((stream, peer)) => return Some((stream, Peer(peer.ip().to_canonical()), permit)),
                 // The peer has gone already; the listener is well.
                 Err(error) if is_of_the_connection(&error) => {}
                 Err(error) => {
@@ -238,6 +243,7 @@ async fn serve<S, B>(
 struct Connection<S> {
     service: S,
     gauge: Gauge,
+    peer: Peer,
     began: Arc<AtomicBool>,
 }
 
@@ -250,7 +256,8 @@ where
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<B>, Infallible>> + Send>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.peer);
         self.began.store(true, Ordering::Relaxed);
         let in_flight = self.gauge.request();
         let mut service = self.service.clone();

@@ -19,7 +19,7 @@ mod deadline;
 mod layer;
 mod page;
 
-pub use accept::{Gauge, Limits};
+pub use accept::{Gauge, Limits, Peer};
 pub use call::Call;
 pub use component::{Component, Failed, Task, serve, supervise};
 pub use context::{Context, Storage, Windows};
