@@ -228,6 +228,35 @@ async fn an_expired_token_is_unauthenticated() -> Result<()> {
 }
 
 #[tokio::test]
+async fn guessing_passwords_is_slowed_by_account_and_by_source_whatever_the_guesser_says() -> Result<()> {
+    // Cheap hashes: what is proven is the count.
+    let stoa = Stoa::start(Setup::new().flags(["--password-memory-kib", "8", "--password-passes", "1"])).await?;
+    let mut guesser = stoa.client();
+    let mut guess = async |email: String, address: String| {
+        let body = Bytes::from(json!({ "email": email, "password": "a wrong password" }).to_string());
+        let headers = [("Stoa-Client-Address", address.as_str()), ("X-Forwarded-For", address.as_str())];
+        let kind = Some("application/json");
+        guesser.send_bytes(Method::POST, "/v1/sessions:signIn", kind, &headers, body).await
+    };
+    for accounts in [false, true] {
+        let mut slowed = None;
+        for turn in 0..200 {
+            let email = if accounts { format!("{turn}@example.com") } else { "operator@stoa.local".to_owned() };
+            let answer = guess(email, format!("203.0.113.{turn}")).await?;
+            if answer.status != 401 {
+                slowed = Some(answer);
+                break;
+            }
+        }
+        let slowed = slowed.context("200 guesses were looked at")?;
+        refused(&slowed, 429)?;
+        ensure!(slowed.reason() == "TOO_MANY_ATTEMPTS", "{}", slowed.describe());
+        ensure!(slowed.headers.contains_key("retry-after"), "not told how long: {}", slowed.describe());
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn somebody_elses_cart_or_order_reads_as_one_that_does_not_exist() -> Result<()> {
     let mut scene = Scene::set().await?;
     let order = {
