@@ -57,6 +57,7 @@ pub async fn build(config: Config, context: &Context) -> Result<Built, Error> {
 async fn assemble(config: Config, context: &Context) -> Result<(Built, Log<Event>), Error> {
     let store = context.open("identity", &[MIGRATIONS]).await?;
     let log = Log::new(store, vec![Arc::new(store::Rows)]);
+    derive_if_emptied(&log).await?;
     let keys = keys::Keys::open(log.clone(), context, config.access_lifetime, config.key_notice).await?;
     let rpc = rpc::Rpc::open(log.clone(), &config, keys.clone()).await?;
     let operator_password = first_operator(&log, &rpc, config.operator_password).await?;
@@ -66,6 +67,21 @@ async fn assemble(config: Config, context: &Context) -> Result<(Built, Log<Event
         .task(Task::endless("identity.signing_keys", keys.keep()))
         .source(bus::source(log.clone()));
     Ok((Built { component: desk.serve(component), operator_password }, log))
+}
+
+/// Derives the tables again where somebody threw them away: what follows decides by them whether this is a first start, and a
+/// log with events is none.
+async fn derive_if_emptied(log: &Log<Event>) -> Result<(), Error> {
+    let emptied = log.store().read(async |tx: &mut Tx| {
+        let begun = tx.heads().await?.iter().any(|head| *head > 0);
+        Ok::<_, log::Error>(begun && store::is_empty(tx).await?)
+    });
+    if emptied.await? {
+        for projection in log.projections() {
+            log.rebuild(projection.name()).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Creates the operator where there is none; answers a password that was made up for it.

@@ -171,6 +171,12 @@ pub(crate) async fn find_imported(tx: &mut Tx, external_id: &str) -> Result<Opti
     row.as_ref().map(user).transpose()
 }
 
+/// Whether nothing is derived: no key and no user.
+pub(crate) async fn is_empty(tx: &mut Tx) -> Result<bool, Error> {
+    let rows = tx.query("SELECT kid FROM signing_keys UNION ALL SELECT name FROM users LIMIT 1", &[]).await?;
+    Ok(rows.is_empty())
+}
+
 /// Whether anybody can run the shop.
 pub(crate) async fn has_operator(tx: &mut Tx) -> Result<bool, Error> {
     let rows = tx.query("SELECT name FROM users WHERE role = 'operator' AND state = 'ACTIVE' LIMIT 1", &[]).await?;
