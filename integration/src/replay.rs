@@ -393,7 +393,7 @@ async fn returns(caller: &Caller, cancellations: Vec<Invoice>, mut bought: Bough
             let mut sum = 0;
             for body in bodies {
                 let answer = caller.call("stoa.ordering.v1.OrderingService/ReturnLines", body).await?;
-                sum += minor(&answer["return"]["refund"])?;
+                sum += minor(&answer["orderReturn"]["refund"])?;
             }
             anyhow::Ok(sum)
         });
