@@ -138,6 +138,9 @@ struct Times {
     /// How long an access token lives; at most 5m
     #[arg(long, value_name = "TIME", env = "STOA_ACCESS_TOKEN", default_value = "5m", value_parser = duration)]
     access_token: Duration,
+    /// How long a new signing key is published before it signs
+    #[arg(long, value_name = "TIME", env = "STOA_KEY_NOTICE", default_value = "10m", value_parser = duration)]
+    key_notice: Duration,
     /// First pause before a background step is tried again; it doubles from there
     #[arg(long, value_name = "TIME", env = "STOA_RETRY_BASE", default_value = "200ms", value_parser = duration)]
     retry_base: Duration,
@@ -256,6 +259,7 @@ impl Settings {
         identity::Config {
             operator_password: self.operator_password.clone().map(identity::Secret::from),
             access_lifetime: self.times.access_token,
+            key_notice: self.times.key_notice,
             hashing: identity::Hashing {
                 memory_kib: self.passwords.password_memory_kib,
                 passes: self.passwords.password_passes,
