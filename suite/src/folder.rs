@@ -218,3 +218,57 @@ fn private() -> fs::OpenOptions {
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, PathBuf) {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("shop");
+        (parent, path)
+    }
+
+    #[test]
+    fn a_second_user_of_a_folder_is_refused_with_the_first_ones_number() {
+        let (_parent, path) = folder();
+        let first = Folder::open(&path).unwrap();
+        let refused = Folder::open(&path).err().unwrap().to_string();
+        assert!(refused.contains("in use") && refused.contains(&std::process::id().to_string()), "{refused}");
+        drop(first);
+        Folder::open(&path).unwrap();
+    }
+
+    #[test]
+    fn who_runs_is_known_while_the_lock_is_held() {
+        let (_parent, path) = folder();
+        let here = Folder::open(&path).unwrap();
+        assert!(running(&path).is_none());
+        let address = SocketAddr::from(([127, 0, 0, 1], 80));
+        here.running(&Running { address, control: address, token: "t".to_owned() }).unwrap();
+        assert_eq!(running(&path).unwrap().token, "t");
+        drop(here);
+        assert!(running(&path).is_none(), "a file left behind is not believed");
+    }
+
+    #[test]
+    fn the_secret_is_kept_and_a_damaged_one_is_not_used() {
+        let (_parent, path) = folder();
+        let here = Folder::open(&path).unwrap();
+        let secret = here.secret().unwrap();
+        assert_eq!(here.secret().unwrap(), secret);
+        fs::write(path.join(SECRET), b"short").unwrap();
+        assert!(here.secret().is_err());
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_is_kept_is_the_owners_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (_parent, path) = folder();
+        let here = Folder::open(&path).unwrap();
+        here.secret().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(&path.join(SECRET)), mode(&path.join(LOCK))), (0o700, 0o600, 0o600));
+    }
+}

@@ -432,3 +432,53 @@ fn duration(text: &str) -> Result<Duration, String> {
     let parsed: jiff::SignedDuration = text.parse().map_err(|error: jiff::Error| error.to_string())?;
     Duration::try_from(parsed).map_err(|_| "is below zero".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command, FromArgMatches as _};
+
+    use super::*;
+
+    fn read(file: &File, arguments: &[&str]) -> (Settings, String) {
+        let command = file.apply(<Settings as Args>::augment_args(Command::new("stoa"))).unwrap();
+        let matches = command.clone().get_matches_from([&["stoa"], arguments].concat());
+        (Settings::from_arg_matches(&matches).unwrap(), print(&command, &matches, file))
+    }
+
+    fn file(text: &str) -> Result<File, FileError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("stoa.toml");
+        std::fs::write(&path, text).unwrap();
+        File::load(Some(&path))
+    }
+
+    #[test]
+    fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
+        let file = file("listen = \"127.0.0.1:9\"\nwindow_in_doubt = \"90s\"\nno-sample = true").unwrap();
+        let (settings, shown) = read(&file, &["--listen", "127.0.0.1:10"]);
+        assert_eq!(settings.listen.port(), 10);
+        assert_eq!(settings.windows().in_doubt, Duration::from_secs(90));
+        assert!(settings.no_sample);
+        assert_eq!(settings.windows().hold, Duration::from_secs(15 * 60));
+        let source = |name: &str| shown.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+        assert!(source("listen").ends_with("flag"), "{shown}");
+        assert!(source("window-in-doubt").contains("stoa.toml"), "{shown}");
+        assert!(source("window-hold").ends_with("default"), "{shown}");
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let (_, shown) = read(&File::default(), &["--operator-password", "swordfish", "--mail", "smtp://a:b@c"]);
+        assert!(!shown.contains("swordfish") && !shown.contains("a:b"), "{shown}");
+    }
+
+    #[test]
+    fn a_key_that_is_no_setting_is_refused() {
+        for text in ["port = 80", "config = \"x\"", "crash-point = \"x\""] {
+            let file = file(text).unwrap();
+            assert!(file.apply(<Settings as Args>::augment_args(Command::new("stoa"))).is_err(), "{text}");
+        }
+        assert!(file("listen = [1]").is_err());
+        assert!(file("listen").is_err());
+    }
+}

@@ -39,9 +39,10 @@ pub(crate) async fn explain(shop: &Shop, name: &str, voice: &Voice) -> anyhow::R
             ExplainKind::Message => "message",
         };
         let attempt = if step.attempt > 1 { format!(" (attempt {})", step.attempt) } else { String::new() };
+        let title = if step.kind() == ExplainKind::Event { event_name(&step.title) } else { step.title };
         let detail = if step.detail.is_empty() { String::new() } else { format!("  {}", step.detail) };
         let time = shown(step.time);
-        voice.line(format!("{time}  {:<12} {kind:<8} {}{attempt}{detail}", step.service, step.title)).await;
+        voice.line(format!("{time}  {:<12} {kind:<8} {title}{attempt}{detail}", step.service)).await;
     }
     for service in &story.missing {
         voice.line(format!("{service} did not answer; its part of the story is missing")).await;
@@ -84,7 +85,13 @@ fn lines(order: &Order) -> Vec<String> {
             ];
             let moved: String =
                 moved.iter().filter(|(_, count)| *count > 0).map(|(what, count)| format!(", {count} {what}")).collect();
-            format!("  {:>5} x {:<24} {:<40} {:>12}{moved}", line.quantity, line.sku, line.title, amount(&line.subtotal))
+            format!(
+                "  {:>5} x {:<24} {:<40} {:>12}{moved}",
+                line.quantity,
+                line.sku,
+                line.title,
+                amount(&line.subtotal)
+            )
         })
         .collect();
     lines.push(format!(
@@ -112,6 +119,17 @@ fn amount(money: &Option<Money>) -> String {
 fn shown(time: Option<wkt::Timestamp>) -> String {
     let time = time.and_then(|time| Timestamp::try_from(time).ok());
     time.map_or_else(String::new, |time| format!("{time:.3}"))
+}
+
+/// The name an event has in the log, from its words: `order placed` is `OrderPlaced`.
+fn event_name(words: &str) -> String {
+    let mut name = String::with_capacity(words.len());
+    for word in words.split(' ') {
+        let mut letters = word.chars();
+        name.extend(letters.next().into_iter().flat_map(char::to_uppercase));
+        name.extend(letters);
+    }
+    name
 }
 
 /// A refusal as a person reads it.

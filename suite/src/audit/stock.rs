@@ -70,3 +70,37 @@ impl Stock {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use contracts::inventory::v1::{StockAdjusted, StockCommitted, StockHeld};
+
+    use super::*;
+
+    fn units(quantity: i64) -> Vec<AllocatedUnits> {
+        vec![AllocatedUnits { warehouse: "warehouses/w".to_owned(), sku: "S".to_owned(), quantity }]
+    }
+
+    fn received(delta: i64) -> Event {
+        let stock_item = "warehouses/w/stockItems/S".to_owned();
+        Event::StockAdjusted(StockAdjusted { stock_item, delta, ..Default::default() })
+    }
+
+    fn found(events: &[Event]) -> bool {
+        let (mut stock, mut findings) = (Stock::default(), Findings::default());
+        for event in events {
+            stock.note(event, &mut findings);
+        }
+        !findings.hold()
+    }
+
+    #[test]
+    fn an_oversell_is_found_though_later_goods_make_up_for_it() {
+        let held = |quantity| Event::StockHeld(StockHeld { allocations: units(quantity), ..Default::default() });
+        let sold =
+            |quantity| Event::StockCommitted(StockCommitted { allocations: units(quantity), ..Default::default() });
+        assert!(!found(&[received(2), held(2), sold(2)]));
+        assert!(found(&[received(2), held(2), held(1), received(1)]));
+        assert!(found(&[received(2), sold(1)]), "what was never held is sold");
+    }
+}
