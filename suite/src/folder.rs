@@ -180,6 +180,7 @@ pub(crate) fn running(path: &Path) -> Option<Running> {
 }
 
 /// Takes the lock, waiting out a command that only looks whether it is held.
+#[expect(clippy::disallowed_methods, reason = "before anything runs that a sleep could hold up, and at most 50 ms")]
 fn patiently(lock: &File) -> Result<(), TryLockError> {
     for _ in 0..5 {
         match lock.try_lock() {

@@ -16,6 +16,9 @@ pub(crate) struct Seen {
     pub(crate) can_turn: bool,
 }
 
+/// A saga and the history of its steps.
+pub(crate) type Told = (Seen, Vec<History>);
+
 /// What an operator asks of a runner.
 pub(crate) trait Sagas: Send + Sync {
     /// Sagas in these phases (in all, if none is named), newest first, after one seen before.
@@ -27,7 +30,7 @@ pub(crate) trait Sagas: Send + Sync {
     ) -> BoxFuture<'_, Result<Vec<Seen>, Error>>;
 
     /// One saga with the history of its steps.
-    fn get(&self, id: String) -> BoxFuture<'_, Result<Option<(Seen, Vec<History>)>, Error>>;
+    fn get(&self, id: String) -> BoxFuture<'_, Result<Option<Told>, Error>>;
 
     /// Makes a waiting or stuck saga due now.
     fn nudge(&self, id: String) -> BoxFuture<'_, Result<bool, Error>>;
@@ -55,7 +58,7 @@ impl<C: Send + Sync + 'static> Sagas for Runner<C> {
         })
     }
 
-    fn get(&self, id: String) -> BoxFuture<'_, Result<Option<(Seen, Vec<History>)>, Error>> {
+    fn get(&self, id: String) -> BoxFuture<'_, Result<Option<Told>, Error>> {
         Box::pin(async move {
             let found = self
                 .store()

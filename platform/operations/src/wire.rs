@@ -11,15 +11,14 @@ use crate::sagas::Seen;
 
 /// The stored phases that a phase on the wire stands for.
 pub(crate) fn phases(asked: SagaPhase, open_only: bool) -> Vec<Phase> {
-    let asked = match asked {
+    match asked {
         SagaPhase::Unspecified if open_only => vec![Phase::Running, Phase::Compensating, Phase::Stuck],
         SagaPhase::Unspecified => vec![],
         SagaPhase::Running => vec![Phase::Running],
         SagaPhase::Compensating => vec![Phase::Compensating],
         SagaPhase::Done => vec![Phase::Done, Phase::Unwound],
         SagaPhase::Failed => vec![Phase::Stuck],
-    };
-    asked
+    }
 }
 
 fn phase(stored: Phase) -> SagaPhase {

@@ -338,6 +338,7 @@ impl<C: Send + Sync + 'static> Runner<C> {
 }
 
 /// What a write of the runner came to.
+#[expect(clippy::large_enum_variant, reason = "one at a time, handed from a write to its caller")]
 enum Moved {
     /// The row is stored; run on from it.
     On(Row),

@@ -1,5 +1,7 @@
 //! A saga of three steps over a table of its own, on a real store: both laws, deadlines, restarts, waits.
 
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Stock through the real RPC layers and the real store.
 
+#![allow(clippy::unwrap_used)]
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! Orders through the real RPC layers and the real store, with the callees played.
 
+#![allow(clippy::unwrap_used)]
+
 mod world;
 
 use contracts::ordering::v1 as proto;
