@@ -128,10 +128,15 @@ impl<E: EventSet> Log<E> {
 
     /// Every event of a stream in order, with what this transaction has appended (at position 0).
     pub async fn load(&self, tx: &mut Tx, stream: &str) -> Result<Vec<Entry<E>>, Error> {
+        self.load_after(tx, stream, 0).await
+    }
+
+    /// As [`Log::load`], without the events up to version `after`: for one who has folded those already.
+    pub async fn load_after(&self, tx: &mut Tx, stream: &str, after: u64) -> Result<Vec<Entry<E>>, Error> {
         let mut keys = Keys::default();
         let mut entries = Vec::new();
         loop {
-            let from = entries.len() as u64 + 1;
+            let from = after + entries.len() as u64 + 1;
             let page = tx.events(stream, from, PAGE).await?;
             let full = page.len() == PAGE as usize;
             for recorded in page {
@@ -142,7 +147,10 @@ impl<E: EventSet> Log<E> {
             }
         }
         let now = tx.now();
-        let pending: Vec<NewEvent> = tx.appended().iter().filter(|event| event.stream == stream).cloned().collect();
+        let pending: Vec<NewEvent> = {
+            let new = |event: &&NewEvent| event.stream == stream && event.version > after;
+            tx.appended().iter().filter(new).cloned().collect()
+        };
         for event in pending {
             entries.push(opened(tx, &mut keys, pending_as_recorded(event, now)).await?);
         }

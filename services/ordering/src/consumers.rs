@@ -15,12 +15,14 @@ use store::Tx;
 use crate::error::Error;
 use crate::fulfilment::FULFILMENT;
 use crate::order::{Command, Rejection, ShipmentStep};
+use crate::recent::Recent;
 use crate::sagas::{checkout_saga, data, fulfilment_saga};
 use crate::store as rows;
 
 /// Follows shipping.
 pub(crate) struct Shipments {
     pub(crate) log: Log<StoredEvent>,
+    pub(crate) recent: Recent,
 }
 
 impl Handler for Shipments {
@@ -50,7 +52,7 @@ impl Handler for Shipments {
             };
             let packed = step == ShipmentStep::Pack;
             let command = Command::MoveShipment { shipment: shipment.clone(), step };
-            match rows::execute(&self.log, tx, &order, &message.meta(), command).await {
+            match rows::execute(&self.log, &self.recent, tx, &order, &message.meta(), command).await {
                 Ok(_) => {}
                 // The parcel may be packed before the order has noted that it exists; that note is on its way.
                 Err(Error::Rejected { rejection: rejection @ Rejection::UnknownShipment(_), .. }) => {
@@ -119,7 +121,7 @@ impl Handler for Persons {
         Box::pin(async move {
             let identity::Event::UserErased(erased) = message.decode::<identity::Event>()? else { return Ok(()) };
             let subject = erased.user;
-            let stream = format!("subjects/{}", subject.replace('/', "-"));
+            let stream = rows::erasure_stream(&subject);
             let event = StoredEvent::SubjectErased(SubjectErased { subject: subject.clone() });
             self.log.append_next(tx, &stream, &message.meta(), None, vec![event]).await?;
             log::personal::forget(tx, &subject).await?;

@@ -59,14 +59,7 @@ impl Rpc {
     ) -> Result<proto::Order, Status> {
         let end = Instant::now() + wait;
         loop {
-            let (log, wanted) = (self.desk.log.clone(), name.to_owned());
-            let loaded = self
-                .desk
-                .log
-                .store()
-                .read(async move |tx: &mut Tx| rows::load(&log, tx, &wanted, Until::Now).await)
-                .await?
-                .ok_or_else(|| status::not_found(name))?;
+            let loaded = self.desk.read(name).await?.ok_or_else(|| status::not_found(name))?;
             if enough(&loaded.order) || Instant::now() >= end {
                 return Ok(wire::reply(name, loaded.version, loaded.times, &loaded.order));
             }
@@ -188,7 +181,7 @@ impl OrderingService for Rpc {
                     if !cancel.etag.is_empty() && cancel.etag != version.to_string() {
                         return Err(Error::Stale(name.clone()));
                     }
-                    let (after, events) = rows::execute(&desk.log, tx, &name, &meta, asked).await?;
+                    let (after, events) = rows::execute(&desk.log, &desk.recent, tx, &name, &meta, asked).await?;
                     if events.is_empty() {
                         return Ok(named(&name));
                     }
@@ -235,7 +228,7 @@ impl OrderingService for Rpc {
         let _: Named = call
             .detached(async move {
                 let done = log.once(site!("ordering.return_lines"), key, async move |tx: &mut Tx| {
-                    rows::execute(&desk.log, tx, &name, &meta, command.clone()).await?;
+                    rows::execute(&desk.log, &desk.recent, tx, &name, &meta, command.clone()).await?;
                     saga::enqueue(tx, &RETURNING, &start(saga.clone(), &name, &part, &meta)).await?;
                     Ok::<_, Error>(named(&name))
                 });
@@ -292,7 +285,7 @@ impl Rpc {
                 if let Some(first) = rows::order_of_cart(tx, &new.cart.0, &new.cart.1).await? {
                     return Ok(named(&first));
                 }
-                let (_, events) = rows::execute(&desk.log, tx, &new.name, &new.meta, new.command.clone()).await?;
+                let (_, events) = rows::execute(&desk.log, &desk.recent, tx, &new.name, &new.meta, new.command.clone()).await?;
                 if matches!(events.first(), Some(Event::Placed(_))) {
                     let begin = start(checkout_saga(&new.name), &new.name, "", &new.meta);
                     runner.start(tx, &CHECKOUT, &begin).await?;

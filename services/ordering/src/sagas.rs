@@ -16,11 +16,13 @@ use tonic::{Code, Request, Status};
 
 use crate::error::Error;
 use crate::order::{Command, Rejection};
-use crate::store::{self as rows, Loaded, Until};
+use crate::recent::Recent;
+use crate::store::{self as rows, Loaded};
 
 /// What every step is given: the log of orders and the services it calls.
 pub(crate) struct Desk {
     pub(crate) log: Log<StoredEvent>,
+    pub(crate) recent: Recent,
     pub(crate) inventory: InventoryServiceClient<Channel>,
     pub(crate) payment: PaymentServiceClient<Channel>,
     pub(crate) cart: CartServiceClient<Channel>,
@@ -86,6 +88,7 @@ impl Desk {
         let caller = context.clients.as_caller("ordering");
         Self {
             log,
+            recent: Recent::default(),
             inventory: InventoryServiceClient::new(caller.channel("inventory")),
             payment: PaymentServiceClient::new(caller.channel("payment")),
             cart: CartServiceClient::new(caller.channel("cart")),
@@ -96,22 +99,31 @@ impl Desk {
 
     /// The order an attempt is about, as it is; an outcome if it cannot be read.
     pub(crate) async fn order(&self, attempt: &Attempt) -> Result<Loaded, Outcome> {
-        let (log, name) = (self.log.clone(), order_name(attempt));
-        let loaded =
-            self.log.store().read(async move |tx: &mut Tx| rows::load(&log, tx, &name, Until::Now).await).await;
-        match loaded {
+        match self.read(&order_name(attempt)).await {
             Ok(Some(loaded)) => Ok(loaded),
             Ok(None) => Err(Outcome::Retry("the order of the saga does not exist".to_owned())),
             Err(error) => Err(Outcome::Retry(error.to_string())),
         }
     }
 
+    /// An order as it is, kept for whoever needs it next.
+    pub(crate) async fn read(&self, name: &str) -> Result<Option<Loaded>, Error> {
+        let (log, recent, wanted) = (self.log.clone(), self.recent.clone(), name.to_owned());
+        let read = async move |tx: &mut Tx| rows::load_on(&log, &recent, tx, &wanted).await;
+        let loaded = self.log.store().read(read).await?;
+        if let Some(loaded) = &loaded {
+            self.recent.keep(name, loaded);
+        }
+        Ok(loaded)
+    }
+
     /// The effect that tells the order what happened; commands that changed nothing cause nothing.
     pub(crate) fn tell(&self, attempt: &Attempt, commands: Vec<Command>) -> Effect {
-        let (log, name, meta) = (self.log.clone(), order_name(attempt), meta(attempt));
+        let (log, recent) = (self.log.clone(), self.recent.clone());
+        let (name, meta) = (order_name(attempt), meta(attempt));
         Box::new(async move |tx: &mut Tx| {
             for command in &commands {
-                rows::execute(&log, tx, &name, &meta, command.clone()).await.map_err(stop)?;
+                rows::execute(&log, &recent, tx, &name, &meta, command.clone()).await.map_err(stop)?;
             }
             Ok(())
         })

@@ -1,11 +1,14 @@
 //! Orders in the store: the rows derived from the log, and the one way to load, decide and append.
 
+use std::sync::Arc;
+
 use contracts::ordering::v1::Event as StoredEvent;
 use log::{At, LocalBoxFuture, Log, Meta, Projection};
 use store::{Error as StoreError, Migration, MigrationSet, Tx, params};
 
 use crate::error::Error;
 use crate::order::{Command, Event, Order, decide, evolve};
+use crate::recent::Recent;
 use crate::wire::{self, Times};
 
 /// The tables of this service.
@@ -38,8 +41,39 @@ pub(crate) async fn load(
     name: &str,
     until: Until,
 ) -> Result<Option<Loaded>, Error> {
-    let mut loaded: Option<Loaded> = None;
-    for entry in log.load(tx, name).await? {
+    fold(log, tx, name, until, None).await
+}
+
+/// The order `name` as it is, folded on from what is kept of it.
+pub(crate) async fn load_on(
+    log: &Log<StoredEvent>,
+    recent: &Recent,
+    tx: &mut Tx,
+    name: &str,
+) -> Result<Option<Loaded>, Error> {
+    let known = match recent.get(name) {
+        Some(known) if log.version(tx, &erasure_stream(&known.order.placed.customer)).await? == 0 => Some(known),
+        Some(_) | None => None,
+    };
+    fold(log, tx, name, Until::Now, known).await
+}
+
+/// The stream that tells when a person was erased.
+pub(crate) fn erasure_stream(subject: &str) -> String {
+    format!("subjects/{}", subject.replace('/', "-"))
+}
+
+async fn fold(
+    log: &Log<StoredEvent>,
+    tx: &mut Tx,
+    name: &str,
+    until: Until,
+    known: Option<Arc<Loaded>>,
+) -> Result<Option<Loaded>, Error> {
+    let after = known.as_ref().map_or(0, |known| known.version);
+    let entries = log.load_after(tx, name, after).await?;
+    let mut loaded = known.map(Arc::unwrap_or_clone);
+    for entry in entries {
         let reached = match until {
             Until::Now => false,
             Until::Version(version) => entry.at.version > version,
@@ -67,12 +101,13 @@ pub(crate) async fn load(
 /// Loads, decides and appends one command to one order inside a transaction.
 pub(crate) async fn execute(
     log: &Log<StoredEvent>,
+    recent: &Recent,
     tx: &mut Tx,
     name: &str,
     meta: &Meta,
     command: Command,
 ) -> Result<(Loaded, Vec<Event>), Error> {
-    let loaded = load(log, tx, name, Until::Now).await?;
+    let loaded = load_on(log, recent, tx, name).await?;
     let reject = |rejection| Error::Rejected { order: name.to_owned(), rejection };
     let events = decide(loaded.as_ref().map(|loaded| &loaded.order), command).map_err(reject)?;
     let now = tx.now();
