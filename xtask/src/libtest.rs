@@ -3,6 +3,10 @@
 use crate::command::{Ended, tail};
 use crate::lane::Outcome;
 
+/// How the reason begins that an ignored test gives when nothing stays unproven without it: it is one half
+/// of another test, or proves nothing at all.
+const NO_PROOF: [&str; 2] = ["run by ", "a measurement"];
+
 /// The counts and the names of what failed; a run that ended badly without a failing test (a build
 /// error, an abort, a time-out) counts as one failure.
 pub(crate) fn outcome(ended: &Ended) -> Outcome {
@@ -11,10 +15,10 @@ pub(crate) fn outcome(ended: &Ended) -> Outcome {
         if let Some(counts) = line.strip_prefix("test result: ") {
             outcome.passed += count(counts, " passed");
             outcome.failed += count(counts, " failed");
-            outcome.skipped += count(counts, " ignored");
-            let ignored = count(counts, " ignored");
-            if ignored > 0 {
-                outcome.unproven.push(format!("{ignored} tests are marked #[ignore]"));
+        } else if let Some((name, reason)) = ignored(line) {
+            if !NO_PROOF.iter().any(|begin| reason.starts_with(begin)) {
+                outcome
+                    .skip(format!("{name}: {}", if reason.is_empty() { "ignored, no reason given" } else { reason }));
             }
         } else if line.starts_with("test ") && line.ends_with("FAILED") {
             outcome.problems.push(line.to_owned());
@@ -30,6 +34,13 @@ pub(crate) fn outcome(ended: &Ended) -> Outcome {
     }
     outcome.problems.push(tail(&ended.output, 120));
     outcome
+}
+
+/// The name of an ignored test and the reason it gives.
+fn ignored(line: &str) -> Option<(&str, &str)> {
+    let (name, verdict) = line.strip_prefix("test ")?.split_once(" ... ")?;
+    let reason = verdict.strip_prefix("ignored")?;
+    Some((name, reason.strip_prefix(", ").unwrap_or(reason)))
 }
 
 /// The number before the word, as in `ok. 5 passed; 0 failed; 1 ignored; ...`.
@@ -53,10 +64,22 @@ mod tests {
     fn counts_are_summed_over_binaries() {
         let found = outcome(&ended(
             true,
-            "test a ... ok\ntest result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
+            "test a ... ok\ntest b ... ignored\ntest result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
              test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.50s\n",
         ));
         assert_eq!((found.passed, found.failed, found.skipped), (7, 0, 1));
+    }
+
+    #[test]
+    fn what_is_not_run_is_named_unless_it_proves_nothing() {
+        let found = outcome(&ended(
+            true,
+            "test slow - should panic ... ignored, needs a server\ntest fast ... ignored, a measurement\n\
+             test child ... ignored, run by the other tests\n\
+             test result: ok. 0 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; finished in 0.00s\n",
+        ));
+        assert_eq!((found.passed, found.skipped), (0, 1));
+        assert_eq!(found.unproven, ["slow - should panic: needs a server"]);
     }
 
     #[test]

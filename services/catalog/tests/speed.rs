@@ -21,7 +21,7 @@ fn lines(from: usize, count: usize) -> Vec<proto::Product> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures, and takes a while"]
+#[ignore = "a measurement, meaningful in release builds alone"]
 async fn imports_reads_lists_and_searches() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let shop = Shop::in_folder(folder.path()).await;
