@@ -35,6 +35,10 @@ pub enum Act {
     Refusals,
     /// A provider that misbehaves, and its webhooks.
     Provider,
+    /// Payments nobody knows the end of, and the operators who look after them.
+    Doubts,
+    /// Stock that is not held long enough.
+    Overdue,
     /// What the operators of the services do.
     Operations,
     /// The first start on an empty folder: the sample catalogue, the operator.
@@ -43,8 +47,37 @@ pub enum Act {
 
 impl Act {
     /// All of them; where several reach a point, the first one is played.
-    pub const ALL: [Act; 8] =
-        [Act::People, Act::Goods, Act::Cart, Act::Sale, Act::Refusals, Act::Provider, Act::Operations, Act::FirstStart];
+    pub const ALL: [Act; 10] = [
+        Act::People,
+        Act::Goods,
+        Act::Cart,
+        Act::Sale,
+        Act::Refusals,
+        Act::Provider,
+        Act::Doubts,
+        Act::Overdue,
+        Act::Operations,
+        Act::FirstStart,
+    ];
+
+    /// The times a server has in this act: seconds where a shop has minutes.
+    pub fn windows(self) -> Vec<String> {
+        let hold = if self == Act::Overdue { "1s" } else { "60s" };
+        let windows = [
+            ("--window-hold", hold),
+            // Longer than a server that was killed takes to come back.
+            ("--window-action", "20s"),
+            ("--window-in-doubt", "10s"),
+            ("--psp-timeout", "2s"),
+            ("--psp-late-window", "3s"),
+            ("--key-notice", "300ms"),
+            ("--retry-base", "50ms"),
+            ("--retry-cap", "1s"),
+            ("--sweep", "100ms"),
+            ("--drain", "5s"),
+        ];
+        windows.into_iter().flat_map(|(flag, time)| [flag.to_owned(), time.to_owned()]).collect()
+    }
 
     /// Plays the act against a server, over connections like the one given.
     pub async fn play(self, stage: &Stage<'_>) -> Result<()> {
@@ -55,6 +88,8 @@ impl Act {
             Act::Sale => sale(stage).await,
             Act::Refusals => refusals(stage).await,
             Act::Provider => provider(stage).await,
+            Act::Doubts => doubts(stage).await,
+            Act::Overdue => overdue(stage).await,
             Act::Operations => operations(stage).await,
             Act::FirstStart => first_start(stage).await,
         };
@@ -257,7 +292,15 @@ async fn sale(stage: &Stage<'_>) -> Result<()> {
     operator.http.post(&format!("/v1/{payment}:refund"), &refund).await?.ok()?;
     let stock = operator.availability(&[&sku]).await?;
     ensure!(stock["availabilities"][0]["available"] == "8", "10 less 3 plus 1: {stock}");
-    Ok(())
+    let start = std::time::Instant::now();
+    loop {
+        let story = operator.http.get(&format!("/v1/{name}:explain")).await?.ok()?;
+        if story["missing"].as_array().is_none_or(Vec::is_empty) {
+            return Ok(());
+        }
+        ensure!(start.elapsed() < PATIENCE, "the story has holes: {story}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 async fn refusals(stage: &Stage<'_>) -> Result<()> {
@@ -316,6 +359,91 @@ async fn provider(stage: &Stage<'_>) -> Result<()> {
     }
     let ledger = stage.provider.ledger().await?;
     ensure!(ledger.doubled().is_empty(), "charged twice: {:?}", ledger.doubled());
+    Ok(())
+}
+
+/// An order that is waited for no longer than asked, once it is in that state.
+async fn pending(guest: &mut Shopper, sku: &str, token: &str, state: &str) -> Result<Value> {
+    let priced = guest.fill("EUR", sku, 1).await?;
+    let mut body = order_body(&priced, token, &request_id());
+    body["waitTimeout"] = json!("0.5s");
+    let order = guest.http.post("/v1/orders", &body).await?.ok()?;
+    guest.await_order(&text(&order, "name")?, &[state], PATIENCE).await
+}
+
+async fn doubts(stage: &Stage<'_>) -> Result<()> {
+    let sku = stage.article(10).await?;
+    let mut operator = stage.operator().await?;
+    let rejected = ["ORDER_STATE_REJECTED"];
+    let asks = ("tok_requires_action", "ORDER_STATE_AWAITING_PAYMENT_ACTION");
+
+    // Asked for more than money, a buyer goes away.
+    let mut guest = stage.guest().await?;
+    let order = pending(&mut guest, &sku, asks.0, asks.1).await?;
+    let (name, payment) = (text(&order, "name")?, text(&order, "payment")?);
+    let id = json!({ "requestId": request_id() });
+    operator.http.post(&format!("/v1/{payment}:reconcile"), &id).await?.ok()?;
+    let cancel = json!({ "reason": "too much ado", "requestId": request_id() });
+    guest.http.post(&format!("/v1/{name}:cancel"), &cancel).await?.ok()?;
+    guest.await_order(&name, &["ORDER_STATE_CANCELLED"], PATIENCE).await?;
+
+    // An operator looks after an order that waits, and then ends it.
+    let mut guest = stage.guest().await?;
+    let order = pending(&mut guest, &sku, asks.0, asks.1).await?;
+    let name = text(&order, "name")?;
+    let saga = format!("/v1/services/ordering/sagas/{}", name.trim_start_matches("orders/"));
+    let id = json!({ "requestId": request_id() });
+    operator.http.post(&format!("{saga}:retryStep"), &id).await?.ok()?;
+    let undo = json!({ "reason": "suspicious", "requestId": request_id() });
+    // Asked again after a crash, it may be undone already.
+    operator.http.post(&format!("{saga}:forceCompensate"), &undo).await?;
+    guest.await_order(&name, &rejected, PATIENCE).await?;
+
+    // The provider never answers; the operator asks there and says what is known.
+    let mut guest = stage.guest().await?;
+    let order = pending(&mut guest, &sku, "tok_never", "ORDER_STATE_PENDING").await?;
+    let (name, payment) = (text(&order, "name")?, text(&order, "payment")?);
+    let start = std::time::Instant::now();
+    loop {
+        let order = guest.http.get(&format!("/v1/{name}")).await?.ok()?;
+        if order["state"] == rejected[0] {
+            break;
+        }
+        ensure!(start.elapsed() < PATIENCE, "still in doubt: {order}");
+        // A payment that has not begun has no attempts.
+        let attempts = operator.http.get(&format!("/v1/{payment}/attempts")).await?.json();
+        if attempts["attempts"][0]["state"] == "ATTEMPT_STATE_IN_DOUBT" {
+            let attempt = text(&attempts["attempts"][0], "name")?;
+            let answer = json!({
+                "resolution": "ATTEMPT_RESOLUTION_NOT_FOUND",
+                "note": "the provider has nothing",
+                "requestId": request_id(),
+            });
+            // Refused if it is known by now; the order tells.
+            operator.http.post(&format!("/v1/{attempt}:resolve"), &answer).await?;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let stock = operator.availability(&[&sku]).await?;
+    ensure!(stock["availabilities"][0]["available"] == "10", "nothing was sold: {stock}");
+    Ok(())
+}
+
+async fn overdue(stage: &Stage<'_>) -> Result<()> {
+    let sku = stage.article(2).await?;
+    let settled = ["ORDER_STATE_CONFIRMED", "ORDER_STATE_REJECTED"];
+    let mut guest = stage.guest().await?;
+    let order = guest.buy("EUR", &sku, 1, "tok_slow").await?;
+    let order = guest.await_order(&text(&order, "name")?, &settled, PATIENCE).await?;
+    // The provider's answer came after the hold was over, unless a crash asked it again.
+    let left = if order["state"] == "ORDER_STATE_CONFIRMED" {
+        "1"
+    } else {
+        ensure!(order["rejectReason"] == "REJECT_REASON_STOCK_GONE", "{order}");
+        "2"
+    };
+    let stock = stage.operator().await?.availability(&[&sku]).await?;
+    ensure!(stock["availabilities"][0]["available"] == left, "{left} are left: {stock}");
     Ok(())
 }
 

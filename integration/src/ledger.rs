@@ -57,7 +57,7 @@ impl Provider {
         let mut command = Command::new(command_line::binary()?);
         command.args(["psp", "--listen", "127.0.0.1:0", "--data"]).arg(folder.path());
         // Late and slow enough to be noticed, short enough to wait for.
-        command.args(["--late-ms", "500", "--slow-ms", "1000"]);
+        command.args(["--late-ms", "500", "--slow-ms", "1500"]);
         let output = Output::default();
         let (child, address) = spawn(&mut command, &output).await?;
         Ok(Self { _folder: folder, child, address, output })

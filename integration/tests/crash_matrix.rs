@@ -109,7 +109,8 @@ async fn record(prepared: &Path, plant: Option<&Plant>) -> Result<BTreeMap<Point
         let folder = folder_for(act, prepared)?;
         let file = folder.path().join("recorded");
         let provider = Provider::start().await?;
-        let setup = Setup::new()
+        let setup = Setup::default()
+            .flags(act.windows())
             .provider(&provider.url())
             .data(folder.path().join("data"))
             .flags(["--crash-record".to_owned(), file.display().to_string()]);
@@ -174,7 +175,7 @@ enum Death {
 /// One server, one death in the middle of the act, and everything is as it should be.
 async fn die_at(folder: &Path, spec: &str, act: Act, plant: Option<&Plant>) -> Result<Death> {
     let provider = Provider::start().await?;
-    let calm = Setup::new().provider(&provider.url()).data(folder.join("data"));
+    let calm = Setup::default().flags(act.windows()).provider(&provider.url()).data(folder.join("data"));
     let calm = Plant::apply(plant, calm);
     let mut stoa = Stoa::reserve(calm.clone()).await?;
     stoa.change(calm.clone().flags(["--crash-point", spec]));
