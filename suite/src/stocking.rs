@@ -50,22 +50,36 @@ pub(crate) async fn sample(shop: &Shop, folder: &Folder, skus: usize, voice: &Vo
         }
     }
     let mut products = sample::products(skus);
+    // The catalogue takes a batch while the warehouses receive the one before.
+    let mut before: Vec<Product> = Vec::new();
     loop {
         let batch: Vec<Product> = products.by_ref().take(BATCH).collect();
-        if batch.is_empty() {
-            break;
-        }
-        let stocked = put(shop, &batch, voice).await.context("the sample catalogue cannot be loaded")?;
+        let (stocked, received) = tokio::join!(list(shop, &batch), arrive(shop, &before, &[], voice));
+        received.context("the sample's stock cannot be received")?;
+        let stocked = stocked.context("the sample catalogue cannot be loaded")?;
         if let Some((_, reason, detail)) = stocked.failures.first() {
             anyhow::bail!("the sample catalogue is refused: {reason}: {detail}");
         }
+        if batch.is_empty() {
+            return Ok(folder.set_sample(true)?);
+        }
+        before = batch;
     }
-    Ok(folder.set_sample(true)?)
 }
 
 /// Creates or replaces these products and receives what they say lies in the warehouses.
 pub(crate) async fn put(shop: &Shop, products: &[Product], voice: &Voice) -> anyhow::Result<Stocked> {
+    let stocked = list(shop, products).await?;
+    arrive(shop, products, &stocked.failures, voice).await?;
+    Ok(stocked)
+}
+
+/// Creates or replaces these products.
+async fn list(shop: &Shop, products: &[Product]) -> anyhow::Result<Stocked> {
     let mut stocked = Stocked::default();
+    if products.is_empty() {
+        return Ok(stocked);
+    }
     let mut client = CatalogServiceClient::new(shop.channel("catalog"));
     let messages: Vec<_> =
         products.iter().map(|it| catalog::ImportProductsRequest { product: Some(message(it)) }).collect();
@@ -77,9 +91,19 @@ pub(crate) async fn put(shop: &Shop, products: &[Product], voice: &Voice) -> any
         let place = usize::try_from(failure.line - 1).unwrap_or(0);
         stocked.failures.push((place, failure.reason, failure.message));
     }
+    Ok(stocked)
+}
+
+/// Receives what these products, but for those that were refused, say lies in the warehouses.
+async fn arrive(
+    shop: &Shop,
+    products: &[Product],
+    refused: &[(usize, String, String)],
+    voice: &Voice,
+) -> anyhow::Result<()> {
     let mut arrivals: BTreeMap<&str, Vec<(&str, i64)>> = BTreeMap::new();
     for (place, product) in products.iter().enumerate() {
-        if stocked.failures.iter().any(|(failed, ..)| *failed == place) {
+        if refused.iter().any(|(refused, ..)| *refused == place) {
             continue;
         }
         for variant in &product.variants {
@@ -94,7 +118,7 @@ pub(crate) async fn put(shop: &Shop, products: &[Product], voice: &Voice) -> any
             anyhow::bail!("nobody waits for it any more");
         }
     }
-    Ok(stocked)
+    Ok(())
 }
 
 /// Receives pieces in one warehouse.
