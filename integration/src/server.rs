@@ -7,7 +7,8 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,9 @@ pub const OPERATOR: (&str, &str) = ("operator@stoa.local", "correct horse batter
 
 /// How long a start may take; an existing folder is expected in a fraction of a second.
 const START: Duration = Duration::from_secs(30);
+
+/// SIGABRT.
+const ABORT: i32 = 6;
 
 /// Lines of output that are kept.
 const LINES: usize = 400;
@@ -54,8 +58,8 @@ pub const SHORT_WINDOWS: [&str; 18] = [
 /// Access tokens that live for two seconds, time enough for a shopper to make one.
 pub const SHORT_TOKENS: [&str; 2] = ["--access-token", "2s"];
 
-/// Quotes that hold for a second.
-pub const SHORT_QUOTES: [&str; 2] = ["--window-quote", "1s"];
+/// Quotes that hold for two seconds, time enough to order by one.
+pub const SHORT_QUOTES: [&str; 2] = ["--window-quote", "2s"];
 
 /// How a server is started.
 #[derive(Clone, Debug, Default)]
@@ -81,6 +85,25 @@ pub struct Stoa {
 struct Running {
     child: Child,
 }
+
+/// A process that ended by itself.
+#[derive(Debug)]
+pub struct Died(pub ExitStatus);
+
+impl Died {
+    /// Whether it aborted, as one does that hits a crash point.
+    pub fn aborted(&self) -> bool {
+        self.0.signal() == Some(ABORT)
+    }
+}
+
+impl std::fmt::Display for Died {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the server ended: {}", self.0)
+    }
+}
+
+impl std::error::Error for Died {}
 
 /// What a process printed, its last lines.
 #[derive(Clone, Default)]
@@ -192,7 +215,8 @@ impl Stoa {
                 return Ok(());
             }
             if let Some(status) = self.ended()? {
-                bail!("the server ended before it was ready: {status}\n{}", self.output.tail(40));
+                let last = format!("the server ended before it was ready\n{}", self.output.tail(40));
+                return Err(anyhow::Error::new(Died(status)).context(last));
             }
             if Instant::now() > deadline {
                 bail!("not ready within {limit:?}\n{}", self.output.tail(40));
@@ -202,7 +226,7 @@ impl Stoa {
     }
 
     /// The exit status, if the process has ended.
-    pub fn ended(&mut self) -> Result<Option<std::process::ExitStatus>> {
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         match &mut self.running {
             Some(running) => Ok(running.child.try_wait()?),
             None => Err(anyhow!("the server was never started")),
@@ -210,7 +234,7 @@ impl Stoa {
     }
 
     /// Waits until the process ends by itself, as one that hits a crash point does.
-    pub async fn wait_end(&mut self, limit: Duration) -> Result<std::process::ExitStatus> {
+    pub async fn wait_end(&mut self, limit: Duration) -> Result<ExitStatus> {
         let running = self.running.as_mut().context("the server does not run")?;
         let status = tokio::time::timeout(limit, running.child.wait())
             .await
@@ -228,7 +252,7 @@ impl Stoa {
     }
 
     /// Asks the server to stop and waits for its drain.
-    pub async fn stop(&mut self) -> Result<std::process::ExitStatus> {
+    pub async fn stop(&mut self) -> Result<ExitStatus> {
         let pid = self.pid().context("the server does not run")?;
         let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
         let pid = pid.context("no process id")?;
@@ -325,10 +349,13 @@ pub(crate) async fn spawn(command: &mut Command, output: &Output) -> Result<(Chi
     let address = tokio::time::timeout(START, tell.wait_for(Option::is_some));
     let address = match address.await {
         Ok(Ok(address)) => address.context("no address")?,
-        Ok(Err(_)) | Err(_) => {
-            let status = child.try_wait()?;
-            bail!("{command:?} never said where it listens ({status:?})\n{}", output.tail(40));
+        // Its output ended, and so does it.
+        Ok(Err(_)) => {
+            let status = tokio::time::timeout(START, child.wait()).await??;
+            let last = format!("{command:?} never said where it listens\n{}", output.tail(40));
+            return Err(anyhow::Error::new(Died(status)).context(last));
         }
+        Err(_) => bail!("{command:?} does not say where it listens\n{}", output.tail(40)),
     };
     Ok((child, address))
 }
