@@ -1,7 +1,8 @@
 //! How lines come back: the money first, then the goods.
 //!
 //! Units that never left are taken off the reservation as if they had, under a parcel name of the return's own; then all of
-//! them go back on the shelf, where that is asked.
+//! them go back on the shelf, where that is asked. An order that was just confirmed has no parcels yet: it is waited for
+//! them, for only then it is known what has not left. A cancellation that comes before them puts the goods back itself.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,9 +12,9 @@ use contracts::payment::v1 as payment;
 use futures_util::future::BoxFuture;
 use saga::{Attempt, Definition, Kind, OnDeadline, Outcome, Step};
 
-use crate::checkout::{payment_name, reservation};
+use crate::checkout::{later, payment_name, reservation};
 use crate::fulfilment::settled;
-use crate::order::{Command, Order, Return};
+use crate::order::{Command, Order, Return, Status};
 use crate::sagas::{Desk, call, needs_attention, nothing, order_name, outcome, part};
 
 /// The table.
@@ -41,6 +42,9 @@ const fn step(name: &'static str, action: saga::Action<Desk>, try_timeout: Durat
         milestone: true,
     }
 }
+
+/// How often it is looked whether the parcels are made.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 fn refund<'a>(desk: &'a Desk, attempt: &'a Attempt) -> BoxFuture<'a, Outcome> {
     Box::pin(async move {
@@ -76,6 +80,10 @@ fn withdraw<'a>(desk: &'a Desk, attempt: &'a Attempt) -> BoxFuture<'a, Outcome> 
             Ok(found) => found,
             Err(outcome) => return outcome,
         };
+        if order.shipments.is_empty() && !is_cancelled(&order) {
+            let why = "the parcels are not made yet".to_owned();
+            return Outcome::Wait { until: later(attempt.now, LOOK_AGAIN), why, effect: None };
+        }
         let lines = units(&order, &returned, |line| line.withdrawn.iter().map(|(_, quantity)| quantity).sum());
         if lines.is_empty() {
             return Outcome::done();
@@ -101,7 +109,8 @@ fn restock<'a>(desk: &'a Desk, attempt: &'a Attempt) -> BoxFuture<'a, Outcome> {
         };
         let finished = vec![Command::FinishReturn { id: part(attempt) }];
         let lines = units(&order, &returned, |line| line.quantity);
-        if !returned.restock || lines.is_empty() {
+        let never_packed = order.shipments.is_empty() && is_cancelled(&order);
+        if !returned.restock || lines.is_empty() || never_packed {
             return desk.done(attempt, finished);
         }
         let request = inventory::RestockReservationRequest {
@@ -115,6 +124,21 @@ fn restock<'a>(desk: &'a Desk, attempt: &'a Attempt) -> BoxFuture<'a, Outcome> {
             Err(error) => outcome(&error),
         }
     })
+}
+
+/// Whether a cancellation has put back, or will, what is not in a parcel.
+fn is_cancelled(order: &Order) -> bool {
+    match order.status {
+        Status::Cancelling | Status::Cancelled | Status::PartiallyCancelled => true,
+        Status::Pending
+        | Status::AwaitingPaymentAction
+        | Status::Confirmed
+        | Status::PartiallyShipped
+        | Status::Shipped
+        | Status::Delivered
+        | Status::Closed
+        | Status::Rejected => false,
+    }
 }
 
 async fn find(desk: &Desk, attempt: &Attempt) -> Result<(Order, Return), Outcome> {

@@ -148,6 +148,10 @@ pub fn evolve(order: Option<Order>, event: &Event) -> Option<Order> {
         }
         Event::ShipmentCreated { shipment, planned } => {
             order.shipments.insert(shipment.clone(), planned.clone());
+            // Lines may come back before there are parcels: they are taken out as soon as these are known.
+            for returned in order.returns.values_mut() {
+                withdraw(&mut order.shipments, returned);
+            }
         }
         Event::ShipmentPacked { shipment } => set_shipment(&mut order, shipment, ShipmentStatus::Packed),
         Event::ShipmentCaptured { shipment, amount } => {

@@ -172,7 +172,7 @@ pub(super) fn return_lines(
 /// Takes returned units out of parcels that are not packed yet, and notes from which.
 pub(super) fn withdraw(parcels: &mut BTreeMap<String, Shipment>, returned: &mut Return) {
     for line in &mut returned.lines {
-        let mut left = line.quantity;
+        let mut left = line.quantity - line.withdrawn.iter().map(|(_, quantity)| quantity).sum::<i64>();
         for (name, parcel) in parcels.iter_mut().filter(|(_, parcel)| parcel.status == ShipmentStatus::Created) {
             for entry in parcel.lines.iter_mut().filter(|entry| entry.line == line.line) {
                 let taken = entry.quantity.min(left);

@@ -180,6 +180,16 @@ fn what_has_not_left_is_taken_out_of_its_parcel_and_not_captured() {
 }
 
 #[test]
+fn lines_that_come_back_before_there_are_parcels_are_taken_out_of_them() {
+    let made = |event: &Event| matches!(event, Event::ShipmentCreated { .. });
+    let (parcels, mut events): (Vec<Event>, Vec<Event>) = confirmed().into_iter().partition(made);
+    events.extend(decide(Some(&given(&events)), give_back(vec![("1".to_owned(), 2)])).unwrap());
+    assert_eq!(given(&events).returns["r"].lines[0].withdrawn, vec![]);
+    events.extend(parcels);
+    assert_eq!(given(&events).returns["r"].lines[0].withdrawn, vec![("shipments/o-north".to_owned(), 2)]);
+}
+
+#[test]
 fn no_more_is_returned_than_was_bought() {
     let order = given(&confirmed());
     let lines = vec![("1".to_owned(), 2), ("1".to_owned(), 2)];
