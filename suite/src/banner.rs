@@ -3,13 +3,17 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-/// The lines of a first start: the operator's password, which is shown only here, and where to begin.
-pub(crate) fn first_start(address: SocketAddr, data: &Path, password: &identity::Secret) -> String {
-    let (email, password, data) = (identity::OPERATOR_EMAIL, password.expose(), data.display());
+/// The lines of a first start: the operator's password, if it was made up and is shown only here, and where to begin.
+pub(crate) fn first_start(address: SocketAddr, data: &Path, password: Option<&identity::Secret>) -> String {
+    let (email, data) = (identity::OPERATOR_EMAIL, data.display());
+    let operator = match password {
+        Some(password) => format!("{email}, password: {}\nKeep it: it is not shown again.", password.expose()),
+        None => format!("{email}, with the password that was given."),
+    };
     format!(
         "
-The operator is {email}, password: {password}
-Keep it: it is not shown again. Everything the shop keeps is in {data}.
+The operator is {operator}
+Everything the shop keeps is in {data}.
 
 Browse, take a cart, buy (the README has the whole tour):
   curl -s 'http://{address}/v1/products?pageSize=3'

@@ -103,6 +103,11 @@ impl Folder {
         &self.path
     }
 
+    /// Whether no shop was ever opened in it.
+    pub(crate) fn is_new(&self) -> bool {
+        !self.path.join(SECRET).exists()
+    }
+
     /// The secret of this shop, made by the first start.
     pub(crate) fn secret(&self) -> Result<[u8; 32], Error> {
         let path = self.path.join(SECRET);

@@ -23,6 +23,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     let listener =
         TcpListener::bind(settings.listen).await.with_context(|| format!("cannot listen at {}", settings.listen))?;
     let address = listener.local_addr()?;
+    let first_start = folder.is_new();
     folder.set_provider(settings.psp())?;
     let mut opened = Opened::open(&settings, &folder, Some(address)).await?;
     let shop = Arc::clone(&opened.shop);
@@ -40,8 +41,9 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
 
     let mut out = std::io::stdout();
     writeln!(out, "listening on http://{address}")?;
-    if let Some(password) = opened.operator_password {
-        out.write_all(banner::first_start(address, &settings.data, &password).as_bytes())?;
+    if first_start || opened.operator_password.is_some() {
+        let password = opened.operator_password.as_ref();
+        out.write_all(banner::first_start(address, &settings.data, password).as_bytes())?;
     }
     out.flush()?;
 
