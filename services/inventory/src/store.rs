@@ -322,28 +322,36 @@ pub(crate) async fn list_movements(
     after: &After,
     limit: u32,
 ) -> Result<Vec<Movement>, Error> {
-    let (warehouse, sku) = item.unwrap_or_default();
-    let rows = tx
-        .query(
-            "SELECT sku, warehouse, stream, version, kind, on_hand, held, committed, order_name, note, traceparent, occur_time
-             FROM movements
-             WHERE ($1 = '' OR (sku = $1 AND warehouse = $2)) AND ($3 = '' OR stream = $3)
-               AND (occur_time, stream, version, sku, warehouse)
-                   > (CAST($4 AS BIGINT), $5, CAST($6 AS BIGINT), $7, $8)
-             ORDER BY occur_time, stream, version, sku, warehouse LIMIT CAST($9 AS BIGINT)",
-            params![
-                sku,
-                warehouse,
-                stream,
-                after.occur_time,
-                after.stream.as_str(),
-                after.version,
-                after.sku.as_str(),
-                after.warehouse.as_str(),
-                limit
-            ],
-        )
-        .await?;
+    let mut params = params![
+        after.occur_time,
+        after.stream.as_str(),
+        after.version,
+        after.sku.as_str(),
+        after.warehouse.as_str(),
+        limit
+    ]
+    .to_vec();
+    // A text of its own for each kind of list, so that each finds its rows by an index.
+    let narrowed = match (item, stream) {
+        (None, "") => "",
+        (None, _) => "stream = $7 AND",
+        (Some(_), "") => "sku = $7 AND warehouse = $8 AND",
+        (Some(_), _) => "sku = $7 AND warehouse = $8 AND stream = $9 AND",
+    };
+    if let Some((warehouse, sku)) = item {
+        params.extend([sku.into(), warehouse.into()]);
+    }
+    if !stream.is_empty() {
+        params.push(stream.into());
+    }
+    let sql = format!(
+        "SELECT sku, warehouse, stream, version, kind, on_hand, held, committed, order_name, note, traceparent, occur_time
+         FROM movements
+         WHERE {narrowed} (occur_time, stream, version, sku, warehouse)
+               > (CAST($1 AS BIGINT), $2, CAST($3 AS BIGINT), $4, $5)
+         ORDER BY occur_time, stream, version, sku, warehouse LIMIT CAST($6 AS BIGINT)"
+    );
+    let rows = tx.query(&sql, &params).await?;
     rows.iter().map(movement).collect()
 }
 
