@@ -52,7 +52,11 @@ pub async fn build(config: Config, context: &Context) -> Result<Component, ::sto
         Consumer::new(name, store.clone(), context.hub.clone(), &[producer], handler)
     };
     let consumers = [
-        consumer("ordering.shipping", "shipping", Arc::new(consumers::Shipments { log: log.clone(), recent: desk.recent.clone() })),
+        consumer(
+            "ordering.shipping",
+            "shipping",
+            Arc::new(consumers::Shipments { log: log.clone(), recent: desk.recent.clone() }),
+        ),
         consumer("ordering.payment", "payment", Arc::new(consumers::Payments)),
         consumer("ordering.identity", "identity", Arc::new(consumers::Persons { log: log.clone() })),
     ];

@@ -285,7 +285,8 @@ impl Rpc {
                 if let Some(first) = rows::order_of_cart(tx, &new.cart.0, &new.cart.1).await? {
                     return Ok(named(&first));
                 }
-                let (_, events) = rows::execute(&desk.log, &desk.recent, tx, &new.name, &new.meta, new.command.clone()).await?;
+                let (_, events) =
+                    rows::execute(&desk.log, &desk.recent, tx, &new.name, &new.meta, new.command.clone()).await?;
                 if matches!(events.first(), Some(Event::Placed(_))) {
                     let begin = start(checkout_saga(&new.name), &new.name, "", &new.meta);
                     runner.start(tx, &CHECKOUT, &begin).await?;
