@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use contract::EventSet;
-use store::{Row, Site, Store, Tx, Value};
+use store::{Row, Store, Tx, Value};
 use tokio::sync::mpsc;
 
 use crate::journal::sealed;
@@ -71,7 +71,7 @@ impl<E: EventSet> Log<E> {
 
         let (send, incoming) = mpsc::channel(UNDER_WAY);
         let mut incoming = Some(Incoming::new(incoming));
-        let (swapped, site) = (projection.clone(), Site::named("log.rebuild"));
+        let (swapped, site) = (projection.clone(), store::site!("log.rebuild"));
         let writing = layouts.clone();
         let swap = live.write(site, async move |tx: &mut Tx| {
             // The rows stream through once; a second run of the body has nothing to swap in.
@@ -175,7 +175,7 @@ async fn apply<E: EventSet>(
 ) -> Result<(), Error> {
     let projection = projection.clone();
     scratch
-        .write(Site::named("log.scratch"), async move |tx: &mut Tx| {
+        .write(store::site!("log.scratch"), async move |tx: &mut Tx| {
             for entry in &entries {
                 projection.apply(tx, &entry.at, &entry.event).await?;
             }
