@@ -12,11 +12,13 @@ use contracts::payment::v1 as payment;
 use contracts::shipping::v1 as shipping;
 use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
-use saga::{Attempt, Definition, Effect, Kind, OnDeadline, Outcome, Refusal, Step};
+use saga::{Attempt, Definition, Effect, Kind, OnDeadline, Outcome, Refusal, Start, Step};
 use server::status;
+use store::Tx;
 
+use crate::cancellation::CANCELLATION;
 use crate::order::{Allocation, Command, Order, PaymentAction, RejectReason, Status};
-use crate::sagas::{Desk, call, id, needs_attention, order_name, outcome};
+use crate::sagas::{Desk, call, cancellation_saga, data, id, needs_attention, order_name, outcome};
 use crate::wire;
 
 /// The table.
@@ -316,6 +318,9 @@ fn create_shipments<'a>(desk: &'a Desk, attempt: &'a Attempt) -> BoxFuture<'a, O
         if matches!(order.status, Status::Cancelling | Status::Cancelled | Status::PartiallyCancelled) {
             return Outcome::done();
         }
+        if order.placed.address.is_erased() {
+            return call_off(desk, attempt);
+        }
         let name = order_name(attempt);
         let planned = match order.plan_shipments(id(&name)) {
             Ok(planned) => planned,
@@ -336,6 +341,24 @@ fn create_shipments<'a>(desk: &'a Desk, attempt: &'a Attempt) -> BoxFuture<'a, O
         }
         desk.done(attempt, commands)
     })
+}
+
+/// Nobody knows any more where the parcels should go: the order is cancelled, and the money goes back.
+fn call_off(desk: &Desk, attempt: &Attempt) -> Outcome {
+    let name = order_name(attempt);
+    let reason = "the address was erased with its person".to_owned();
+    let mut told = desk.tell(attempt, vec![Command::RequestCancel { by: "services/ordering".to_owned(), reason }]);
+    let undoing = Start {
+        id: cancellation_saga(&name),
+        data: data(&name, ""),
+        correlation: attempt.correlation.clone(),
+        traceparent: attempt.traceparent.clone(),
+    };
+    Outcome::Done(Some(Box::new(async move |tx: &mut Tx| {
+        told.apply(tx).await?;
+        saga::enqueue(tx, &CANCELLATION, &undoing).await?;
+        Ok(())
+    })))
 }
 
 fn wire_shipment(name: &str, shipment: &str, order: &Order, parcel: &crate::order::Shipment) -> shipping::Shipment {

@@ -141,6 +141,13 @@ pub struct Address {
     pub phone: String,
 }
 
+impl Address {
+    /// Whether its person was erased: an address that was given keeps its country.
+    pub fn is_erased(&self) -> bool {
+        self.recipient.is_empty() && !self.country_code.is_empty()
+    }
+}
+
 /// A warehouse's part of an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allocation {
