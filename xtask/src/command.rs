@@ -55,7 +55,9 @@ impl Run {
 
     /// Cargo itself, the one that runs us.
     pub(crate) fn cargo(log: &str) -> Self {
-        Self::new(log, std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        let run = Self::new(log, std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        // What makes the next build of a changed crate faster costs gigabytes, and there is no next one there.
+        if paths::in_ci() { run.env("CARGO_INCREMENTAL", "0") } else { run }
     }
 
     pub(crate) fn args<I, S>(mut self, args: I) -> Self

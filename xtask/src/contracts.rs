@@ -44,7 +44,7 @@ pub(crate) fn run(_: &Context) -> Result<Outcome> {
                 Err(problem) => outcome.fail(problem),
             }
         }
-        None => println!("    buf breaking: main has no contracts yet, nothing can break"),
+        None => println!("    buf breaking: no commit here has contracts yet, nothing can break"),
     }
     Ok(outcome)
 }
