@@ -346,7 +346,7 @@ pub(crate) async fn spawn(command: &mut Command, output: &Output) -> Result<(Chi
     tokio::spawn(keep(pipe, output.clone(), Some(told)));
     let pipe = child.stderr.take().context("no standard error")?;
     tokio::spawn(keep(pipe, output.clone(), None));
-    let address = tokio::time::timeout(START, tell.wait_for(Option::is_some));
+    let address = tokio::time::timeout(START, async { tell.wait_for(Option::is_some).await.map(|address| *address) });
     let address = match address.await {
         Ok(Ok(address)) => address.context("no address")?,
         // Its output ended, and so does it.

@@ -2,31 +2,38 @@
 //!
 //! The points are not a list of ours: the binary names every site at which it commits or calls
 //! (`crash-points`), a recording says which act of the play reaches which, and a site that no act
-//! reaches fails. Then every point gets a server of its own that dies there, in the middle of the act,
-//! while the actors insist; after the restart the act must end well, everything must be settled within
-//! thirty seconds, nobody is charged twice, and `stoa audit` has nothing to say.
+//! reaches fails. Then the server dies at every point, in the middle of the act and while the actors
+//! insist, a few times in one performance; after that the act must end well, everything must be settled
+//! within thirty seconds, nobody is charged twice, and `stoa audit` has nothing to say.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use integration::acts::{Act, Stage};
 use integration::ledger::Provider;
+use integration::server::Died;
 use integration::{Setup, Stoa, command_line, skip, until};
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-/// Servers that die at the same time.
+/// Servers that are killed side by side.
 const SIDE_BY_SIDE: usize = 4;
+
+/// Points at which one data folder's servers die, at most.
+const POINTS_OF_A_LIFE: usize = 12;
+
+/// Deaths in one performance of an act, at most: what is left of it has to end well.
+const DEATHS_OF_A_PLAY: usize = 4;
+
+/// Performances in which a point may be missed before it is given up.
+const MISSED: usize = 3;
 
 /// From the restart until everything is settled.
 const SETTLED: Duration = Duration::from_secs(30);
-
-/// A point that a start passes often enough is given up.
-const LATEST_HIT: u32 = 12;
 
 /// One place to die: `commit.before:ordering.place_order`.
 type Point = String;
@@ -38,15 +45,41 @@ const PLANTED: [(&str, Act); 3] =
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_at_any_commit_or_call_loses_and_doubles_nothing() -> Result<()> {
     let prepared = prepare().await?;
-    let reached = record(prepared.path(), None).await?;
+    let mut reached: BTreeSet<Point> = BTreeSet::new();
+    let mut scripts = vec![];
+    for act in Act::ALL {
+        let mut points = record(prepared.path(), act, None).await?;
+        // Where several acts reach a point, the first one is played. A call that did not leave the gateway is one that
+        // did not come: the points in front of it are those of whoever waits for the answer.
+        points.retain(|point| !point.starts_with("call.before:gateway->") && reached.insert(point.clone()));
+        scripts.push((act, points));
+    }
     let registered = registered().await?;
-    let never: Vec<&Point> = registered.iter().filter(|point| !reached.contains_key(*point)).collect();
+    let never: Vec<&Point> = registered.difference(&reached).collect();
     ensure!(never.is_empty(), "no act reaches {never:#?}");
+    // What the gateway passes on is whatever anybody calls.
+    let unlisted = reached.difference(&registered).filter(|point| !point.starts_with("call.after:gateway->"));
+    let unlisted: Vec<&Point> = unlisted.collect();
+    ensure!(unlisted.is_empty(), "the binary does not list {unlisted:#?}");
 
     let started = Instant::now();
-    let failures = die_everywhere(prepared.path(), reached.clone(), None).await?;
+    let places = Arc::new(Semaphore::new(SIDE_BY_SIDE));
+    let mut lives = JoinSet::new();
+    for (act, points) in scripts {
+        for points in dealt(points) {
+            let (places, prepared) = (Arc::clone(&places), prepared.path().to_owned());
+            lives.spawn(async move {
+                let _place = places.acquire_owned().await?;
+                anyhow::Ok(die_everywhere(&prepared, act, points, None).await)
+            });
+        }
+    }
+    let mut failures = vec![];
+    for found in lives.join_all().await {
+        failures.extend(found?);
+    }
     println!("{} points in {:?}", reached.len(), started.elapsed());
-    ensure!(failures.is_empty(), "{} of {} points:\n{}", failures.len(), reached.len(), failures.join("\n"));
+    ensure!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
     Ok(())
 }
 
@@ -56,14 +89,19 @@ async fn each_planted_bug_is_caught() -> Result<()> {
         skip::not_proven("the planted bugs: no binary built with them");
         return Ok(());
     };
+    let prepared = prepare().await?;
     for (bug, act) in PLANTED {
         let plant = Plant { binary: binary.clone(), bug };
-        let prepared = prepare().await?;
-        let mut reached = record(prepared.path(), Some(&plant)).await?;
-        reached.retain(|_, acts| acts.contains(&format!("{act:?}")));
-        let failures = die_everywhere(prepared.path(), reached, Some(&plant)).await?;
-        ensure!(!failures.is_empty(), "the planted bug {bug} went unnoticed");
-        println!("{bug}: caught at {} points, first {}", failures.len(), failures[0]);
+        let points = record(prepared.path(), act, Some(&plant)).await?;
+        let mut caught = None;
+        for some in dealt(points) {
+            caught = die_everywhere(prepared.path(), act, some, Some(&plant)).await.into_iter().next();
+            if caught.is_some() {
+                break;
+            }
+        }
+        let caught = caught.with_context(|| format!("the planted bug {bug} went unnoticed"))?;
+        println!("{bug}: {caught}");
     }
     Ok(())
 }
@@ -84,13 +122,23 @@ impl Plant {
     }
 }
 
-/// A data folder with the sample catalogue, stopped: every server starts from a copy.
+/// A data folder with the sample catalogue, stopped: every life begins with a copy.
 async fn prepare() -> Result<TempDir> {
     let folder = tempfile::Builder::new().prefix("crash-base-").tempdir()?;
     let mut stoa = Stoa::start(Setup::new().data(folder.path().join("data"))).await?;
     let status = stoa.stop().await?;
     ensure!(status.success(), "the prepared server ended with {status}");
     Ok(folder)
+}
+
+/// Points dealt to several lives: each gets some of the start, of the middle and of the end of the act.
+fn dealt(points: Vec<Point>) -> Vec<Vec<Point>> {
+    let mut hands = vec![vec![]; points.len().div_ceil(POINTS_OF_A_LIFE)];
+    let count = hands.len();
+    for (place, point) in points.into_iter().enumerate() {
+        hands[place % count].push(point);
+    }
+    hands
 }
 
 /// Every point the binary has.
@@ -102,144 +150,203 @@ async fn registered() -> Result<BTreeSet<Point>> {
     Ok(points)
 }
 
-/// Plays every act once, each on its own server, and notes which points it reaches.
-async fn record(prepared: &Path, plant: Option<&Plant>) -> Result<BTreeMap<Point, BTreeSet<String>>> {
-    let mut reached: BTreeMap<Point, BTreeSet<String>> = BTreeMap::new();
-    for act in Act::ALL {
-        let folder = folder_for(act, prepared)?;
-        let file = folder.path().join("recorded");
-        let provider = Provider::start().await?;
-        let setup = Setup::default()
-            .flags(act.windows())
-            .provider(&provider.url())
-            .data(folder.path().join("data"))
-            .flags(["--crash-record".to_owned(), file.display().to_string()]);
-        let stoa = Stoa::start(Plant::apply(plant, setup)).await?;
-        provider.send_webhooks_to(stoa.address()).await?;
-        act.play(&Stage { client: &stoa.client(), provider: &provider }).await?;
-        settled(&stoa).await?;
-        let noted = std::fs::read_to_string(&file).context("nothing was recorded")?;
-        for point in noted.lines() {
-            reached.entry(point.to_owned()).or_default().insert(format!("{act:?}"));
-        }
-    }
-    Ok(reached)
-}
-
-/// Dies once at each point; what went wrong, one line each.
-async fn die_everywhere(
-    prepared: &Path,
-    reached: BTreeMap<Point, BTreeSet<String>>,
-    plant: Option<&Plant>,
-) -> Result<Vec<String>> {
-    let places = Arc::new(Semaphore::new(SIDE_BY_SIDE));
-    let mut deaths = JoinSet::new();
-    for (point, acts) in reached {
-        let act =
-            Act::ALL.into_iter().find(|act| acts.contains(&format!("{act:?}"))).with_context(|| format!("{acts:?}"))?;
-        let (places, prepared, plant) = (Arc::clone(&places), prepared.to_owned(), plant.cloned());
-        deaths.spawn(async move {
-            let _place = places.acquire_owned().await?;
-            anyhow::Ok(
-                die(&prepared, &point, act, plant.as_ref())
-                    .await
-                    .err()
-                    .map(|error| format!("{point} in {act:?}: {error:#}")),
-            )
-        });
-    }
-    let mut failures = Vec::new();
-    for outcome in deaths.join_all().await {
-        failures.extend(outcome?);
-    }
-    Ok(failures)
-}
-
-/// Dies at the first hit of a point that meets work in flight: hits before the act begins do not count.
-async fn die(prepared: &Path, point: &Point, act: Act, plant: Option<&Plant>) -> Result<()> {
-    for nth in 1..=LATEST_HIT {
-        let folder = folder_for(act, prepared)?;
-        match die_at(folder.path(), &format!("{point}:{nth}"), act, plant).await? {
-            Death::InTheAct => return Ok(()),
-            Death::TooEarly => {}
-        }
-    }
-    bail!("the first {LATEST_HIT} hits meet no work in flight")
-}
-
-enum Death {
-    InTheAct,
-    TooEarly,
-}
-
-/// One server, one death in the middle of the act, and everything is as it should be.
-async fn die_at(folder: &Path, spec: &str, act: Act, plant: Option<&Plant>) -> Result<Death> {
+/// Plays an act undisturbed and notes which points it reaches, in the order of the first time.
+async fn record(prepared: &Path, act: Act, plant: Option<&Plant>) -> Result<Vec<Point>> {
+    let folder = folder_for(act, prepared)?;
+    let file = folder.path().join("recorded");
     let provider = Provider::start().await?;
-    let calm = Setup::default().flags(act.windows()).provider(&provider.url()).data(folder.join("data"));
-    let calm = Plant::apply(plant, calm);
-    let mut stoa = Stoa::reserve(calm.clone()).await?;
-    stoa.change(calm.clone().flags(["--crash-point", spec]));
-    let launched = stoa.launch().await;
-    if act == Act::FirstStart {
-        // The start is the act: it may die before it listens.
-        if launched.is_ok() {
-            stoa.wait_end(SETTLED).await.context("the point was never reached")?;
-        }
-        stoa.change(calm);
-        stoa.restart().await?;
-        provider.send_webhooks_to(stoa.address()).await?;
-        act.play(&Stage { client: &stoa.client(), provider: &provider }).await?;
-        return judged(&stoa, &provider).await;
-    }
-    if launched.is_err() {
-        return Ok(Death::TooEarly);
-    }
+    let setup = Setup::default()
+        .flags(act.windows())
+        .provider(&provider.url())
+        .data(folder.path().join("data"))
+        .flags(["--crash-record".to_owned(), file.display().to_string()]);
+    let stoa = Stoa::start(Plant::apply(plant, setup)).await?;
     provider.send_webhooks_to(stoa.address()).await?;
-    if stoa.ended()?.is_some() {
-        return Ok(Death::TooEarly);
-    }
-    let client = stoa.client();
-    let stage = Stage { client: &client, provider: &provider };
-    let play = act.play(&stage);
-    tokio::pin!(play);
-    // The actors insist while the server dies and comes back; who is first tells what happened.
-    let ended = tokio::select! {
-        played = &mut play => {
-            played?;
-            None
+    act.play(&Stage { client: &stoa.client(), provider: &provider }).await?;
+    settled(stoa.data()).await?;
+    let noted = std::fs::read_to_string(&file).context("nothing was recorded")?;
+    Ok(noted.lines().map(str::to_owned).collect())
+}
+
+/// Dies at each point; what went wrong, one line each. What is left after a failure gets a new folder.
+async fn die_everywhere(prepared: &Path, act: Act, points: Vec<Point>, plant: Option<&Plant>) -> Vec<String> {
+    let mut failures = vec![];
+    let mut left = VecDeque::from(points);
+    while !left.is_empty() {
+        let (before, mut died) = (left.len(), vec![]);
+        let lived = async {
+            let mut life = Life::begin(prepared, act, plant).await?;
+            match act {
+                Act::FirstStart => life.begin_again(&mut left, &mut died).await,
+                _ => life.live(&mut left, &mut died).await,
+            }
+        };
+        if let Err(error) = lived.await {
+            failures.push(format!("{act:?}, dead at {died:?}: {error:#}"));
+            if left.len() == before {
+                left.pop_front();
+            }
+            if plant.is_some() {
+                break;
+            }
         }
-        ended = stoa.wait_end(Duration::from_secs(120)) => Some(ended?),
-    };
-    let played = ended.is_none();
-    // Background work may reach the point a moment after the act is over.
-    let status = match ended {
-        Some(status) => status,
-        None => stoa.wait_end(SETTLED).await.context("the point was never reached")?,
-    };
-    ensure!(!status.success(), "the server ended by itself: {status}");
-    stoa.change(calm);
-    stoa.restart().await?;
-    if !played {
-        play.await?;
     }
-    judged(&stoa, &provider).await
+    failures
 }
 
-async fn judged(stoa: &Stoa, provider: &Provider) -> Result<Death> {
-    settled(stoa).await?;
-    let ledger = provider.ledger().await?;
-    if !ledger.doubled().is_empty() {
-        bail!("charged twice: {:?}", ledger.doubled());
-    }
-    Ok(Death::InTheAct)
+/// A data folder, its provider, and the servers that live and die on it one after the other.
+struct Life {
+    act: Act,
+    provider: Arc<Provider>,
+    calm: Setup,
+    stoa: Stoa,
+    _folder: TempDir,
 }
 
-async fn settled(stoa: &Stoa) -> Result<()> {
-    until(SETTLED, "settled and clean", async || stoa.audit().await.map(Some)).await?;
+impl Life {
+    async fn begin(prepared: &Path, act: Act, plant: Option<&Plant>) -> Result<Self> {
+        let folder = folder_for(act, prepared)?;
+        let provider = Arc::new(Provider::start().await?);
+        let setup = Setup::default().flags(act.windows()).provider(&provider.url()).data(folder.path().join("data"));
+        let calm = Plant::apply(plant, setup);
+        let stoa = Stoa::reserve(calm.clone()).await?;
+        Ok(Self { act, provider, calm, stoa, _folder: folder })
+    }
+
+    /// Performances until every point was died at; `died` holds those of the last one.
+    async fn live(&mut self, left: &mut VecDeque<Point>, died: &mut Vec<Point>) -> Result<()> {
+        // A start passes these before anybody asks for anything: to die there counts once work was cut off.
+        let mut early = VecDeque::new();
+        let mut opener = None;
+        let mut missed = 0;
+        while let Some(first) = left.pop_front().or_else(|| opener.clone().filter(|_| !early.is_empty())) {
+            died.clear();
+            self.stoa.kill().await?;
+            if !self.rise(Some(&first)).await? {
+                ensure!(opener.as_ref() != Some(&first), "{first} is passed before any work");
+                early.push_back(first);
+                continue;
+            }
+            let survived = self.perform(first.clone(), left, &mut early, died).await?;
+            missed = if survived.is_some() { missed + 1 } else { 0 };
+            ensure!(missed < MISSED, "{survived:?} was not met in {MISSED} performances");
+            left.extend(survived);
+            if !died.is_empty() {
+                opener = opener.or(Some(first));
+            }
+        }
+        ensure!(early.is_empty(), "{early:?} are passed before any work");
+        Ok(())
+    }
+
+    /// Starts that die one after the other on a folder that was empty, and a performance at the end.
+    async fn begin_again(&mut self, left: &mut VecDeque<Point>, died: &mut Vec<Point>) -> Result<()> {
+        while died.len() < DEATHS_OF_A_PLAY
+            && let Some(point) = left.pop_front()
+        {
+            if !self.rise(Some(&point)).await? {
+                died.push(point);
+            } else if died.is_empty() {
+                // What a start begins may come to the point a moment after it.
+                let met = self.perform(point, &mut VecDeque::new(), &mut VecDeque::new(), died).await?;
+                ensure!(met.is_none(), "{met:?} is not met by a first start");
+                return Ok(());
+            } else {
+                left.push_front(point);
+                break;
+            }
+        }
+        self.stoa.kill().await?;
+        ensure!(self.rise(None).await?, "dead without a reason");
+        let client = self.stoa.client();
+        self.act.play(&Stage { client: &client, provider: &self.provider }).await?;
+        settled(self.stoa.data()).await?;
+        self.nobody_paid_twice().await
+    }
+
+    /// Starts a server that is to die at a point; false if it died before it was ready.
+    async fn rise(&mut self, armed: Option<&Point>) -> Result<bool> {
+        let fatal = armed.map(|point| ["--crash-point".to_owned(), format!("{point}:1")]);
+        self.stoa.change(self.calm.clone().flags(fatal.into_iter().flatten()));
+        let deadline = Instant::now() + SETTLED;
+        loop {
+            let Err(error) = self.stoa.restart().await else {
+                self.provider.send_webhooks_to(self.stoa.address()).await?;
+                return Ok(true);
+            };
+            if error.downcast_ref::<Died>().is_some_and(Died::aborted) {
+                return if armed.is_some() { Ok(false) } else { Err(error) };
+            }
+            // An audit that was cut off with its server may still have the folder.
+            if Instant::now() > deadline {
+                return Err(error);
+            }
+            self.stoa.kill().await?;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// One performance, in which the server dies at `first` and at more of what is left, and the judgement after it.
+    /// Answers the point that was not met.
+    async fn perform(
+        &mut self,
+        first: Point,
+        left: &mut VecDeque<Point>,
+        early: &mut VecDeque<Point>,
+        died: &mut Vec<Point>,
+    ) -> Result<Option<Point>> {
+        let (client, data) = (self.stoa.client(), self.stoa.data().to_owned());
+        let provider = Arc::clone(&self.provider);
+        let stage = Stage { client: &client, provider: &provider };
+        let play = self.act.play(&stage);
+        tokio::pin!(play);
+        let (mut armed, mut played) = (Some(first), false);
+        loop {
+            tokio::select! {
+                // The actors insist while the server dies and comes back.
+                ended = self.stoa.wait_end(Duration::MAX), if armed.is_some() => {
+                    let end = Died(ended?);
+                    ensure!(end.aborted(), "not at a point: {end}");
+                }
+                over = &mut play, if !played => {
+                    over?;
+                    played = true;
+                    continue;
+                }
+                // Work behind the act may reach the point until everything has settled.
+                clean = settled(&data), if played => {
+                    clean?;
+                    break;
+                }
+            }
+            loop {
+                died.extend(armed.take());
+                if died.len() < DEATHS_OF_A_PLAY {
+                    armed = early.pop_front().or_else(|| left.pop_front());
+                }
+                // To die in this start cuts the recovery off: it counts.
+                if self.rise(armed.as_ref()).await? {
+                    break;
+                }
+            }
+        }
+        self.nobody_paid_twice().await?;
+        Ok(armed)
+    }
+
+    async fn nobody_paid_twice(&self) -> Result<()> {
+        let ledger = self.provider.ledger().await?;
+        ensure!(ledger.doubled().is_empty(), "charged twice: {:?}", ledger.doubled());
+        Ok(())
+    }
+}
+
+async fn settled(data: &Path) -> Result<()> {
+    until(SETTLED, "settled and clean", async || command_line::audit(data).await.map(Some)).await?;
     Ok(())
 }
 
-/// A folder for one server: a copy of the prepared one, or an empty one for a first start.
+/// A folder for one life: a copy of the prepared one, or an empty one for a first start.
 fn folder_for(act: Act, prepared: &Path) -> Result<TempDir> {
     let folder = tempfile::Builder::new().prefix("crash-").tempdir()?;
     if act != Act::FirstStart {
