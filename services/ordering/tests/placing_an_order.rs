@@ -217,3 +217,18 @@ async fn an_order_is_shown_as_it_was() {
     assert_eq!(events[0].r#type, "stoa.ordering.v1.OrderPlaced");
     assert!(events.iter().all(|event| !event.causation_id.is_empty()));
 }
+
+#[tokio::test]
+async fn a_buyer_who_is_erased_before_the_parcels_are_made_gets_the_money_back() {
+    let play = Play { lost: [("CloseCart", u32::MAX)].into_iter().collect(), ..stocked() };
+    let world = World::new(play).await;
+    let order = world.place("users/ann", request("carts/a")).await.unwrap();
+    assert_eq!(order.state(), OrderState::Confirmed);
+    world.erase("users/ann").await;
+    let erased = |order: &proto::Order| order.shipping_address.as_ref().is_some_and(|it| it.recipient.is_empty());
+    world.until(&order.name, erased).await;
+    world.play(|play| play.lost.clear());
+    world.until(&order.name, |order| order.state() == OrderState::Cancelled).await;
+    let Effects { committed, authorized, voided, shipments, .. } = world.effects();
+    assert_eq!((committed, authorized, voided, shipments), (0, 1, 1, 0));
+}

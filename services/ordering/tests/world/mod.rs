@@ -9,6 +9,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use client::{Answer, Callee, Channel, Outgoing};
 use contracts::cart::v1 as cart;
 use contracts::google::r#type::Money;
+use contracts::identity::v1 as identity;
 use contracts::inventory::v1 as inventory;
 use contracts::ordering::v1 as proto;
 use contracts::ordering::v1::ordering_service_client::OrderingServiceClient;
@@ -109,6 +110,20 @@ impl World {
         }
         self.context.finish_writes().await;
         self.context.clients = client::Registry::new(contracts::METHODS);
+    }
+
+    /// Identity tells that somebody was erased.
+    pub(crate) async fn erase(&self, user: &str) {
+        let store = self.context.open("identity", &[]).await.unwrap();
+        let log: log::Log<identity::Event> = log::Log::new(store, vec![]);
+        self.context.hub.publish("identity", bus::source(log.clone()));
+        let (writer, user) = (log.clone(), user.to_owned());
+        let written = log.store().write(store::Site::named("test.erase"), async move |tx: &mut store::Tx| {
+            let erased = identity::UserErased { user: user.clone(), actor: user.clone() };
+            let meta = log::Meta { causation: "test".to_owned(), ..log::Meta::default() };
+            writer.append_next(tx, &user, &meta, None, vec![identity::Event::UserErased(erased)]).await
+        });
+        written.await.unwrap();
     }
 
     pub(crate) fn play(&self, change: impl FnOnce(&mut Play)) {
