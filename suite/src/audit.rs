@@ -44,11 +44,13 @@ async fn look(shop: &Shop) -> anyhow::Result<Findings> {
     let now = shop.context.clock.now();
     // First the ledger: what it has, the logs must come to know, and not the other way round.
     let ledger = ledger::fetch(&shop.provider).await;
-    let books = logs::read(shop, &mut findings).await?;
+    // The services compare their tables while the logs are read: neither waits for the other.
+    let (books, tables) = tokio::join!(logs::read(shop, &mut findings), tables::judge(shop));
+    let books = books?;
+    findings.join(tables);
     books.stock.judge(&mut findings);
     money::judge(&books, ledger, &mut findings);
     orders::judge(&books, &shop.context.windows, now, &mut findings);
     sagas::judge(shop, now, &mut findings).await?;
-    tables::judge(shop, &mut findings).await?;
     Ok(findings)
 }

@@ -50,6 +50,16 @@ impl Findings {
         self.broken.entry(invariant).or_default().push(format!("{resource}: {}", why.as_ref()));
     }
 
+    /// Adds what another part of the look found.
+    pub(crate) fn join(&mut self, other: Self) {
+        for (invariant, what) in other.checked {
+            self.checked.entry(invariant).or_default().extend(what);
+        }
+        for (invariant, what) in other.broken {
+            self.broken.entry(invariant).or_default().extend(what);
+        }
+    }
+
     /// Whether nothing is broken.
     pub(crate) fn hold(&self) -> bool {
         self.broken.is_empty()
