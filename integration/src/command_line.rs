@@ -45,13 +45,13 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
-/// Runs `stoa` with the arguments and waits, at most two minutes.
+/// Runs `stoa` with the arguments and waits, at most ten minutes: the books of a whole year take a while on a busy machine.
 pub async fn stoa<I, S>(arguments: I) -> Result<Ended>
 where
     I: IntoIterator<Item = S>,
     S: AsRef<OsStr>,
 {
-    run(Command::new(binary()?).args(arguments), Duration::from_secs(120)).await
+    run(Command::new(binary()?).args(arguments), Duration::from_secs(600)).await
 }
 
 /// Runs a command and waits for its end, at most that long.
