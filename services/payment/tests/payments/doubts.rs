@@ -76,7 +76,7 @@ fn an_attempt_that_was_sent_when_the_process_died_is_settled_by_the_next() {
         until("the provider has it", async || provider.entries("authorization").await.len() == 1).await;
         until("both are sent", async || {
             let ask = proto::GetPaymentRequest { name: "payments/tok_never".to_owned() };
-            ordering(&context).get_payment(ask).await.is_ok()
+            rig::outside(&context).get_payment(operator().request(ask)).await.is_ok()
         })
         .await;
     });
@@ -88,7 +88,7 @@ fn an_attempt_that_was_sent_when_the_process_died_is_settled_by_the_next() {
         let context = rig::serve(folder.path(), &provider.url, config, windows).await;
         let get = async |name: &str| {
             let ask = proto::GetPaymentRequest { name: name.to_owned() };
-            ordering(&context).get_payment(ask).await.unwrap().into_inner()
+            rig::outside(&context).get_payment(operator().request(ask)).await.unwrap().into_inner()
         };
         until("it is settled", async || get("payments/tok_slow").await.state() == PaymentState::Authorized).await;
         assert!(get("payments/tok_never").await.in_doubt);

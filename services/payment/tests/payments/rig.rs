@@ -148,7 +148,7 @@ impl Shop {
     }
 
     pub(crate) fn outside(&self) -> PaymentServiceClient<Channel> {
-        PaymentServiceClient::new(self.context.clients.as_caller("gateway").channel("payment"))
+        outside(&self.context)
     }
 
     pub(crate) async fn authorize(&self, name: &str, token: &str) -> proto::Payment {
@@ -200,7 +200,7 @@ impl Shop {
 
     pub(crate) async fn get(&self, name: &str) -> proto::Payment {
         let ask = proto::GetPaymentRequest { name: name.to_owned() };
-        self.ordering().get_payment(ask).await.unwrap().into_inner()
+        self.outside().get_payment(operator().request(ask)).await.unwrap().into_inner()
     }
 
     pub(crate) async fn attempts(&self, name: &str) -> Vec<proto::Attempt> {
@@ -258,6 +258,10 @@ pub(crate) async fn serve(folder: &Path, provider: &str, config: payment::Config
 
 pub(crate) fn ordering(context: &Context) -> PaymentServiceClient<Channel> {
     PaymentServiceClient::new(context.clients.as_caller("ordering").channel("payment"))
+}
+
+pub(crate) fn outside(context: &Context) -> PaymentServiceClient<Channel> {
+    PaymentServiceClient::new(context.clients.as_caller("gateway").channel("payment"))
 }
 
 pub(crate) fn authorize(name: &str, token: &str, request_id: &str) -> proto::AuthorizePaymentRequest {
