@@ -68,10 +68,14 @@ pub(crate) fn checks() -> Result<Vec<Lane>> {
         }),
         Lane::new("structure", "edges, module docs, short mains, least versions, no drawers", structure::run),
         Lane::new("contracts", "buf lint, buf breaking against main, golden events", contracts::run),
-        Lane::new("clippy", "no lint of the workspace fires", |_| {
-            let arguments =
-                ["clippy", "--workspace", "--all-targets", "--features", "store/fleet", "--", "-D", "warnings"];
-            command("clippy", &arguments, Duration::from_secs(1500))
+        Lane::new("clippy", "no lint of the workspace fires, nor of the fleet's engine", |_| {
+            let lint = |what: &[&str]| {
+                let arguments = [&["clippy", "--all-targets"], what, &["--", "-D", "warnings"]].concat();
+                command("clippy", &arguments, Duration::from_secs(1500))
+            };
+            let mut outcome = lint(&["--workspace"])?;
+            outcome.add(lint(&["--package", "store", "--features", "fleet"])?);
+            Ok(outcome)
         }),
         Lane::new("deny", "licences, sources and bans of every crate we link", deny::run),
         advisories,
