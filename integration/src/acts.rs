@@ -8,6 +8,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::Method;
 use serde_json::{Value, json};
@@ -19,6 +21,22 @@ use crate::shopper::{Shopper, order_body, request_id, text};
 
 /// How long an act waits for one thing: a restart, a saga, a doubt that is cleared.
 const PATIENCE: Duration = Duration::from_secs(45);
+
+/// Returns when tokens are signed with the key of this id: the one before it is retired now.
+async fn signs(stage: &Stage<'_>, kid: &str) -> Result<()> {
+    let start = std::time::Instant::now();
+    loop {
+        let guest = stage.client().post("/v1/sessions:guest", &json!({})).await?.ok()?;
+        let token = text(&guest, "accessToken")?;
+        let header = token.split('.').next().unwrap_or_default();
+        let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header)?)?;
+        if header["kid"] == kid {
+            return Ok(());
+        }
+        ensure!(start.elapsed() < PATIENCE, "signed with another key than {kid}: {header}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
 
 /// An act by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +167,8 @@ async fn people(stage: &Stage<'_>) -> Result<()> {
     let imported = operator.http.post("/v1/users:import", &users).await?.ok()?;
     let user = text(&imported["users"][0], "name")?;
     let id = json!({ "requestId": request_id() });
-    operator.http.post("/v1/signingKeys:rotate", &id).await?.ok()?;
+    let rotated = operator.http.post("/v1/signingKeys:rotate", &id).await?.ok()?;
+    signs(stage, &text(&rotated["signingKey"], "kid")?).await?;
 
     // Somebody with a cart and an order is forgotten, everywhere.
     let mut leaver = Shopper::customer_over(stage.client()).await?;

@@ -72,6 +72,34 @@ async fn a_second_opener_is_refused_and_told_who_holds_the_file() {
 }
 
 #[tokio::test]
+async fn a_holder_that_is_ending_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("test.db");
+    let store = open(&path).await;
+    // The last handle is in a body whose caller has gone: the reader's own thread closes the store, after the body.
+    let (begun, running) = std::sync::mpsc::channel();
+    let (resume, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let (last, reader) = (store.clone(), store.clone());
+    let body = async move |_: &mut store::Tx| {
+        begun.send(()).unwrap();
+        held.lock().unwrap().recv().unwrap();
+        Ok::<_, Error>(last.name())
+    };
+    let waiting = tokio::spawn(async move { reader.read(body).await });
+    tokio::task::spawn_blocking(move || running.recv().unwrap()).await.unwrap();
+    waiting.abort();
+    assert!(waiting.await.unwrap_err().is_cancelled());
+    drop(store);
+    let again = tokio::spawn({
+        let path = path.clone();
+        async move { open(&path).await }
+    });
+    resume.send(()).unwrap();
+    again.await.unwrap();
+}
+
+#[tokio::test]
 async fn rebuilds_left_by_a_killed_process_are_removed_and_living_ones_are_not() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("test.db");

@@ -7,12 +7,19 @@ use std::{
         Arc, Mutex, RwLock,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use tokio::sync::mpsc;
 
-use super::{Session, dialect, lock::Lock, readers::Reader, session::SHARD, writer::Writer};
+use super::{
+    Session, dialect,
+    lock::{self, Lock},
+    readers::Reader,
+    session::SHARD,
+    writer::Writer,
+};
 use crate::{
     Config, Engine, Error, Migration, MigrationSet, Tx, Value,
     job::{QUEUE, Threads},
@@ -48,7 +55,7 @@ pub(crate) fn open(config: &Config, signals: &Arc<Signals>) -> Result<Threads, E
         #[cfg(feature = "fleet")]
         Engine::Postgres { .. } => return Err(refuse("PostgreSQL has no file".to_owned())),
     };
-    let lock = Lock::take(service, &path)?;
+    let lock = Lock::take(service, &path, lock::PATIENCE)?;
     let files = temporary.then(|| TemporaryFiles(path.clone()));
     if !temporary {
         remove_leftovers(service, &path);
@@ -251,7 +258,7 @@ fn remove_leftovers(service: &'static str, store: &Path) {
             .to_str()
             .and_then(|name| name.strip_prefix(&prefix))
             .is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') && !rest.is_empty());
-        if is_store && Lock::take(service, &entry.path()).is_ok() {
+        if is_store && Lock::take(service, &entry.path(), Duration::ZERO).is_ok() {
             remove(&entry.path());
         }
     }
