@@ -48,6 +48,7 @@ pub async fn run(make: impl AsyncFn() -> Store) {
     requests::a_hundred_in_parallel_have_one_effect(make().await).await;
     requests::keys_are_separate_for_each_principal_and_method(make().await).await;
     requests::old_answers_are_purged_and_young_ones_kept(make().await).await;
+    requests::requests_that_come_drop_the_answers_of_old_ones(make().await).await;
 
     aggregates::decisions_see_the_fold_of_the_stream(make().await).await;
     aggregates::a_rejection_appends_nothing_and_is_the_answer_for_ever(make().await).await;

@@ -18,6 +18,11 @@ use crate::{Error, backoff};
 /// How long an answer is kept for repeats.
 pub const RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
+/// One claim in so many drops old answers, [`PURGED`] at most: more than come in between, so that none outstays its time for
+/// long where requests come, and nothing grows where they do not.
+const PURGING: u8 = 128;
+const PURGED: u32 = 512;
+
 /// How often a body runs again after a version conflict before the conflict is the caller's.
 pub const CONFLICT_ATTEMPTS: u32 = 8;
 
@@ -39,6 +44,11 @@ impl Request {
     /// its request id cleared.
     pub fn new(principal: impl Into<String>, method: &'static str, key: impl Into<String>, body: &[u8]) -> Self {
         Self { principal: principal.into(), method, key: key.into(), fingerprint: *blake3::hash(body).as_bytes() }
+    }
+
+    /// True for the one claim in [`PURGING`] that drops old answers.
+    pub(crate) fn purges(&self) -> bool {
+        self.fingerprint[0] % PURGING == 0
     }
 }
 
@@ -146,6 +156,9 @@ where
         .await?;
     if claimed == 0 {
         return replay(tx, request).await;
+    }
+    if request.purges() {
+        purge(tx, PURGED).await?;
     }
     // Behind a savepoint, because a refusal must undo the effects and still commit the claim.
     let answer = tx.savepoint(async |tx: &mut Tx| body(tx).await).await?;

@@ -130,3 +130,30 @@ pub(super) async fn old_answers_are_purged_and_young_ones_kept(store: Store) {
     move_once(&log, request("users/1", "k3", "5"), 5).await.expect("still answered");
     assert_eq!(balance(&log).await, 15);
 }
+
+pub(super) async fn requests_that_come_drop_the_answers_of_old_ones(store: Store) {
+    let log = account(store).await;
+    for key in ["k1", "k2", "k3"] {
+        move_once(&log, request("users/1", key, "5"), 5).await.expect("move");
+    }
+    let week = i64::try_from(crate::once::RETENTION.as_micros()).unwrap_or(i64::MAX);
+    let aged: Result<u64, Error> = log
+        .store()
+        .write(Site::named("toy.age"), async move |tx: &mut Tx| {
+            let aged = "UPDATE requests SET claim_time = claim_time - $1 - 1 WHERE key <> 'k3'";
+            Ok(tx.execute(aged, params![week]).await?)
+        })
+        .await;
+    assert_eq!(aged.expect("aged"), 2);
+    // Whose turn it is to purge is decided by what is asked.
+    let purging = (0..10_000).map(|n| request("users/2", "n", &n.to_string())).find(Request::purges);
+    move_once(&log, purging.expect("one in a hundred"), 0).await.expect("move");
+    let kept: Result<i64, Error> = log
+        .store()
+        .read(async |tx: &mut Tx| {
+            let kept = "SELECT COUNT(*) AS kept FROM requests WHERE principal = 'users/1'";
+            tx.query_opt(kept, params![]).await?.map_or(Ok(0), |row| Ok(row.get("kept")?))
+        })
+        .await;
+    assert_eq!(kept.expect("kept"), 1);
+}
