@@ -9,7 +9,7 @@ use store::{Config, Store};
 async fn the_bus_in_one_process_keeps_its_promises() {
     let open = async || {
         let sets = [log::MIGRATIONS, log::conformance::MIGRATIONS, bus::conformance::MIGRATIONS];
-        Store::open(Config::temporary("toy").migrations(sets)).await.expect("a store")
+        Store::open(Config::new("toy", store::conformance::engine().await).migrations(sets)).await.expect("a store")
     };
     bus::conformance::run(open, async |log: Log<Event>, hub: &Hub| {
         hub.publish("toy", source(log));
@@ -21,9 +21,12 @@ async fn the_bus_in_one_process_keeps_its_promises() {
 async fn a_consumer_waits_for_a_producer_that_publishes_later() {
     let hub = Hub::new();
     assert!(hub.source("toy").is_none());
-    let store = Store::open(Config::temporary("toy").migrations([log::MIGRATIONS, log::conformance::MIGRATIONS]))
-        .await
-        .expect("a store");
+    let store = Store::open(
+        Config::new("toy", store::conformance::engine().await)
+            .migrations([log::MIGRATIONS, log::conformance::MIGRATIONS]),
+    )
+    .await
+    .expect("a store");
     let log = log::conformance::toy::log(store);
     let waiting = hub.wait_for("toy");
     let publishing = async { hub.publish("toy", source(log)) };

@@ -31,7 +31,7 @@ impl Handler for Hiccup {
 async fn is_applied_after_a_failure() -> bool {
     let open = async || {
         let sets = [log::MIGRATIONS, log::conformance::MIGRATIONS];
-        Store::open(Config::temporary("toy").migrations(sets)).await.expect("a store")
+        Store::open(Config::new("toy", store::conformance::engine().await).migrations(sets)).await.expect("a store")
     };
     let (log, hub, handler) = (toy::log(open().await), Hub::new(), Arc::new(Hiccup::default()));
     toy::append(&log, "accounts/a", Some("users/1"), vec![opened("Ada")]).await.expect("append");

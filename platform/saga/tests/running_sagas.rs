@@ -112,7 +112,8 @@ static TICKET: Definition<Context> = Definition {
 };
 
 async fn world(folder: &tempfile::TempDir, data: &[u8]) -> World<Context> {
-    let config = Config::sqlite("test", folder.path().join("test.db")).migrations([saga::MIGRATIONS, TABLES]);
+    let config = Config::new("test", store::conformance::engine_of(folder.path(), "test").await)
+        .migrations([saga::MIGRATIONS, TABLES]);
     let store = Store::open(config).await.unwrap();
     let start = Start { id: "s".into(), data: data.to_vec(), correlation: String::new(), traceparent: String::new() };
     store

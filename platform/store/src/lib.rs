@@ -38,6 +38,8 @@ pub use crash::Site;
 pub use error::{ConstraintKind, Error};
 pub use event::{NewEvent, Recorded};
 pub use migrate::{Migration, MigrationSet};
+#[cfg(feature = "fleet")]
+pub use postgres::create_database;
 pub use store::Store;
 pub use tx::Tx;
 pub use value::{FromValue, Row, Value};

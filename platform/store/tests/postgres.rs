@@ -4,31 +4,13 @@
 #![cfg(feature = "fleet")]
 #![allow(clippy::unwrap_used)]
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use store::{Config, Engine, Error, NewEvent, Store, conformance, params, site};
-use tokio_postgres::NoTls;
-
-#[allow(clippy::disallowed_methods, reason = "the test is told where its server is")]
-fn server() -> String {
-    std::env::var("STORE_TEST_POSTGRES").unwrap()
-}
 
 /// An empty database of its own.
 async fn fresh() -> Config {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let database = format!("store_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let url = server();
-    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
-    let connection = tokio::spawn(connection);
-    client
-        .batch_execute(&format!("CREATE DATABASE {database} TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"))
-        .await
-        .unwrap();
-    drop(client);
-    connection.await.unwrap().unwrap();
-    let (base, _) = url.rsplit_once('/').unwrap();
-    Config::new("conform", Engine::Postgres { url: format!("{base}/{database}"), writers: 16, shards: 16 })
+    let engine = conformance::engine().await;
+    assert!(matches!(engine, Engine::Postgres { .. }), "STORE_TEST_POSTGRES names no server");
+    Config::new("conform", engine)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -77,8 +77,8 @@ async fn a_holder_that_is_ending_is_waited_for() {
     let path = folder.path().join("test.db");
     let store = open(&path).await;
     // The last handle is in a body whose caller has gone: the reader's own thread closes the store, after the body.
-    let (begun, running) = std::sync::mpsc::channel();
-    let (resume, held) = std::sync::mpsc::channel::<()>();
+    let (begun, running) = std::sync::mpsc::sync_channel(1);
+    let (resume, held) = std::sync::mpsc::sync_channel::<()>(1);
     let held = std::sync::Mutex::new(held);
     let (last, reader) = (store.clone(), store.clone());
     let body = async move |_: &mut store::Tx| {

@@ -5,7 +5,11 @@
 mod data;
 mod transactions;
 
-use crate::{Audit, Config, Error, Migration, MigrationSet, NewEvent, Store, Tx, params};
+use std::path::Path;
+#[cfg(feature = "fleet")]
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::{Audit, Config, Engine, Error, Migration, MigrationSet, NewEvent, Store, Tx, params};
 
 /// The tables of this suite.
 pub const TABLES: MigrationSet = MigrationSet::new(
@@ -45,6 +49,42 @@ pub async fn run(fresh: impl AsyncFn() -> Config) {
     data::everything_is_there_after_reopening(fresh().await).await;
     data::a_store_that_does_not_fit_the_binary_is_refused(fresh().await).await;
     data::a_closed_store_answers_that_it_is_stopped(open().await).await;
+}
+
+/// An empty place for a store: a database of its own on the server that `STORE_TEST_POSTGRES` names, or, without the fleet's
+/// engine or such a server, a file that is not flushed. For the suites of everything that is built on a store.
+pub async fn engine() -> Engine {
+    #[cfg(feature = "fleet")]
+    if let Some(server) = server() {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("t{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        return postgres(&server, &name).await;
+    }
+    Engine::Temporary { folder: None }
+}
+
+/// The same for a store that is opened again: one file in `folder`, or the database that belongs to it.
+pub async fn engine_of(folder: &Path, name: &str) -> Engine {
+    #[cfg(feature = "fleet")]
+    if let Some(server) = server() {
+        let digest = crc32fast::hash(folder.as_os_str().as_encoded_bytes());
+        return postgres(&server, &format!("t{}_{digest:08x}_{name}", std::process::id())).await;
+    }
+    Engine::Sqlite { path: folder.join(format!("{name}.db")) }
+}
+
+#[cfg(feature = "fleet")]
+#[allow(clippy::disallowed_methods, reason = "a test is told where its server is")]
+fn server() -> Option<String> {
+    std::env::var("STORE_TEST_POSTGRES").ok()
+}
+
+/// `server` names a database of the server, as the last part of its path.
+#[cfg(feature = "fleet")]
+async fn postgres(server: &str, name: &str) -> Engine {
+    crate::create_database(server, name).await.expect("a database is created");
+    let (base, _) = server.rsplit_once('/').expect("postgres://user@host/database");
+    Engine::Postgres { url: format!("{base}/{name}"), writers: 16, shards: 16 }
 }
 
 type Outcome<T = ()> = Result<T, Error>;

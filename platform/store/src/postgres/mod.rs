@@ -11,5 +11,6 @@ mod open;
 mod session;
 mod workers;
 
+pub use open::create_database;
 pub(crate) use open::open;
 pub(crate) use session::Session;

@@ -4,7 +4,7 @@ use std::{str::FromStr as _, sync::Arc, time::Duration};
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, tokio_postgres};
 use tokio::sync::mpsc;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{Client, NoTls, error::SqlState};
 
 use super::{append::VERSION_TAKEN, session::typed, workers::Workers};
 use crate::{
@@ -158,4 +158,29 @@ async fn migrate(config: &Config, client: &Client, shards: u32) -> Result<(), Er
         }
     }
     Ok(())
+}
+
+/// Creates the database `name` on a server unless it is there, sorted as this store wants it; `server` is the address of any
+/// database there, with a role that may create others.
+pub async fn create_database(server: &str, name: &str) -> Result<(), Error> {
+    const SERVICE: &str = "postgres";
+    let refuse = |detail: String| Error::Open { service: SERVICE, detail };
+    let plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    if !plain || name.is_empty() {
+        return Err(refuse(format!("a database cannot be called {name:?}")));
+    }
+    let (client, connection) =
+        tokio_postgres::connect(server, NoTls).await.map_err(|error| refuse(error.to_string()))?;
+    let connection = tokio::spawn(connection);
+    let create = format!(
+        "CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' STRATEGY wal_log"
+    );
+    let created = client.batch_execute(&create).await;
+    drop(client);
+    // It ends when its client is gone.
+    let _ = connection.await;
+    match created {
+        Err(error) if error.code() == Some(&SqlState::DUPLICATE_DATABASE) => Ok(()),
+        created => created.map_err(|error| typed(SERVICE, error)),
+    }
 }

@@ -54,7 +54,7 @@ fn try_for(patience: Duration, file: &File) -> Result<(), TryLockError> {
     let started = Instant::now();
     loop {
         match file.try_lock() {
-            Err(TryLockError::WouldBlock) if started.elapsed() < patience => thread::sleep(PAUSE),
+            Err(TryLockError::WouldBlock) if started.elapsed() < patience => thread::park_timeout(PAUSE),
             tried => return tried,
         }
     }
