@@ -73,10 +73,23 @@ impl<E: EventSet> Log<E> {
         subject: Option<&str>,
         events: Vec<E>,
     ) -> Result<u64, Error> {
-        let actual = version(tx, stream).await?;
+        let actual = taken(tx, stream).await?;
         if actual != expected {
             return Err(Error::Conflict { stream: stream.to_owned(), expected, actual });
         }
+        self.append_after(tx, stream, expected, meta, subject, events).await
+    }
+
+    /// `expected` is the version of the stream, which nobody else appends to before this transaction ends.
+    async fn append_after(
+        &self,
+        tx: &mut Tx,
+        stream: &str,
+        expected: u64,
+        meta: &Meta,
+        subject: Option<&str>,
+        events: Vec<E>,
+    ) -> Result<u64, Error> {
         let mut at = At {
             stream: stream.to_owned(),
             version: expected,
@@ -117,8 +130,8 @@ impl<E: EventSet> Log<E> {
         subject: Option<&str>,
         events: Vec<E>,
     ) -> Result<u64, Error> {
-        let expected = version(tx, stream).await?;
-        self.append(tx, stream, expected, meta, subject, events).await
+        let expected = taken(tx, stream).await?;
+        self.append_after(tx, stream, expected, meta, subject, events).await
     }
 
     /// The version of a stream, with what this transaction has appended; 0 when it does not exist.
@@ -204,6 +217,15 @@ impl<E: EventSet> Log<E> {
 pub(crate) const PAGE: u32 = 1024;
 
 /// See [`Log::version`].
+/// The version of a stream that stays its version, but for what this transaction appends. The projections write rows before
+/// the event itself is stored; of two transactions that append the same version one must be told so before it writes any.
+async fn taken(tx: &mut Tx, stream: &str) -> Result<u64, Error> {
+    if !tx.appended().iter().any(|event| event.stream == stream) {
+        tx.take_stream(stream).await?;
+    }
+    version(tx, stream).await
+}
+
 pub(crate) async fn version(tx: &mut Tx, stream: &str) -> Result<u64, Error> {
     let pending = tx.appended().iter().rev().find(|event| event.stream == stream);
     match pending.map(|event| event.version) {

@@ -171,6 +171,18 @@ impl Tx {
         Ok(events)
     }
 
+    /// Takes a stream until the transaction ends: others who take it wait, so its version stays what [`Tx::version`] says next.
+    pub async fn take_stream(&mut self, stream: &str) -> Result<(), Error> {
+        self.unbroken()?;
+        let result = match &mut self.session {
+            // There is one writer.
+            Session::Sqlite(_) => Ok(()),
+            #[cfg(feature = "fleet")]
+            Session::Postgres(session) => session.take_stream(stream).await,
+        };
+        self.keep(result)
+    }
+
     /// The last version of a stream, 0 if it has none, and without what this transaction has appended.
     pub async fn version(&mut self, stream: &str) -> Result<u64, Error> {
         let row = self.query_opt(VERSION, &[stream.into()]).await?;

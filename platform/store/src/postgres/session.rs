@@ -80,6 +80,12 @@ impl Session {
         Ok(())
     }
 
+    /// Waits for others who hold the stream, by a lock that goes with the transaction. The lock's number is a digest of the
+    /// name: two streams of the same number wait for each other, which is slow and never wrong.
+    pub(crate) async fn take_stream(&mut self, stream: &str) -> Result<(), Error> {
+        self.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", &[stream.into()]).await.map(drop)
+    }
+
     /// SAVEPOINT and the like.
     pub(crate) async fn control(&mut self, sql: &'static str) -> Result<(), Error> {
         self.begin().await?;
