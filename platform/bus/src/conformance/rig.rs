@@ -1,13 +1,13 @@
 //! A producer, a consumer, and a handler that can be told to fail.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use log::conformance::toy::{self, Event, moved, opened};
 use log::{LocalBoxFuture, Log};
-use store::{Site, Store, Tx, params};
+use store::{Site, Store, Tx, Value, params};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -95,9 +95,9 @@ impl Rig {
     }
 
     /// Changes what the consumer keeps, behind its back.
-    pub(super) async fn tamper(&self, sql: &'static str) {
+    pub(super) async fn tamper(&self, sql: &'static str, values: Vec<Value>) {
         let tampered: Result<u64, store::Error> =
-            self.own.write(Site::named("toy.tamper"), async move |tx: &mut Tx| tx.execute(sql, params![]).await).await;
+            self.own.write(Site::named("toy.tamper"), async move |tx: &mut Tx| tx.execute(sql, &values).await).await;
         tampered.expect("tamper");
     }
 }
@@ -154,6 +154,8 @@ impl Running {
 /// Writes down what it is given.
 #[derive(Default)]
 pub(super) struct Recorder {
+    /// Counted here, since shards are applied side by side and rows of one would wait for rows of the other.
+    turns: AtomicI64,
     /// Messages that cannot be applied.
     pub(super) poison: Mutex<BTreeSet<(String, u64)>>,
     /// Whether poison panics rather than fails.
@@ -193,9 +195,8 @@ impl Handler for Recorder {
             };
             // Written first, so that a failure has something to undo.
             tx.execute(
-                "INSERT INTO applied (turn, stream, version, content)
-                 SELECT coalesce(max(turn), 0) + 1, $1, CAST($2 AS BIGINT), $3 FROM applied",
-                params![&message.stream, message.version, content],
+                "INSERT INTO applied (turn, stream, version, content) VALUES ($1, $2, $3, $4)",
+                params![self.turns.fetch_add(1, Ordering::Relaxed), &message.stream, message.version, content],
             )
             .await?;
             if self.is_poison(message) {
