@@ -6,8 +6,9 @@ use anyhow::Result;
 
 use crate::command::{Run, tail};
 use crate::lane::{Context, Outcome};
+use crate::servers::Started;
 use crate::workspace::Workspace;
-use crate::{contracts, deny, libtest, structure, suites};
+use crate::{contracts, deny, libtest, servers, structure, suites};
 
 /// Finds out; an error counts as a failure of the lane.
 type Proof = Box<dyn Fn(&Context) -> Result<Outcome>>;
@@ -54,6 +55,7 @@ pub(crate) fn all() -> Result<Vec<Lane>> {
             tests(&lane, &["test", "--no-fail-fast", "--package", &service], context)
         }));
     }
+    lanes.push(Lane::new("postgres", "store, log, bus and sagas keep their promises on PostgreSQL", postgres));
     lanes.extend(suites::lanes()?);
     Ok(lanes)
 }
@@ -93,5 +95,30 @@ fn command(log: &str, arguments: &[&str], limit: Duration) -> Result<Outcome> {
 
 fn tests(log: &str, arguments: &[&str], context: &Context) -> Result<Outcome> {
     let ended = Run::cargo(log).args(arguments).limit(Duration::from_secs(1500)).verbose(context.verbose).end()?;
+    Ok(libtest::outcome(&ended))
+}
+
+/// The suites of everything that stands on a store, on the engine of the fleet.
+fn postgres(context: &Context) -> Result<Outcome> {
+    let server = match servers::Postgres::start()? {
+        Started::Ready(server) => server,
+        Started::Missing(reason) => {
+            let mut outcome = Outcome::default();
+            outcome.skip(reason);
+            return Ok(outcome);
+        }
+    };
+    println!("    {}", server.version());
+    let crates = ["--package", "store", "--package", "stoa-log", "--package", "bus", "--package", "saga"];
+    let suites = ["--test", "postgres", "--test", "conformance", "--test", "running_sagas"];
+    let ended = Run::cargo("postgres")
+        .args(["test", "--no-fail-fast", "--features", "store/fleet"])
+        .args(crates)
+        .args(suites)
+        .args(["--", "--include-ignored"])
+        .env("STORE_TEST_POSTGRES", server.url())
+        .limit(Duration::from_secs(1500))
+        .verbose(context.verbose)
+        .end()?;
     Ok(libtest::outcome(&ended))
 }

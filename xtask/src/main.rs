@@ -15,6 +15,7 @@ mod libtest;
 mod lockfile;
 mod names;
 mod paths;
+mod servers;
 mod structure;
 mod suites;
 mod tools;

@@ -175,8 +175,7 @@ impl Tx {
     pub async fn take_stream(&mut self, stream: &str) -> Result<(), Error> {
         self.unbroken()?;
         let result = match &mut self.session {
-            // There is one writer.
-            Session::Sqlite(_) => Ok(()),
+            Session::Sqlite(session) => session.take_stream(stream),
             #[cfg(feature = "fleet")]
             Session::Postgres(session) => session.take_stream(stream).await,
         };

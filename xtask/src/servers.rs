@@ -1,0 +1,223 @@
+//! Real servers for the lanes that need them: installed from the distribution when missing, started privately, gone with
+//! the lane.
+//!
+//! Each server is a direct child with its own data folder and a free port on the loopback interface. A server that cannot
+//! be had leaves its lane *skipped, not proven*.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::command::{Run, tail};
+use crate::paths;
+
+/// From the start of a server until it takes connections.
+const READY: Duration = Duration::from_secs(60);
+/// From the request to stop until it is killed.
+const STOPPED: Duration = Duration::from_secs(20);
+/// Between two looks at a server.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A server, or why there is none.
+pub(crate) enum Started<S> {
+    Ready(S),
+    Missing(String),
+}
+
+/// A private PostgreSQL with one superuser, `postgres`, who needs no password on the loopback interface.
+pub(crate) struct Postgres {
+    _server: Server,
+    port: u16,
+    version: String,
+}
+
+impl Postgres {
+    pub(crate) fn start() -> Result<Started<Self>> {
+        let Some(programs) = installed("postgres", "postgresql", find_postgres)? else {
+            return Ok(Started::Missing("PostgreSQL is not installed and cannot be".to_owned()));
+        };
+        let owner = Owner::of_servers("postgres")?;
+        let folder = private_folder("postgres-", &owner)?;
+        let data = folder.path().join("data");
+        let mut init = owner.command(&programs.join("initdb"));
+        // Locally trusted: the port is on the loopback interface, the data is made for one lane.
+        init.args([
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+            "--no-sync",
+            "--username=postgres",
+            "--pgdata",
+        ])
+        .arg(&data)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+        if !init.status().context("cannot start initdb")?.success() {
+            return Ok(Started::Missing("initdb made no database cluster".to_owned()));
+        }
+        let port = free_port()?;
+        let mut command = owner.command(&programs.join("postgres"));
+        command.arg("-D").arg(&data);
+        for setting in [
+            "listen_addresses=127.0.0.1".to_owned(),
+            format!("port={port}"),
+            format!("unix_socket_directories={}", folder.path().display()),
+            // Many small stores at once, each with its pools.
+            "max_connections=400".to_owned(),
+            "recovery_init_sync_method=syncfs".to_owned(),
+        ] {
+            command.arg("-c").arg(setting);
+        }
+        let server = Server::spawn("postgres", command, Signal::INT, port, folder)?;
+        let said = Command::new(programs.join("postgres")).arg("--version").output()?;
+        let version = String::from_utf8_lossy(&said.stdout).trim().to_owned();
+        Ok(Started::Ready(Self { _server: server, port, version }))
+    }
+
+    /// Where its first database is.
+    pub(crate) fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// What it says of itself.
+    pub(crate) fn version(&self) -> &str {
+        &self.version
+    }
+}
+
+/// The folder of the newest version's programs; the ones of the distribution are not all on the search path.
+fn find_postgres() -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
+    let mut found: Vec<(u32, PathBuf)> = versions
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+        .filter(|(_, programs)| programs.join("postgres").exists())
+        .collect();
+    found.sort();
+    found.pop().map(|(_, programs)| programs)
+}
+
+/// What `find` finds, after an attempt to install the distribution's package if it finds nothing.
+fn installed<T>(name: &str, package: &str, find: impl Fn() -> Option<T>) -> Result<Option<T>> {
+    if let Some(found) = find() {
+        return Ok(Some(found));
+    }
+    println!("    installing {package} (at most 5 minutes)");
+    let log = format!("install-{name}");
+    let apt = |arguments: &[&str]| {
+        let lock = ["-o", "DPkg::Lock::Timeout=180"];
+        Run::new(&log, "apt-get")
+            .args(lock)
+            .args(arguments)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .limit(Duration::from_secs(300))
+            .end()
+    };
+    for arguments in [&["update"][..], &["install", "-y", "--no-install-recommends", package]] {
+        match apt(arguments) {
+            Ok(ended) if ended.success => {}
+            Ok(ended) => println!("    {}", tail(&ended.output, 2)),
+            Err(error) => println!("    {error:#}"),
+        }
+    }
+    Ok(find())
+}
+
+/// Who runs a server: some refuse to be run by root.
+struct Owner {
+    ids: Option<(u32, u32)>,
+}
+
+impl Owner {
+    /// The user of that name when we are root, else ourselves.
+    fn of_servers(user: &str) -> Result<Self> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(Self { ids: None });
+        }
+        let users = fs::read_to_string("/etc/passwd")?;
+        let ids = users.lines().find_map(|line| {
+            let fields: Vec<&str> = line.split(':').collect();
+            let [name, _, uid, gid, ..] = fields[..] else { return None };
+            (name == user).then(|| Some((uid.parse().ok()?, gid.parse().ok()?)))?
+        });
+        let ids = ids.with_context(|| format!("there is no user {user} to run a server"))?;
+        Ok(Self { ids: Some(ids) })
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir("/").stdin(Stdio::null());
+        if let Some((uid, gid)) = self.ids {
+            command.gid(gid).uid(uid);
+        }
+        command
+    }
+}
+
+/// A folder that the server's user owns, outside of what only we may enter.
+fn private_folder(prefix: &str, owner: &Owner) -> Result<tempfile::TempDir> {
+    let folder = tempfile::Builder::new().prefix(&format!("stoa-{prefix}")).tempdir()?;
+    if let Some((uid, gid)) = owner.ids {
+        std::os::unix::fs::chown(folder.path(), Some(uid), Some(gid))?;
+    }
+    Ok(folder)
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// A running child; dropping it stops it and removes its folder.
+struct Server {
+    child: Child,
+    stop: Signal,
+    _folder: tempfile::TempDir,
+}
+
+impl Server {
+    /// Starts it and waits until its port takes connections.
+    fn spawn(name: &str, mut command: Command, stop: Signal, port: u16, folder: tempfile::TempDir) -> Result<Self> {
+        fs::create_dir_all(paths::logs())?;
+        let log = paths::logs().join(format!("server-{name}.log"));
+        let out = File::create(&log)?;
+        // Not in our group, so that Ctrl-C at the terminal stops it through us, in order.
+        command.stdout(out.try_clone()?).stderr(out).process_group(0);
+        let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+        let mut server = Self { child, stop, _folder: folder };
+        let begun = Instant::now();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        while TcpStream::connect_timeout(&address, LOOK).is_err() {
+            if let Some(status) = server.child.try_wait()? {
+                bail!("{name} ended at once ({status}): {}", tail(&fs::read_to_string(&log)?, 5));
+            }
+            if begun.elapsed() > READY {
+                bail!("{name} took no connection within {READY:?}: {}", tail(&fs::read_to_string(&log)?, 5));
+            }
+            std::thread::park_timeout(LOOK);
+        }
+        Ok(server)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, self.stop);
+        }
+        let begun = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if begun.elapsed() > STOPPED {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                return;
+            }
+            std::thread::park_timeout(LOOK);
+        }
+    }
+}
