@@ -11,6 +11,14 @@ pub enum Error {
         /// Why.
         source: log::Error,
     },
+    /// The producer is in another process, and did not answer as it should.
+    #[error("the log of {service} cannot be read from here: {reason}")]
+    Remote {
+        /// The producer.
+        service: String,
+        /// What came instead.
+        reason: String,
+    },
     /// The consumer's own store failed.
     #[error(transparent)]
     Own(#[from] log::Error),

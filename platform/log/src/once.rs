@@ -48,7 +48,7 @@ impl Request {
 
     /// True for the one claim in [`PURGING`] that drops old answers.
     pub(crate) fn purges(&self) -> bool {
-        self.fingerprint[0] % PURGING == 0
+        self.fingerprint[0].is_multiple_of(PURGING)
     }
 }
 

@@ -9,6 +9,7 @@
 mod derived;
 mod letters;
 mod reading;
+mod remote;
 mod rpc;
 mod sagas;
 mod wire;
@@ -29,6 +30,7 @@ use sagas::Sagas;
 
 pub use derived::Derived;
 pub use log::{Difference, Rebuilt};
+pub use remote::Remote;
 
 /// What a service has inside, ready to be served.
 pub struct Desk {

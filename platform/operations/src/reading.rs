@@ -32,6 +32,9 @@ struct Following {
 
 /// The events of a shard, to its head or for ever.
 pub(crate) fn log(source: Arc<dyn Source>, asked: &ReadLogRequest) -> Answers<ReadLogResponse> {
+    if asked.heads_only {
+        return heads(source, asked.shard, asked.follow);
+    }
     let following = Following {
         source,
         shard: asked.shard,
@@ -51,15 +54,11 @@ pub(crate) fn log(source: Arc<dyn Source>, asked: &ReadLogRequest) -> Answers<Re
                 return Ok(None);
             }
             if ended || !messages.is_empty() {
-                let heads = at.source.heads().await.map_err(|error| status::fault("operations.read_log", &error))?;
                 at.told = true;
                 at.after = messages.last().map_or(at.after, |last| last.position);
                 at.left -= messages.len() as u64;
-                let answer = ReadLogResponse {
-                    records: messages.into_iter().map(wire::record).collect(),
-                    head: heads.get(at.shard as usize).map_or(0, |head| wire::signed(*head)),
-                    shard_count: u32::try_from(heads.len()).unwrap_or(u32::MAX),
-                };
+                let mut answer = told(at.source.as_ref(), at.shard).await?;
+                answer.records = messages.into_iter().map(wire::record).collect();
                 return Ok(Some((answer, at)));
             }
             if changed.changed().await.is_err() {
@@ -67,6 +66,30 @@ pub(crate) fn log(source: Arc<dyn Source>, asked: &ReadLogRequest) -> Answers<Re
             }
         }
     }))
+}
+
+/// How long the shards are: at once, and then after each change. Changes that come faster than they are read are one.
+fn heads(source: Arc<dyn Source>, shard: u32, follow: bool) -> Answers<ReadLogResponse> {
+    let mut changed = source.changed();
+    changed.mark_changed();
+    Box::pin(try_unfold((source, changed), move |(source, mut changed)| async move {
+        let first = changed.has_changed().is_ok_and(|more| more);
+        if (!follow && !first) || changed.changed().await.is_err() {
+            return Ok(None);
+        }
+        let answer = told(source.as_ref(), shard).await?;
+        Ok(Some((answer, (source, changed))))
+    }))
+}
+
+async fn told(source: &dyn Source, shard: u32) -> Result<ReadLogResponse, Status> {
+    let heads = source.heads().await.map_err(|error| status::fault("operations.read_log", &error))?;
+    Ok(ReadLogResponse {
+        records: Vec::new(),
+        head: heads.get(shard as usize).map_or(0, |head| wire::signed(*head)),
+        shard_count: u32::try_from(heads.len()).unwrap_or(u32::MAX),
+        heads: heads.into_iter().map(wire::signed).collect(),
+    })
 }
 
 async fn read(at: &Following, batch: u32) -> Result<Vec<Message>, Status> {
