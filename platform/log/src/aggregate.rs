@@ -105,6 +105,8 @@ impl<E: EventSet> Log<E> {
         tx: &mut Tx,
         execute: &Execute<A>,
     ) -> Result<Result<Executed<A>, A::Rejection>, Error> {
+        // Taken before it is read, commands to one aggregate wait for each other instead of running again.
+        tx.take_stream(&execute.stream).await?;
         let Loaded { state, version } = self.fold::<A>(tx, &execute.stream).await?;
         let events = match state.decide(&execute.command) {
             Ok(events) => events,

@@ -108,11 +108,15 @@ pub enum Error {
 }
 
 impl Error {
-    /// True when a stream moved on between load and commit, so that running again may succeed.
+    /// True when another transaction came in between, so that running again may succeed: a stream moved on between load and
+    /// commit, or a row was put where the body had seen none.
     pub fn is_conflict(&self) -> bool {
         match self {
             Self::Conflict { .. } => true,
-            Self::Store(error) => matches!(error, store::Error::Conflict { .. }),
+            Self::Store(error) => matches!(
+                error,
+                store::Error::Conflict { .. } | store::Error::Constraint { kind: store::ConstraintKind::Unique, .. }
+            ),
             Self::RequestIdReused { .. }
             | Self::Refused { .. }
             | Self::StoredReply { .. }

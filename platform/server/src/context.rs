@@ -1,6 +1,6 @@
 //! What a process gives each of its services to be built with.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +48,67 @@ pub enum Storage {
     Folder(PathBuf),
     /// Nowhere: each store is gone when it is dropped.
     Temporary,
+    /// One PostgreSQL database a service.
+    #[cfg(feature = "fleet")]
+    Postgres(Databases),
+}
+
+/// Where the databases of the services are, and how much of a server they may use.
+#[cfg(feature = "fleet")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Databases {
+    /// `postgres://user:password@host/database`, with `{service}` wherever the service's name belongs: its own database, and
+    /// its own role, who is let into no other.
+    pub url: String,
+    /// Connections a process has for writes, each service.
+    pub writers: usize,
+    /// Shards of a log that is created.
+    pub shards: u32,
+    /// Also creates databases that are missing: for development, where one role may do everything. The database that the
+    /// role connects to first is then `postgres`.
+    pub create: bool,
+}
+
+#[cfg(feature = "fleet")]
+impl Databases {
+    /// Databases that are there, sixteen writers and sixteen shards.
+    pub fn at(url: impl Into<String>) -> Self {
+        Databases { url: url.into(), writers: 16, shards: 16, create: false }
+    }
+
+    async fn engine(&self, service: &str) -> Result<store::Engine, store::Error> {
+        let url = self.url.replace("{service}", service);
+        if self.create
+            && let Some((server, name)) = url.rsplit_once('/')
+        {
+            store::create_database(&format!("{server}/postgres"), name).await?;
+        }
+        Ok(store::Engine::Postgres { url, writers: self.writers, shards: self.shards })
+    }
+}
+
+impl Storage {
+    /// Where the stores of a test are: nowhere, or in databases of its own on the server that a run of the tests for the
+    /// engine of the fleet names.
+    pub fn of_test() -> Self {
+        Self::of_test_named(None).unwrap_or(Storage::Temporary)
+    }
+
+    /// The same for stores that are opened again: they belong to the folder.
+    pub fn of_test_in(folder: &Path) -> Self {
+        Self::of_test_named(Some(folder)).unwrap_or_else(|| Storage::Folder(folder.to_owned()))
+    }
+
+    #[cfg(not(feature = "fleet"))]
+    fn of_test_named(_: Option<&Path>) -> Option<Self> {
+        None
+    }
+
+    #[cfg(feature = "fleet")]
+    fn of_test_named(folder: Option<&Path>) -> Option<Self> {
+        let url = store::conformance::address_of(folder, "{service}")?;
+        Some(Storage::Postgres(Databases { writers: 8, shards: 4, create: true, ..Databases::at(url) }))
+    }
 }
 
 /// The times that decide how long something may stay open.
@@ -112,7 +173,7 @@ impl Context {
 
     /// The surroundings of a test: everything temporary, a clock the test may replace.
     pub fn temporary(methods: Table) -> Self {
-        Self::new(Storage::Temporary, std::env::temp_dir(), methods, &[7; 32])
+        Self::new(Storage::of_test(), std::env::temp_dir(), methods, &[7; 32])
     }
 
     /// Opens a service's store with the tables of the log and then these.
@@ -126,6 +187,8 @@ impl Context {
                 store::Config::sqlite(name, folder.join(format!("{name}.db")))
             }
             Storage::Temporary => store::Config::temporary(name),
+            #[cfg(feature = "fleet")]
+            Storage::Postgres(databases) => store::Config::new(name, databases.engine(name).await?),
         };
         let own = migrations.iter().copied().filter(|set| set.name != log::MIGRATIONS.name);
         let sets = std::iter::once(log::MIGRATIONS).chain(own);

@@ -171,9 +171,13 @@ impl Tx {
         Ok(events)
     }
 
-    /// Takes a stream until the transaction ends: others who take it wait, so its version stays what [`Tx::version`] says next.
+    /// Takes a stream until the transaction ends: others who take it wait, so what is read of it next stays so. Who only
+    /// reads takes nothing.
     pub async fn take_stream(&mut self, stream: &str) -> Result<(), Error> {
         self.unbroken()?;
+        if !self.writable {
+            return Ok(());
+        }
         let result = match &mut self.session {
             Session::Sqlite(session) => session.take_stream(stream),
             #[cfg(feature = "fleet")]

@@ -195,6 +195,7 @@ impl Rpc {
 
 /// A cart that exists and that the caller may know of; if not, the error is the same.
 async fn owned(tx: &mut Tx, call: &Call, name: &str) -> Result<Stored, Error> {
+    tx.take_stream(name).await?;
     let stored = rows::load(tx, name).await?.filter(|stored| call.owns(&stored.cart.customer));
     stored.ok_or_else(|| Error::Missing(name.to_owned()))
 }

@@ -80,6 +80,7 @@ impl Rpc {
             Kind::User => (Role::Customer, self.lifetimes.user),
             Kind::Guest => (Role::Guest, self.lifetimes.guest),
         };
+        tx.take_stream(&name).await?;
         let session = rows::get_session(tx, &name).await?;
         let kept = rows::get_family(tx, &name).await?;
         let seen = Shown {

@@ -55,7 +55,7 @@ fn clock() -> Clock {
 }
 
 async fn shop() -> Shop {
-    open(Storage::Temporary, clock(), config()).await.0
+    open(Storage::of_test(), clock(), config()).await.0
 }
 
 fn id() -> String {
@@ -338,7 +338,7 @@ async fn a_session_that_is_not_refreshed_expires() {
 #[tokio::test]
 async fn a_revoked_session_stays_revoked_over_a_restart() {
     let folder = TempDir::new().unwrap();
-    let storage = Storage::Folder(folder.path().to_owned());
+    let storage = Storage::of_test_in(folder.path());
     let (shop, _) = open(storage.clone(), clock(), config()).await;
     shop.sign_up("ada@example.com").await;
     let ended = shop.sign_in("ada@example.com", PASSWORD).await.unwrap();
@@ -524,7 +524,7 @@ async fn a_new_signing_key_is_published_before_it_signs_and_the_old_one_until_it
 #[tokio::test]
 async fn the_first_start_makes_an_operator_and_hands_back_its_password_once() {
     let folder = TempDir::new().unwrap();
-    let storage = Storage::Folder(folder.path().to_owned());
+    let storage = Storage::of_test_in(folder.path());
     let unset = Config { operator_password: None, ..config() };
     let (shop, made_up) = open(storage.clone(), clock(), unset.clone()).await;
     let made_up = made_up.unwrap();

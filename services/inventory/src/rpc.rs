@@ -109,6 +109,7 @@ pub(crate) struct Loaded {
 
 /// Folds a reservation's stream.
 async fn load(log: &Log<proto::Event>, tx: &mut Tx, name: &str) -> Result<Loaded, Error> {
+    tx.take_stream(name).await?;
     let entries = log.load(tx, name).await?;
     let version = entries.last().map_or(0, |entry| entry.at.version);
     let events = entries.iter().filter_map(|entry| wire::from_stored(&entry.event));

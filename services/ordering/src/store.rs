@@ -107,6 +107,7 @@ pub(crate) async fn execute(
     meta: &Meta,
     command: Command,
 ) -> Result<(Loaded, Vec<Event>), Error> {
+    tx.take_stream(name).await?;
     let loaded = load_on(log, recent, tx, name).await?;
     let reject = |rejection| Error::Rejected { order: name.to_owned(), rejection };
     let events = decide(loaded.as_ref().map(|loaded| &loaded.order), command).map_err(reject)?;

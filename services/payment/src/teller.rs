@@ -83,6 +83,7 @@ impl Changed {
 
 /// Folds a payment's stream.
 pub(crate) async fn load(log: &Log<proto::Event>, tx: &mut Tx, name: &str) -> Result<Loaded, Error> {
+    tx.take_stream(name).await?;
     let mut loaded = Loaded { payment: Payment::named(name), version: 0, traces: BTreeMap::new() };
     for entry in log.load(tx, name).await? {
         loaded.version = entry.at.version;

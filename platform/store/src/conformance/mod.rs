@@ -55,10 +55,8 @@ pub async fn run(fresh: impl AsyncFn() -> Config) {
 /// engine or such a server, a file that is not flushed. For the suites of everything that is built on a store.
 pub async fn engine() -> Engine {
     #[cfg(feature = "fleet")]
-    if let Some(server) = server() {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("t{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        return postgres(&server, &name).await;
+    if let Some(url) = address_of(None, "store") {
+        return postgres(url).await;
     }
     Engine::Temporary { folder: None }
 }
@@ -66,25 +64,32 @@ pub async fn engine() -> Engine {
 /// The same for a store that is opened again: one file in `folder`, or the database that belongs to it.
 pub async fn engine_of(folder: &Path, name: &str) -> Engine {
     #[cfg(feature = "fleet")]
-    if let Some(server) = server() {
-        let digest = crc32fast::hash(folder.as_os_str().as_encoded_bytes());
-        return postgres(&server, &format!("t{}_{digest:08x}_{name}", std::process::id())).await;
+    if let Some(url) = address_of(Some(folder), name) {
+        return postgres(url).await;
     }
     Engine::Sqlite { path: folder.join(format!("{name}.db")) }
 }
 
+/// Where the database of that name lies for a test, on the server that `STORE_TEST_POSTGRES` names: the one that belongs to
+/// the folder, or a new one.
 #[cfg(feature = "fleet")]
 #[allow(clippy::disallowed_methods, reason = "a test is told where its server is")]
-fn server() -> Option<String> {
-    std::env::var("STORE_TEST_POSTGRES").ok()
+pub fn address_of(folder: Option<&Path>, name: &str) -> Option<String> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let server = std::env::var("STORE_TEST_POSTGRES").ok()?;
+    let (base, _) = server.rsplit_once('/').expect("postgres://user@host/database");
+    let place = match folder {
+        Some(folder) => format!("f{:08x}", crc32fast::hash(folder.as_os_str().as_encoded_bytes())),
+        None => COUNT.fetch_add(1, Ordering::Relaxed).to_string(),
+    };
+    Some(format!("{base}/t{}_{place}_{name}", std::process::id()))
 }
 
-/// `server` names a database of the server, as the last part of its path.
 #[cfg(feature = "fleet")]
-async fn postgres(server: &str, name: &str) -> Engine {
-    crate::create_database(server, name).await.expect("a database is created");
-    let (base, _) = server.rsplit_once('/').expect("postgres://user@host/database");
-    Engine::Postgres { url: format!("{base}/{name}"), writers: 16, shards: 16 }
+async fn postgres(url: String) -> Engine {
+    let (server, name) = url.rsplit_once('/').expect("postgres://user@host/database");
+    crate::create_database(&format!("{server}/postgres"), name).await.expect("a database is created");
+    Engine::Postgres { url, writers: 16, shards: 16 }
 }
 
 type Outcome<T = ()> = Result<T, Error>;

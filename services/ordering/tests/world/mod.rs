@@ -173,7 +173,7 @@ impl World {
 }
 
 fn context(folder: &std::path::Path) -> Context {
-    let storage = Storage::Folder(folder.to_path_buf());
+    let storage = Storage::of_test_in(folder);
     let mut context = Context::new(storage, folder, contracts::METHODS, &[7; 32]);
     context.windows.retry_base = Duration::from_millis(5);
     context.windows.retry_cap = Duration::from_millis(50);

@@ -240,7 +240,7 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut condition: i
 
 /// The service over a folder, its tasks running.
 pub(crate) async fn serve(folder: &Path, provider: &str, config: payment::Config, windows: Windows) -> Context {
-    let mut context = Context::new(Storage::Folder(folder.to_owned()), folder, contracts::METHODS, &[7; 32]);
+    let mut context = Context::new(Storage::of_test_in(folder), folder, contracts::METHODS, &[7; 32]);
     context.windows = windows;
     let config = payment::Config { provider_url: provider.to_owned(), ..config };
     let component = loop {
