@@ -1,5 +1,7 @@
 //! Who is calling: the one bearer token a request may carry, or nobody.
 
+use std::time::Duration;
+
 use auth::{Principal, Verifier};
 use http::{HeaderMap, header};
 use server::status;
@@ -30,6 +32,10 @@ impl Doorkeeper {
         };
         if values.next().is_some() {
             return Err(refused("more than one token"));
+        }
+        if self.verifier.keyring().is_empty() {
+            let unknown = status::unavailable("the keys of tokens are not known yet", Duration::from_millis(500));
+            return Err(Problem::from_status(&unknown));
         }
         let token = value.to_str().ok().and_then(bearer).ok_or_else(|| refused("not a bearer token"))?;
         self.verifier.verify(token, (self.now)()).map(Principal::User).map_err(|reason| refused(&reason.to_string()))

@@ -10,6 +10,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod identify;
+pub mod keys;
 mod passthrough;
 mod standard;
 pub mod storefront;

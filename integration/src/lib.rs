@@ -8,6 +8,7 @@ pub mod acts;
 pub mod await_until;
 pub mod command_line;
 mod file_set;
+pub mod fleet;
 pub mod grpc;
 pub mod http;
 pub mod ledger;
@@ -21,4 +22,5 @@ pub mod shopper;
 pub mod skip;
 
 pub use await_until::until;
+pub use fleet::Fleet;
 pub use server::{Setup, Stoa};

@@ -6,7 +6,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::settings::{self, File, Settings};
 use crate::work::{self, Work};
-use crate::{crash_points, psp, run};
+use crate::{crash_points, psp, run, serve};
 
 /// A shop in one process: nine services, a gateway and a payment provider to try it with.
 ///
@@ -29,6 +29,8 @@ enum Task {
     Config,
     /// Run the sandbox payment provider alone, with its ledger in the data folder
     Psp(psp::Line),
+    /// Run some of the services as a process of a fleet
+    Serve(serve::Line),
     /// List the points at which a test may kill the process
     #[command(hide = true)]
     CrashPoints,
@@ -67,7 +69,7 @@ async fn answer() -> anyhow::Result<ExitCode> {
     let settings = line.settings;
     // A command answers on its terminal; what it did to the shop is the shop's to log.
     let default_filter = matches.value_source("log_filter") == Some(clap::parser::ValueSource::DefaultValue);
-    let quiet = default_filter && line.task.is_some() && !matches!(line.task, Some(Task::Psp(_)));
+    let quiet = default_filter && line.task.is_some() && !matches!(line.task, Some(Task::Psp(_) | Task::Serve(_)));
     let filter = if quiet { "warn,audit=warn" } else { &settings.log_filter };
     telemetry::init(settings.log, filter).map_err(|error| anyhow::anyhow!("{error}"))?;
     match line.task {
@@ -78,6 +80,7 @@ async fn answer() -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Some(Task::Psp(line)) => psp::run(line, &settings).await,
+        Some(Task::Serve(line)) => serve::run(line, settings).await,
         Some(Task::CrashPoints) => crash_points::print().await,
     }
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::command::{Run, tail};
@@ -34,8 +34,13 @@ pub(crate) enum Started<S> {
 pub(crate) struct Postgres {
     _server: Server,
     port: u16,
+    programs: PathBuf,
     version: String,
 }
+
+/// Who has a database in a fleet.
+const SERVICES: [&str; 9] =
+    ["identity", "catalog", "inventory", "cart", "ordering", "payment", "shipping", "notification", "orderview"];
 
 impl Postgres {
     pub(crate) fn start() -> Result<Started<Self>> {
@@ -77,12 +82,37 @@ impl Postgres {
         let server = Server::spawn("postgres", command, Signal::INT, port, folder)?;
         let said = Command::new(programs.join("postgres")).arg("--version").output()?;
         let version = String::from_utf8_lossy(&said.stdout).trim().to_owned();
-        Ok(Started::Ready(Self { _server: server, port, version }))
+        Ok(Started::Ready(Self { _server: server, port, programs, version }))
     }
 
     /// Where its first database is.
     pub(crate) fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// Makes nine databases for each of these fleets, one a service, each owned by a role of its own that is let into no other;
+    /// answers where they are, with `{service}` and `{fleet}` for the names.
+    pub(crate) fn fleets(&self, names: &[&str]) -> Result<String> {
+        let mut statements = Vec::new();
+        for service in SERVICES {
+            statements.push(format!("CREATE ROLE {service} LOGIN"));
+            for fleet in names {
+                let database = format!("{fleet}_{service}");
+                statements.push(format!(
+                    "CREATE DATABASE {database} OWNER {service} TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE \
+                     'C' STRATEGY wal_log"
+                ));
+                statements.push(format!("REVOKE CONNECT ON DATABASE {database} FROM PUBLIC"));
+            }
+        }
+        let mut run =
+            Run::new("psql", self.programs.join("psql")).args(["--quiet", "--set=ON_ERROR_STOP=1", &self.url()]);
+        for statement in statements {
+            run = run.args(["--command", &statement]);
+        }
+        let ended = run.end()?;
+        ensure!(ended.success, "the databases cannot be made: {}", tail(&ended.output, 5));
+        Ok(format!("postgres://{{service}}@127.0.0.1:{}/{{fleet}}_{{service}}", self.port))
     }
 
     /// What it says of itself.

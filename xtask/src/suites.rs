@@ -8,12 +8,15 @@ use anyhow::{Context as _, Result};
 use crate::command::{Run, tail};
 use crate::lane::{Context, Outcome};
 use crate::lanes::Lane;
+use crate::servers::{self, Started};
 use crate::tools::{GRPCURL, Had};
 use crate::workspace::{Workspace, files};
 use crate::{libtest, paths};
 
-/// The feature of `stoa` that carries the planted bugs; never in a release.
+/// The feature of `stoa` that carries the planted bugs; never in a release. Their binary, which is built anyway, also has
+/// the engines of the fleet; without a bug switched on it is as sound as the other.
 const PLANTED: &str = "planted";
+const WITH_PLANTED: &str = "planted,fleet";
 
 /// The build of what is driven, then each file of `integration/tests`.
 pub(crate) fn lanes() -> Result<Vec<Lane>> {
@@ -41,8 +44,8 @@ pub(crate) fn lanes() -> Result<Vec<Lane>> {
 fn build(_: &Context) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     if has_planted_bugs()? {
-        let built = cargo(&["build", "--release", "--package", "stoa", "--features", PLANTED])?;
-        outcome.check("stoa with planted bugs", built);
+        let built = cargo(&["build", "--release", "--package", "stoa", "--features", WITH_PLANTED])?;
+        outcome.check("stoa with planted bugs and the engines of the fleet", built);
         let aside = paths::release("stoa-planted");
         if outcome.failed == 0 {
             fs::copy(paths::release("stoa"), &aside).with_context(|| format!("cannot write {}", aside.display()))?;
@@ -65,6 +68,20 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
     if has_planted_bugs()? {
         run = run.env("STOA_PLANTED_BIN", paths::release("stoa-planted"));
     }
+    // Stopped when the lane has ended.
+    let mut server = None;
+    if name == "fleet" {
+        match servers::Postgres::start()? {
+            Started::Ready(started) => {
+                println!("    {}", started.version());
+                run = run
+                    .env("STOA_FLEET_BIN", paths::release("stoa-planted"))
+                    .env("STOA_FLEET_DATABASES", started.fleets(&["a", "b"])?);
+                server = Some(started);
+            }
+            Started::Missing(reason) => println!("    {reason}"),
+        }
+    }
     if ["grpcurl", "tour"].contains(&name) {
         // Without it the tests say themselves what they cannot prove.
         match GRPCURL.get()? {
@@ -73,6 +90,7 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
         }
     }
     let ended = run.end()?;
+    drop(server);
     let mut outcome = libtest::outcome(&ended);
     // A test that lacks something says so in a file: the harness knows only passed and failed.
     for reason in fs::read_to_string(&skips).unwrap_or_default().lines() {

@@ -117,6 +117,11 @@ impl Keyring {
         Ok(())
     }
 
+    /// True until the first set has arrived: nobody can be believed yet, and nobody refused for good.
+    pub fn is_empty(&self) -> bool {
+        self.keys.load().is_empty()
+    }
+
     pub(crate) fn snapshot(&self) -> Arc<Vec<PublicKey>> {
         self.keys.load_full()
     }

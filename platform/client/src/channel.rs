@@ -187,7 +187,11 @@ impl Inner {
             Ok(Ok(response)) => Ok(response),
             // The connection's own timer, set by `grpc-timeout`, may fire first and calls it a cancellation.
             Ok(Err(_)) if Instant::now() + MARGIN >= call.deadline => Err(self.late(call.method)),
-            Ok(Err(error)) => Err(Status::from_error(Box::new(error))),
+            // Whether the callee did anything is unknown, as with every connection that breaks: who may repeat, repeats.
+            Ok(Err(error)) => {
+                tracing::debug!(callee = self.slot.name, %error, "the connection failed");
+                Err(Status::unavailable(format!("{} cannot be reached", self.slot.name)))
+            }
             Err(_) => Err(self.late(call.method)),
         }
     }

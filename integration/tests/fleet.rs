@@ -1,0 +1,178 @@
+//! Fleet: ten processes are one shop; each is killed in the middle of a sale and nothing is lost or doubled
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use integration::fleet::{GATEWAY, SERVICES};
+use integration::shopper::{Shopper, order_body, request_id, text};
+use integration::{Fleet, command_line, skip, until};
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// How long a buyer goes on asking; kills and restarts included.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+const SKU: &str = "FLEET-SALE";
+const PIECES: usize = 20;
+/// Who comes one after the other while processes die.
+const BUYERS: usize = 60;
+/// How often each process is killed.
+const ROUNDS: usize = 2;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sale_goes_through_ten_processes_with_files() -> Result<()> {
+    sale(Fleet::start(command_line::binary()?, None).await?).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_of_every_process_with_files_change_no_total() -> Result<()> {
+    kills(Fleet::start(command_line::binary()?, None).await?).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sale_goes_through_ten_processes_with_databases() -> Result<()> {
+    let Some((binary, database)) = databases("a") else { return Ok(()) };
+    sale(Fleet::start(binary, Some(&database)).await?).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_of_every_process_with_databases_change_no_total() -> Result<()> {
+    let Some((binary, database)) = databases("b") else { return Ok(()) };
+    kills(Fleet::start(binary, Some(&database)).await?).await
+}
+
+#[tokio::test]
+async fn no_service_is_let_into_anothers_database() -> Result<()> {
+    let Some((_, database)) = databases("a") else { return Ok(()) };
+    for role in SERVICES {
+        for owner in SERVICES {
+            let (base, name) = database.rsplit_once('/').context("postgres://role@host/database")?;
+            let url = format!("{}/{}", base.replace("{service}", role), name.replace("{service}", owner));
+            let opened = tokio_postgres::connect(&url, tokio_postgres::NoTls).await;
+            match (role == owner, opened) {
+                (true, Ok(_)) => {}
+                (true, Err(error)) => bail!("{role} is not let into its own database: {error}"),
+                (false, Ok(_)) => bail!("{role} is let into the database of {owner}"),
+                (false, Err(error)) => {
+                    let denied = tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE;
+                    ensure!(error.code() == Some(&denied), "{role} into {owner}: {error}");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The binary with the fleet's engines, and where the databases of this fleet are.
+fn databases(fleet: &str) -> Option<(PathBuf, String)> {
+    let given = std::env::var_os("STOA_FLEET_BIN").zip(std::env::var("STOA_FLEET_DATABASES").ok());
+    let Some((binary, database)) = given else {
+        skip::not_proven("a fleet on PostgreSQL: no binary built for it, or no server");
+        return None;
+    };
+    Some((PathBuf::from(binary), database.replace("{fleet}", fleet)))
+}
+
+async fn sale(fleet: Fleet) -> Result<()> {
+    let mut operator = fleet.operator().await?;
+    operator.stock(SKU, 20, 5).await?;
+    let mut shopper = Shopper::customer_over(fleet.client().insisting(PATIENCE)).await?;
+    let order = shopper.buy("EUR", SKU, 2, "tok_ok").await?;
+    ensure!(order["state"] == "ORDER_STATE_CONFIRMED", "not confirmed: {order}");
+    let name = text(&order, "name")?;
+    operator.ship(&name, SOON).await?;
+    let shipped = shopper.await_order(&name, &["ORDER_STATE_SHIPPED"], SOON).await?;
+    ensure!(shipped["total"] == order["total"]);
+    // The read side has folded what ordering told it over the network.
+    let version = text(&shipped, "version")?;
+    let view = until(SOON, "the view", async || {
+        let view = shopper.http.again().get(&format!("/v1/{name}/view?minVersion={version}")).await?.ok()?;
+        Ok((view["state"] == "ORDER_STATE_SHIPPED").then_some(view))
+    })
+    .await?;
+    ensure!(view["total"] == order["total"], "{view}");
+    let taken = fleet.provider.ledger().await?.taken();
+    ensure!(taken.len() == 1 && taken.values().all(|sum| *sum > 0), "nothing was taken: {taken:?}");
+    Ok(())
+}
+
+async fn kills(mut fleet: Fleet) -> Result<()> {
+    fleet.operator().await?.stock(SKU, 20, PIECES as i64).await?;
+    let begun = Arc::new(AtomicUsize::new(0));
+    let mut buyers = JoinSet::new();
+    let places = Arc::new(tokio::sync::Semaphore::new(4));
+    for _ in 0..BUYERS {
+        let (client, begun, places) = (fleet.client().insisting(PATIENCE), Arc::clone(&begun), Arc::clone(&places));
+        buyers.spawn(async move {
+            let _place = places.acquire_owned().await?;
+            begun.fetch_add(1, Ordering::Relaxed);
+            buy(Shopper::guest_over(client).await?).await
+        });
+    }
+    let victims: Vec<&'static str> = SERVICES.into_iter().chain([GATEWAY]).collect();
+    for round in 0..ROUNDS {
+        for (turn, victim) in victims.iter().enumerate() {
+            // By progress, not by the clock, so that each death meets buyers in the middle of something.
+            let enough = (round * victims.len() + turn) * BUYERS / (ROUNDS * victims.len() + 2);
+            until(PATIENCE, "the sale goes on", async || Ok((begun.load(Ordering::Relaxed) > enough).then_some(())))
+                .await?;
+            fleet.kill(victim).await?;
+            fleet.launch(victim).await?;
+        }
+    }
+    let mut sold = 0;
+    let mut states = vec![];
+    while let Some(order) = buyers.join_next().await {
+        let order = order??;
+        match order["state"].as_str() {
+            Some("ORDER_STATE_CONFIRMED") => sold += 1,
+            Some("ORDER_STATE_REJECTED") if order["rejectReason"] == "REJECT_REASON_OUT_OF_STOCK" => {}
+            _ => bail!("neither sold nor out of stock: {order}"),
+        }
+        states.push(order);
+    }
+    ensure!(sold == PIECES, "{sold} of {PIECES} pieces were sold");
+    let ledger = fleet.provider.ledger().await?;
+    ensure!(ledger.doubled().is_empty(), "charged twice: {:?}", ledger.doubled());
+    ensure!(ledger.authorized().count() == PIECES, "{} authorisations stand", ledger.authorized().count());
+    let mut operator = fleet.operator().await?;
+    let left = operator.availability(&[SKU]).await?;
+    ensure!(left["availabilities"][0]["available"].as_str().unwrap_or("0") == "0", "{left}");
+    // Each paid order gets its parcel, whoever was dead when it was to be made.
+    for order in states.iter().filter(|order| order["state"] == "ORDER_STATE_CONFIRMED") {
+        let name = text(order, "name")?;
+        until(SOON, "a parcel", async || {
+            let mut looking = Shopper { http: operator.http.again(), user: String::new() };
+            Ok(looking.shipments(&name).await?.into_iter().next())
+        })
+        .await
+        .with_context(|| name.clone())?;
+    }
+    Ok(())
+}
+
+/// One buyer's way from the first look to an order that is settled.
+async fn buy(mut shopper: Shopper) -> Result<Value> {
+    let mut priced = shopper.fill("EUR", SKU, 1).await?;
+    let request = request_id();
+    let order = loop {
+        let answer = shopper.http.post("/v1/orders", &order_body(&priced, "tok_ok", &request)).await?;
+        if answer.status == 200 {
+            break answer.json();
+        }
+        // The price is told again if the quote ran out while a process was away.
+        ensure!(answer.reason() == "QUOTE_CHANGED", "{}", answer.describe());
+        let cart = priced.cart.clone();
+        priced = shopper.price(&cart).await?;
+    };
+    if order["state"] != "ORDER_STATE_PENDING" {
+        return Ok(order);
+    }
+    let name = text(&order, "name")?;
+    shopper.await_order(&name, &["ORDER_STATE_CONFIRMED", "ORDER_STATE_REJECTED"], PATIENCE).await
+}
