@@ -25,7 +25,8 @@ pub(crate) enum Message {
 /// The queues of an open store and the threads behind them.
 pub(crate) struct Threads {
     pub(crate) writer: mpsc::Sender<Message>,
-    pub(crate) readers: mpsc::Sender<Message>,
+    /// Many threads take from it: each message wakes one of them, and no other.
+    pub(crate) readers: async_channel::Sender<Message>,
     /// The writer's is the last.
     pub(crate) handles: Vec<JoinHandle<()>>,
 }
@@ -34,6 +35,9 @@ pub(crate) struct Threads {
 pub(crate) trait Job: Send {
     /// Where in the program it was written; `None` for reads.
     fn site(&self) -> Option<&'static Site>;
+
+    /// Whether it must not share a transaction: it cannot run twice.
+    fn is_alone(&self) -> bool;
 
     /// Runs the body and keeps its outcome; `true` if the body wants its work kept.
     fn run<'a>(&'a mut self, tx: &'a mut Tx) -> LocalBoxFuture<'a, bool>;
@@ -48,14 +52,17 @@ pub(crate) trait Job: Send {
 pub(crate) type Answer<T, E> = oneshot::Receiver<Result<T, E>>;
 
 /// The queue entry for a body, and where its answer will come.
-pub(crate) fn job<T, E, F>(site: Option<&'static Site>, body: F) -> (Box<dyn Job>, Answer<T, E>)
+pub(crate) type Queued<T, E> = (Box<dyn Job>, Answer<T, E>);
+
+/// Makes the queue entry for a body.
+pub(crate) fn job<T, E, F>(site: Option<&'static Site>, alone: bool, body: F) -> Queued<T, E>
 where
     F: AsyncFnMut(&mut Tx) -> Result<T, E> + Send + 'static,
     T: Send + 'static,
     E: From<Error> + Send + 'static,
 {
     let (reply, answer) = oneshot::channel();
-    (Box::new(Work { site, body, outcome: None, reply }), answer)
+    (Box::new(Work { site, alone, body, outcome: None, reply }), answer)
 }
 
 /// Runs a body that has nothing to wait for: its transaction answers at once.
@@ -76,6 +83,7 @@ pub(crate) fn run_now(job: &mut dyn Job, tx: &mut Tx) -> bool {
 
 struct Work<T, E, F> {
     site: Option<&'static Site>,
+    alone: bool,
     body: F,
     outcome: Option<Result<T, E>>,
     reply: oneshot::Sender<Result<T, E>>,
@@ -89,6 +97,10 @@ where
 {
     fn site(&self) -> Option<&'static Site> {
         self.site
+    }
+
+    fn is_alone(&self) -> bool {
+        self.alone
     }
 
     fn run<'a>(&'a mut self, tx: &'a mut Tx) -> LocalBoxFuture<'a, bool> {

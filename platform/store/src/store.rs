@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     Clock, Config, Engine, Error, Site, Tx,
-    job::{self, Job, Message, Threads},
+    job::{self, Job, Message, Queued, Threads},
     sqlite,
 };
 
@@ -27,7 +27,7 @@ struct Inner {
     config: Config,
     signals: Arc<Signals>,
     writer: mpsc::Sender<Message>,
-    readers: mpsc::Sender<Message>,
+    readers: async_channel::Sender<Message>,
     handles: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -85,10 +85,18 @@ impl Store {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        let (job, answer) = job::job(Some(site), body);
-        self.queue(job, true).await?;
-        // The thread answers every job it takes; it is gone if there is no answer.
-        answer.await.unwrap_or_else(|_| Err(E::from(self.gone())))
+        self.run(job::job(Some(site), false, body), true).await
+    }
+
+    /// As [`Store::write`], for a body that takes in what can be had only once: on SQLite it does not run again. It has the
+    /// writer to itself, so it is for rare work.
+    pub async fn write_alone<T, E, F>(&self, site: &'static Site, body: F) -> Result<T, E>
+    where
+        F: AsyncFnMut(&mut Tx) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        self.run(job::job(Some(site), true, body), true).await
     }
 
     /// Runs `body` on one snapshot; it cannot write.
@@ -98,8 +106,12 @@ impl Store {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        let (job, answer) = job::job(None, body);
-        self.queue(job, false).await?;
+        self.run(job::job(None, false, body), false).await
+    }
+
+    async fn run<T, E: From<Error>>(&self, (job, answer): Queued<T, E>, write: bool) -> Result<T, E> {
+        self.queue(job, write).await?;
+        // The thread answers every job it takes; it is gone if there is no answer.
         answer.await.unwrap_or_else(|_| Err(E::from(self.gone())))
     }
 
@@ -107,8 +119,12 @@ impl Store {
         if let Some(stopped) = self.inner.signals.stopped() {
             return Err(stopped);
         }
-        let queue = if write { &self.inner.writer } else { &self.inner.readers };
-        queue.send(Message::Run(job)).await.map_err(|_| self.gone())
+        let queued = if write {
+            self.inner.writer.send(Message::Run(job)).await.is_ok()
+        } else {
+            self.inner.readers.send(Message::Run(job)).await.is_ok()
+        };
+        if queued { Ok(()) } else { Err(self.gone()) }
     }
 
     fn gone(&self) -> Error {
@@ -183,8 +199,8 @@ impl Drop for Inner {
                 }
             }
         };
-        // A thread ends when its queue has no sender left.
-        self.readers = mpsc::channel(1).0;
+        // A thread ends when its queue is closed, or has no sender left.
+        self.readers.close();
         join(handles);
         self.writer = mpsc::channel(1).0;
         join(writer);

@@ -13,8 +13,12 @@ pub struct Tx {
     pub(crate) session: Session,
     pub(crate) service: &'static str,
     pub(crate) writable: bool,
+    /// Whether a part of it can be undone. Where not, a body that wants to undo what it wrote is run again where it can.
+    pub(crate) undoable: bool,
     pub(crate) now: Timestamp,
     pub(crate) appended: Vec<NewEvent>,
+    /// The stream that was read last, and the version it had.
+    pub(crate) seen: Option<(String, u64)>,
     pub(crate) first_error: Option<Error>,
 }
 
@@ -110,6 +114,9 @@ impl Tx {
     where
         F: AsyncFnOnce(&mut Tx) -> Result<T, E>,
     {
+        if !self.undoable {
+            return self.unguarded(body).await;
+        }
         self.control("SAVEPOINT inside").await?;
         let mark = self.appended.len();
         let outcome = body(self).await;
@@ -127,6 +134,37 @@ impl Tx {
                 self.appended.truncate(mark);
                 Ok(Err(reported))
             }
+        }
+    }
+
+    /// As [`Tx::savepoint`], in the hope that there will be nothing to undo: a savepoint costs a copy of every page that is
+    /// changed in it. If there is, the transaction is lost, and its engine runs it again.
+    async fn unguarded<T, E, F>(&mut self, body: F) -> Result<Result<T, E>, Error>
+    where
+        F: AsyncFnOnce(&mut Tx) -> Result<T, E>,
+    {
+        let (mark, writes) = (self.appended.len(), self.writes());
+        let outcome = body(self).await;
+        match (outcome, self.first_error.take()) {
+            (_, Some(error)) if error.is_fatal() => self.keep(Err(error)),
+            (Ok(value), None) => Ok(Ok(value)),
+            (Ok(_), Some(error)) => self.keep(Err(error)),
+            (Err(reported), _) if self.writes() == writes => {
+                self.appended.truncate(mark);
+                Ok(Err(reported))
+            }
+            (Err(_), _) => {
+                self.keep(Err(Error::Busy { detail: "something is to be undone, so it runs once more".to_owned() }))
+            }
+        }
+    }
+
+    /// How many statements have run that may have changed something, where the engine counts them.
+    fn writes(&self) -> u64 {
+        match &self.session {
+            Session::Sqlite(session) => session.writes(),
+            #[cfg(feature = "fleet")]
+            Session::Postgres(_) => 0,
         }
     }
 
@@ -148,6 +186,10 @@ impl Tx {
             })
             .await;
         result?;
+        if events.len() < limit as usize {
+            // Read to its end by one who knows what stands before `from`.
+            self.seen = Some((stream.to_owned(), from - 1 + events.len() as u64));
+        }
         Ok(events)
     }
 
@@ -181,13 +223,24 @@ impl Tx {
         let result = match &mut self.session {
             Session::Sqlite(session) => session.take_stream(stream),
             #[cfg(feature = "fleet")]
-            Session::Postgres(session) => session.take_stream(stream).await,
+            Session::Postgres(session) => {
+                // Whoever held it may have appended.
+                self.seen = None;
+                session.take_stream(stream).await
+            }
         };
         self.keep(result)
     }
 
     /// The last version of a stream, 0 if it has none, and without what this transaction has appended.
+    ///
+    /// The stream whose [`Tx::events`] were read last, and to their end, is not asked again, unless it was taken since: should
+    /// somebody have appended meanwhile, or nothing stand before `from`, the next append finds out.
     pub async fn version(&mut self, stream: &str) -> Result<u64, Error> {
+        self.unbroken()?;
+        if let Some((_, version)) = self.seen.as_ref().filter(|(seen, _)| seen == stream) {
+            return Ok(*version);
+        }
         let row = self.query_opt(VERSION, &[stream.into()]).await?;
         row.map_or(Ok(0), |row| row.get("version"))
     }
@@ -226,6 +279,7 @@ impl Tx {
     pub(crate) fn reset(&mut self, now: Timestamp) {
         self.now = now;
         self.appended.clear();
+        self.seen = None;
         self.first_error = None;
     }
 }

@@ -54,6 +54,38 @@ async fn open(path: &Path) -> Store {
     Store::open(Config::sqlite("test", path).migrations([TABLES])).await.unwrap()
 }
 
+/// Beside bodies whose failure makes the others run again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_can_run_only_once_does_not_run_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().join("test.db")).await;
+    let bodies = (0..200_i64).map(|number| {
+        let store = store.clone();
+        async move {
+            let insert = "INSERT INTO notes (id, text) VALUES ($1, 'note')";
+            if number % 10 == 5 {
+                let mut taken = Some(number);
+                let body = async move |tx: &mut store::Tx| {
+                    let number = taken.take().ok_or(Error::Suspended)?;
+                    tx.execute(insert, params![number]).await
+                };
+                store.write_alone(site!("test.alone"), body).await
+            } else {
+                let body = async move |tx: &mut store::Tx| {
+                    let rows = tx.execute(insert, params![number]).await?;
+                    if number % 2 == 0 { Ok(rows) } else { Err(Error::ReadOnly) }
+                };
+                store.write(site!("test.beside"), body).await
+            }
+        }
+    });
+    for (number, outcome) in futures_util::future::join_all(bodies).await.into_iter().enumerate() {
+        assert_eq!(outcome.is_ok(), number % 2 == 0 || number % 10 == 5, "{number}: {outcome:?}");
+    }
+    let count = store.read(async |tx| tx.query("SELECT id FROM notes", &[]).await).await.unwrap().len();
+    assert_eq!(count, 120);
+}
+
 #[tokio::test]
 async fn a_second_opener_is_refused_and_told_who_holds_the_file() {
     let folder = tempfile::tempdir().unwrap();

@@ -263,7 +263,7 @@ async fn swap(views: &Views, side: &Side, actor: &str) -> Result<Option<Rebuilt>
     let mut incoming = Some(Incoming::new(incoming));
     let (log, consumer, at) = (views.log.clone(), views.consumer.name(), side.at.clone());
     let (events, actor) = (side.events, actor.to_owned());
-    let swap = views.log.store().write(site!("orderview.rebuild"), async move |tx: &mut Tx| {
+    let swap = views.log.store().write_alone(site!("orderview.rebuild"), async move |tx: &mut Tx| {
         // The rows stream through once; a second run of the body has nothing to swap in.
         let mut incoming = incoming.take().ok_or_else(interrupted)?;
         if positions(tx, consumer, at.len()).await? != at {

@@ -40,6 +40,7 @@ pub async fn run(fresh: impl AsyncFn() -> Config) {
     transactions::a_failed_savepoint_undoes_its_rows_and_events_alone(open().await).await;
     transactions::a_swallowed_error_cannot_commit(open().await).await;
     transactions::a_panic_in_a_body_undoes_it_and_is_reported(open().await).await;
+    transactions::a_body_that_fails_undoes_nothing_of_those_beside_it(open().await).await;
     data::constraints_are_told_apart_by_kind(open().await).await;
     data::a_read_cannot_write(open().await).await;
     transactions::sixty_four_concurrent_writers_lose_no_update(open().await).await;

@@ -136,6 +136,56 @@ pub(super) async fn a_panic_in_a_body_undoes_it_and_is_reported(store: Store) {
     assert_eq!((count(&store, "a").await, count(&store, "b").await), (None, Some(1)));
 }
 
+pub(super) async fn a_body_that_fails_undoes_nothing_of_those_beside_it(store: Store) {
+    const BODIES: u64 = 300;
+    let refusal = || Error::Busy { detail: "the domain says no".to_owned() };
+    let bodies = (0..BODIES).map(|number| {
+        let store = store.clone();
+        let body = async move |tx: &mut Tx| -> Outcome {
+            if number % 6 == 1 {
+                return Err(refusal());
+            }
+            add(tx, &format!("c{number}"), 1).await?;
+            tx.append(event(&format!("c/{number}"), if number % 6 == 2 { 2 } else { 1 }));
+            match number % 6 {
+                3 => Err(refusal()),
+                4 => {
+                    let inside: Outcome = tx
+                        .savepoint(async |tx: &mut Tx| {
+                            add(tx, &format!("in{number}"), 1).await?;
+                            tx.append(event(&format!("in/{number}"), 1));
+                            Err(refusal())
+                        })
+                        .await?;
+                    assert!(inside.is_err());
+                    Ok(())
+                }
+                _ => Ok(()),
+            }
+        };
+        async move {
+            if number % 50 == 5 {
+                store.write_alone(site!("conformance.beside_alone"), body).await
+            } else {
+                store.write(site!("conformance.beside"), body).await
+            }
+        }
+    });
+    let outcomes = join_all(bodies).await;
+    let kept = |number: u64| matches!(number % 6, 0 | 4 | 5);
+    for (number, outcome) in (0..).zip(&outcomes) {
+        assert_eq!(outcome.is_ok(), kept(number), "{number}: {outcome:?}");
+        assert_eq!(matches!(outcome, Err(Error::Conflict { .. })), number % 6 == 2, "{number}: {outcome:?}");
+    }
+    let rows = store.read(async |tx| tx.query("SELECT id FROM counters", &[]).await).await.expect("the rows");
+    let rows: BTreeSet<String> = rows.iter().map(|row| row.get("id").expect("an id")).collect();
+    let names =
+        |prefix: &str| (0..BODIES).filter(|number| kept(*number)).map(|number| format!("{prefix}{number}")).collect();
+    assert_eq!(rows, names("c"));
+    let streams: BTreeSet<String> = everything(&store).await.into_iter().map(|(stream, _)| stream).collect();
+    assert_eq!(streams, names("c/"));
+}
+
 pub(super) async fn sixty_four_concurrent_writers_lose_no_update(store: Store) {
     const TASKS: u64 = 64;
     const ROUNDS: u64 = 10;

@@ -3,6 +3,7 @@
 use std::{str::FromStr as _, sync::Arc, time::Duration};
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, tokio_postgres};
+use futures_util::stream::poll_fn;
 use tokio::sync::mpsc;
 use tokio_postgres::{Client, NoTls, error::SqlState};
 
@@ -58,8 +59,9 @@ pub(crate) async fn open(config: &Config, signals: &Arc<Signals>) -> Result<Thre
     };
     let readers_count = config.readers.clamp(1, MOST_READERS);
     let writers_count = (*writers).max(1);
-    let (readers, read_queue) = mpsc::channel(QUEUE);
-    let (writer, write_queue) = mpsc::channel(QUEUE);
+    let (readers, read_queue) = async_channel::bounded(QUEUE);
+    let (writer, mut write_queue) = mpsc::channel(QUEUE);
+    let write_queue = poll_fn(move |context| write_queue.poll_recv(context));
     let read = Workers::readers(config, pool(readers_count, config.read_limit)?, readers_count, signals);
     let write = Workers::writers(config, pool(writers_count, STATEMENT_LIMIT)?, writers_count, shards, signals);
     let handles = vec![

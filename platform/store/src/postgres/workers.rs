@@ -1,13 +1,10 @@
 //! The threads that poll bodies: one for writes, one for reads, each with a pool of connections.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use deadpool_postgres::{Object, Pool};
-use tokio::{
-    sync::{Semaphore, mpsc},
-    task::LocalSet,
-    time::MissedTickBehavior,
-};
+use futures_util::{Stream, StreamExt as _};
+use tokio::{sync::Semaphore, task::LocalSet, time::MissedTickBehavior};
 
 use super::{
     append,
@@ -52,7 +49,7 @@ impl Workers {
         Self { shards: Some(shards), ..Self::readers(config, pool, limit, signals) }
     }
 
-    pub(super) fn run(self, queue: mpsc::Receiver<Message>) {
+    pub(super) fn run(self, queue: impl Stream<Item = Message>) {
         let service = self.service;
         match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => LocalSet::new().block_on(&runtime, Rc::new(self).serve(queue)),
@@ -60,13 +57,14 @@ impl Workers {
         }
     }
 
-    async fn serve(self: Rc<Self>, mut queue: mpsc::Receiver<Message>) {
+    async fn serve(self: Rc<Self>, queue: impl Stream<Item = Message>) {
+        let mut queue = pin!(queue);
         let places = Arc::new(Semaphore::new(self.limit));
         let mut poll = tokio::time::interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let message = tokio::select! {
-                message = queue.recv() => message,
+                message = queue.next() => message,
                 // Only the readers look; the writers' connections are for writes.
                 _ = poll.tick(), if self.shards.is_none() => {
                     self.look().await;
@@ -130,6 +128,7 @@ impl Workers {
     /// Runs the body once. `Ok` if the job knows its outcome, an error if that did not happen.
     async fn attempt(&self, client: Object, job: &mut dyn Job) -> Result<(), Error> {
         let mut tx = Tx {
+            undoable: true,
             session: tx::Session::Postgres(Session::new(
                 client,
                 self.service,
@@ -139,6 +138,7 @@ impl Workers {
             writable: self.shards.is_some(),
             now: self.clock.now(),
             appended: Vec::new(),
+            seen: None,
             first_error: None,
         };
         let wanted = job.run(&mut tx).await;

@@ -4,7 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, RwLock,
+        Arc, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -72,12 +72,11 @@ pub(crate) fn open(config: &Config, signals: &Arc<Signals>) -> Result<Threads, E
     let spawn = |name: String, body: Box<dyn FnOnce() + Send>| {
         std::thread::Builder::new().name(name).spawn(body).map_err(|error| refuse(format!("no thread: {error}")))
     };
-    let (readers, queue) = mpsc::channel(QUEUE);
-    let queue = Arc::new(Mutex::new(queue));
+    let (readers, queue) = async_channel::bounded(QUEUE);
     for number in 1..=config.readers.clamp(1, MOST_READERS) {
         let session = connect(service, &path, temporary, false)?;
         set(&session, "PRAGMA query_only = ON")?;
-        let reader = Reader::new(config, session, Arc::clone(&queue), Arc::clone(signals), Arc::clone(&guard))?;
+        let reader = Reader::new(config, session, queue.clone(), Arc::clone(signals), Arc::clone(&guard))?;
         handles.push(spawn(format!("{service}-read-{number}"), Box::new(move || reader.run()))?);
     }
     let (writer, queue) = mpsc::channel(QUEUE);
@@ -97,7 +96,7 @@ fn connect(service: &'static str, path: &Path, temporary: bool, writer: bool) ->
     connection
         .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
         .map_err(|error| Error::Open { service, detail: error.to_string() })?;
-    let session = Session { connection, service };
+    let session = Session::new(connection, service);
     let synchronous = if temporary { "0" } else { "2" };
     check(&session, "PRAGMA journal_mode = WAL", "PRAGMA journal_mode", "wal")?;
     check(&session, &format!("PRAGMA synchronous = {synchronous}"), "PRAGMA synchronous", synchronous)?;
@@ -201,8 +200,10 @@ pub(super) fn transaction(config: &Config, session: Session, writable: bool) -> 
         session: tx::Session::Sqlite(session),
         service: config.name,
         writable,
+        undoable: !writable,
         now: config.clock.now(),
         appended: Vec::new(),
+        seen: None,
         first_error: None,
     }
 }

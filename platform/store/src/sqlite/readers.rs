@@ -2,13 +2,11 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
-
-use tokio::sync::mpsc;
 
 use super::{
     open::{Guard, transaction},
@@ -27,7 +25,7 @@ const STEPS: i32 = 10_000;
 pub(super) struct Reader {
     tx: Tx,
     clock: Clock,
-    queue: Arc<Mutex<mpsc::Receiver<Message>>>,
+    queue: async_channel::Receiver<Message>,
     signals: Arc<Signals>,
     guard: Arc<Guard>,
     limit: Duration,
@@ -40,7 +38,7 @@ impl Reader {
     pub(super) fn new(
         config: &Config,
         mut session: Session,
-        queue: Arc<Mutex<mpsc::Receiver<Message>>>,
+        queue: async_channel::Receiver<Message>,
         signals: Arc<Signals>,
         guard: Arc<Guard>,
     ) -> Result<Self, Error> {
@@ -66,9 +64,7 @@ impl Reader {
 
     pub(super) fn run(mut self) {
         loop {
-            // Whoever holds the queue waits for it; the other readers wait for the lock.
-            let message = self.queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
-            let Some(Message::Run(mut job)) = message else {
+            let Ok(Message::Run(mut job)) = self.queue.recv_blocking() else {
                 return;
             };
             if let Some(stopped) = self.signals.stopped() {

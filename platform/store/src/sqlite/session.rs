@@ -1,11 +1,15 @@
 //! One SQLite connection: statements in, rows and typed errors out.
 
 use rusqlite::{
-    CachedStatement, Connection, ErrorCode, ToSql, ffi,
+    CachedStatement, Connection, ErrorCode, Statement, ToSql, ffi,
     types::{ToSqlOutput, ValueRef},
 };
 
-use std::sync::Arc;
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 
@@ -14,7 +18,24 @@ use crate::{ConstraintKind, Error, NewEvent, Row, Value, event::with_position};
 pub(crate) struct Session {
     pub(crate) connection: Connection,
     pub(crate) service: &'static str,
+    /// By the text of the statement.
+    shapes: RefCell<HashMap<Box<str>, Arc<Shape>>>,
+    /// Statements run that may have changed something.
+    writes: Cell<u64>,
 }
+
+/// What can be asked of a statement once and for all. The tables do not change while a store is open.
+struct Shape {
+    /// For each of SQLite's parameters the `n` of its `$n`: SQLite numbers them in the order they first occur.
+    numbers: Box<[usize]>,
+    /// The highest of them.
+    highest: usize,
+    columns: Arc<[Box<str>]>,
+    readonly: bool,
+}
+
+/// Shapes kept: more than there are texts in a service, less than searches could be put together.
+const SHAPES: usize = 512;
 
 /// The only shard of an embedded log.
 pub(crate) const SHARD: u32 = 0;
@@ -26,6 +47,10 @@ const APPEND: &str = "INSERT INTO events (shard, position, stream, version, name
      WHERE ?4 = 1 OR EXISTS (SELECT 1 FROM events WHERE stream = ?3 AND version = ?4 - 1)";
 
 impl Session {
+    pub(crate) fn new(connection: Connection, service: &'static str) -> Self {
+        Self { connection, service, shapes: RefCell::default(), writes: Cell::new(0) }
+    }
+
     /// There is one writer, so every stream is its own already.
     #[allow(clippy::unused_self, reason = "the other engine has something to do")]
     pub(crate) fn take_stream(&self, _: &str) -> Result<(), Error> {
@@ -33,7 +58,7 @@ impl Session {
     }
 
     pub(crate) fn execute(&self, sql: &str, params: &[Value]) -> Result<u64, Error> {
-        let mut statement = self.bound(sql, params)?;
+        let (mut statement, _) = self.bound(sql, params)?;
         statement.raw_execute().map(|rows| rows as u64).map_err(|error| self.error(error))
     }
 
@@ -43,16 +68,15 @@ impl Session {
         params: &[Value],
         each: &mut dyn FnMut(Row) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let mut statement = self.bound(sql, params)?;
-        let columns: Arc<[Box<str>]> = statement.column_names().map(Box::from).collect();
-        let width = columns.len();
+        let (mut statement, shape) = self.bound(sql, params)?;
+        let width = shape.columns.len();
         let mut rows = statement.raw_query();
         while let Some(row) = rows.next().map_err(|error| self.error(error))? {
             let mut values = Vec::with_capacity(width);
             for column in 0..width {
                 values.push(owned(row.get_ref(column).map_err(|error| self.error(error))?));
             }
-            each(Row { columns: Arc::clone(&columns), values })?;
+            each(Row { columns: Arc::clone(&shape.columns), values })?;
         }
         Ok(())
     }
@@ -102,20 +126,19 @@ impl Session {
         self.connection.is_autocommit()
     }
 
-    /// The prepared statement with `$n` bound by name: SQLite numbers them in the order they first occur.
-    fn bound(&self, sql: &str, params: &[Value]) -> Result<CachedStatement<'_>, Error> {
+    /// How many statements have run that may have changed something; while it stays the same, nothing has.
+    pub(crate) fn writes(&self) -> u64 {
+        self.writes.get()
+    }
+
+    /// The prepared statement with its parameters bound.
+    fn bound(&self, sql: &str, params: &[Value]) -> Result<(CachedStatement<'_>, Arc<Shape>), Error> {
         let mut statement = self.connection.prepare_cached(sql).map_err(|error| self.error(error))?;
-        let mut highest = 0;
-        for index in 1..=statement.parameter_count() {
-            let number = statement
-                .parameter_name(index)
-                .and_then(|name| name.strip_prefix('$'))
-                .and_then(|number| number.parse::<usize>().ok())
-                .filter(|number| *number > 0);
-            let value = number.and_then(|number| params.get(number - 1));
-            let (Some(number), Some(value)) = (number, value) else {
+        let shape = self.shape(sql, &statement)?;
+        for (index, number) in shape.numbers.iter().copied().enumerate() {
+            let Some(value) = params.get(number - 1) else {
                 return Err(Error::Mismatch {
-                    column: statement.parameter_name(index).unwrap_or("?").to_owned(),
+                    column: format!("${number}"),
                     expected: "a parameter $1, $2, ...",
                     found: format!("{} parameters", params.len()),
                 });
@@ -127,17 +150,54 @@ impl Session {
                     found: value.kind().to_owned(),
                 });
             }
-            highest = highest.max(number);
-            statement.raw_bind_parameter(index, value).map_err(|error| self.error(error))?;
+            statement.raw_bind_parameter(index + 1, value).map_err(|error| self.error(error))?;
         }
-        if highest != params.len() {
+        if shape.highest != params.len() {
             return Err(Error::Mismatch {
                 column: format!("${}", params.len()),
                 expected: "every parameter used",
-                found: format!("only ${highest} used"),
+                found: format!("only ${} used", shape.highest),
             });
         }
-        Ok(statement)
+        if !shape.readonly {
+            self.writes.set(self.writes.get() + 1);
+        }
+        Ok((statement, shape))
+    }
+
+    /// Asking SQLite for names costs more than running many a statement, so what was asked once is kept.
+    fn shape(&self, sql: &str, statement: &Statement<'_>) -> Result<Arc<Shape>, Error> {
+        if let Some(shape) = self.shapes.borrow().get(sql) {
+            return Ok(Arc::clone(shape));
+        }
+        let mut numbers = Vec::with_capacity(statement.parameter_count());
+        for index in 1..=statement.parameter_count() {
+            let name = statement.parameter_name(index);
+            let number = name
+                .and_then(|name| name.strip_prefix('$'))
+                .and_then(|number| number.parse::<usize>().ok())
+                .filter(|number| *number > 0);
+            let Some(number) = number else {
+                return Err(Error::Mismatch {
+                    column: name.unwrap_or("?").to_owned(),
+                    expected: "a parameter $1, $2, ...",
+                    found: "another name".to_owned(),
+                });
+            };
+            numbers.push(number);
+        }
+        let shape = Arc::new(Shape {
+            highest: numbers.iter().copied().max().unwrap_or(0),
+            numbers: numbers.into(),
+            columns: statement.column_names().map(Box::from).collect(),
+            readonly: statement.readonly(),
+        });
+        let mut shapes = self.shapes.borrow_mut();
+        if shapes.len() >= SHAPES {
+            shapes.clear();
+        }
+        shapes.insert(sql.into(), Arc::clone(&shape));
+        Ok(shape)
     }
 
     pub(crate) fn error(&self, error: rusqlite::Error) -> Error {

@@ -1,9 +1,12 @@
 //! The one thread that writes: it runs what has queued up as one SQLite transaction and flushes once.
 //!
-//! Each body runs in a savepoint of its own, so that its failure undoes nothing of the others'. Nobody is
-//! answered before COMMIT, not even with a refusal: it may rest on rows that another body of the same
-//! transaction wrote. There is no timer; a batch is what arrives while the one before it is flushed, and
-//! while its own bodies run.
+//! A body's failure undoes nothing of the others'. Most bodies do not fail after they wrote something, and a
+//! savepoint costs a copy of every page that is changed in it; so a batch first runs without, and if it has
+//! to undo a part, all of it is rolled back and runs again, each body in a savepoint of its own.
+//!
+//! Nobody is answered before COMMIT, not even with a refusal: it may rest on rows that another body of the
+//! same transaction wrote. There is no timer; a batch is what arrives while the one before it is flushed,
+//! and while its own bodies run.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -30,6 +33,8 @@ use crate::{
 
 /// Bodies in one transaction.
 const BATCH: usize = 256;
+/// Batches that run with savepoints after one that had to run again: where bodies fail, more will.
+const GUARDED: u32 = 32;
 /// How often in a row the processor is offered to callers that may be on their way.
 const OFFERS: u32 = 4;
 /// Pages in the WAL from which the writer copies them into the database: 16 MiB. A page that many commits
@@ -46,7 +51,11 @@ pub(super) struct Writer {
     /// The last position given out, ahead of the counter row until the end of the batch.
     head: u64,
     queue: mpsc::Receiver<Message>,
+    /// Taken from the queue for the next batch, which it has to itself.
+    held: Option<Box<dyn Job>>,
     batch: Vec<Entry>,
+    /// How many batches more run with savepoints.
+    guarded: u32,
     /// How many bodies the batch before this one had.
     batch_before: usize,
     wal_pages: Arc<AtomicI32>,
@@ -91,7 +100,9 @@ impl Writer {
             clock: config.clock.clone(),
             head,
             queue,
+            held: None,
             batch: Vec::with_capacity(BATCH),
+            guarded: 0,
             batch_before: 0,
             wal_pages,
             pages_before: 0,
@@ -113,7 +124,8 @@ impl Writer {
         };
         self.signals.stop(reason.clone());
         self.queue.close();
-        while let Ok(message) = self.queue.try_recv() {
+        let mut held = self.held.take().map(Message::Run);
+        while let Some(message) = held.take().or_else(|| self.queue.try_recv().ok()) {
             if let Message::Run(mut job) = message {
                 job.refuse(reason.clone());
                 job.answer();
@@ -123,7 +135,8 @@ impl Writer {
 
     fn serve(&mut self) -> End {
         loop {
-            let closing = match self.queue.blocking_recv() {
+            let held = self.held.take().map(Message::Run);
+            let closing = match held.or_else(|| self.queue.blocking_recv()) {
                 None => return End::Closed,
                 Some(Message::Close) => true,
                 Some(Message::Run(job)) => match self.transact(job) {
@@ -146,7 +159,13 @@ impl Writer {
     fn transact(&mut self, first: Box<dyn Job>) -> Result<bool, Error> {
         let before = self.head;
         let mut closing = false;
-        let filled = self.fill(first, &mut closing);
+        self.tx.undoable = self.guarded > 0 || first.is_alone();
+        self.guarded = self.guarded.saturating_sub(1);
+        let filled = match self.fill(vec![first], &mut closing) {
+            Ok(Filled::Again) => self.refill(before, &mut closing),
+            Ok(Filled::Whole) => Ok(()),
+            Err(lost) => Err(lost),
+        };
         self.batch_before = self.batch.len();
         let outcome = filled.and_then(|()| self.commit(before));
         if let Err(lost) = outcome {
@@ -158,19 +177,51 @@ impl Writer {
         Ok(closing)
     }
 
-    /// Runs bodies until none is waiting.
-    fn fill(&mut self, first: Box<dyn Job>, closing: &mut bool) -> Result<(), Lost> {
-        let mut next = Some(first);
-        let begun = self.control("BEGIN IMMEDIATE");
+    /// Runs the bodies of the batch once more, so that each can be undone by itself.
+    fn refill(&mut self, before: u64, closing: &mut bool) -> Result<(), Lost> {
+        self.head = before;
+        self.guarded = GUARDED;
+        self.tx.undoable = true;
+        let jobs: Vec<_> = self.batch.drain(..).map(|entry| entry.job).collect();
+        match self.control("ROLLBACK") {
+            // With savepoints there is no third time.
+            Ok(()) => self.fill(jobs, closing).map(drop),
+            Err(error) => {
+                self.batch.extend(jobs.into_iter().map(|job| Entry { job, kept: false }));
+                Err(Lost::Run(error))
+            }
+        }
+    }
+
+    /// Runs these bodies, and those that come meanwhile, until none is waiting.
+    fn fill(&mut self, jobs: Vec<Box<dyn Job>>, closing: &mut bool) -> Result<Filled, Lost> {
+        let mut jobs = jobs.into_iter();
+        let mut next = jobs.next();
+        let alone = next.as_ref().is_some_and(|job| job.is_alone());
+        let mut lost = self.control("BEGIN IMMEDIATE").err().map(Lost::Run);
+        let mut again = false;
         while let Some(mut job) = next.take() {
-            let ran = begun.clone().map_err(Lost::Run).and_then(|()| self.body(job.as_mut()));
-            self.batch.push(Entry { job, kept: matches!(ran, Ok(true)) });
-            ran?;
-            if self.batch.len() < BATCH {
+            let mut kept = false;
+            // Once the batch is lost, the rest of it only waits to be told.
+            if lost.is_none() {
+                match self.body(job.as_mut()) {
+                    Ok(Ran::Kept) => kept = true,
+                    Ok(Ran::Undone) => {}
+                    Ok(Ran::Stays) => again = true,
+                    Err(error) => lost = Some(error),
+                }
+            }
+            self.batch.push(Entry { job, kept });
+            next = jobs.next();
+            if next.is_none() && lost.is_none() && !alone && !again && !*closing && self.batch.len() < BATCH {
                 next = self.waiting(closing);
             }
         }
-        Ok(())
+        match lost {
+            Some(lost) => Err(lost),
+            None if again => Ok(Filled::Again),
+            None => Ok(Filled::Whole),
+        }
     }
 
     /// The next body of the batch, if one has come by now.
@@ -180,6 +231,10 @@ impl Writer {
     fn waiting(&mut self, closing: &mut bool) -> Option<Box<dyn Job>> {
         for offer in 0..=OFFERS {
             match self.queue.try_recv() {
+                Ok(Message::Run(job)) if job.is_alone() => {
+                    self.held = Some(job);
+                    return None;
+                }
                 Ok(Message::Run(job)) => return Some(job),
                 Ok(Message::Close) => {
                     *closing = true;
@@ -194,12 +249,15 @@ impl Writer {
         None
     }
 
-    /// Runs one body in its savepoint; `Ok(true)` if its work is kept, an error if the whole batch is lost.
-    fn body(&mut self, job: &mut dyn Job) -> Result<bool, Lost> {
-        self.control("SAVEPOINT body").map_err(Lost::Run)?;
+    /// Runs one body; an error if the whole batch is lost.
+    fn body(&mut self, job: &mut dyn Job) -> Result<Ran, Lost> {
+        let guarded = self.tx.undoable;
+        if guarded {
+            self.control("SAVEPOINT body").map_err(Lost::Run)?;
+        }
         self.tx.reset(self.clock.now());
+        let (head, writes) = (self.head, session(&self.tx).writes());
         let wanted = run_now(job, &mut self.tx);
-        let head = self.head;
         let failed = match self.tx.first_error.take() {
             None if wanted => self.append().err(),
             first_error => first_error,
@@ -211,15 +269,23 @@ impl Writer {
         }
         let keep = wanted && failed.is_none();
         if !keep {
+            let unchanged = session(&self.tx).writes() == writes && self.head == head;
+            if !guarded && !unchanged {
+                return Ok(Ran::Stays);
+            }
             self.head = head;
             // A body that reports something of its own is answered with that, not with what led to it.
             if wanted && let Some(error) = failed {
                 job.refuse(error);
             }
-            self.control("ROLLBACK TO SAVEPOINT body").map_err(Lost::Run)?;
+            if guarded {
+                self.control("ROLLBACK TO SAVEPOINT body").map_err(Lost::Run)?;
+            }
         }
-        self.control("RELEASE SAVEPOINT body").map_err(Lost::Run)?;
-        Ok(keep)
+        if guarded {
+            self.control("RELEASE SAVEPOINT body").map_err(Lost::Run)?;
+        }
+        Ok(if keep { Ran::Kept } else { Ran::Undone })
     }
 
     /// Gives the body's events their positions and writes them.
@@ -328,6 +394,23 @@ impl Writer {
     fn control(&self, sql: &'static str) -> Result<(), Error> {
         session(&self.tx).control(sql)
     }
+}
+
+/// What became of the bodies of a batch.
+enum Filled {
+    /// Each is kept or undone.
+    Whole,
+    /// One must be undone and cannot be: all run again.
+    Again,
+}
+
+/// What became of a body.
+enum Ran {
+    Kept,
+    /// Nothing of it is left, if there was anything.
+    Undone,
+    /// It failed, and what it wrote is still there.
+    Stays,
 }
 
 /// A batch that is lost as a whole, and where.
