@@ -34,7 +34,7 @@ use crate::signature::Key;
 /// The tables of this service.
 pub const MIGRATIONS: [MigrationSet; 2] = [store::MIGRATIONS, words::MIGRATIONS];
 
-/// Products and searches remembered at most.
+/// Products remembered at most; of what holds several of them, less.
 const REMEMBERED: usize = 4096;
 
 /// The service over its own store: routes, and its log as a source.
@@ -47,6 +47,7 @@ pub async fn build(config: Config, context: &Context) -> Result<Component, ::sto
     let rpc = rpc::Rpc {
         products: Arc::new(recent::Recent::new(log.changed(), REMEMBERED)),
         skus: Arc::new(recent::Recent::new(log.changed(), REMEMBERED)),
+        pages: Arc::new(recent::Recent::new(log.changed(), REMEMBERED / 64)),
         counts: Arc::new(recent::Recent::new(log.changed(), REMEMBERED / 16)),
         log: log.clone(),
         key: Arc::new(key),

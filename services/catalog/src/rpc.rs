@@ -20,6 +20,8 @@ use crate::store::Stored;
 use crate::{Config, import, store as rows, wire, words};
 
 const DEFAULT_PAGE: u32 = 50;
+/// Pages that are longer are not remembered: they are asked for by those who read all of them once.
+const REMEMBERED_PAGE: u32 = DEFAULT_PAGE;
 
 /// The handlers. A cheap handle.
 #[derive(Clone, Debug)]
@@ -29,6 +31,8 @@ pub(crate) struct Rpc {
     pub(crate) products: Arc<Recent<Arc<Stored>>>,
     /// Products by a SKU of theirs.
     pub(crate) skus: Arc<Recent<Arc<Stored>>>,
+    /// Pages of lists by what was asked.
+    pub(crate) pages: Arc<Recent<Arc<Vec<Stored>>>>,
     /// Facets and totals by search.
     pub(crate) counts: Arc<Recent<Arc<Counts>>>,
     pub(crate) key: Arc<Key>,
@@ -53,6 +57,28 @@ impl Rpc {
             found.ok_or_else(|| Error::UnknownSku(sku.clone()))
         };
         skus.iter().zip(found).map(for_sale).collect()
+    }
+
+    /// The products of a page, and one more if there is one. `said` is the filter in the caller's words.
+    async fn page(
+        &self,
+        state: State,
+        said: &str,
+        filter: Filter,
+        after: String,
+        limit: u32,
+    ) -> Result<Arc<Vec<Stored>>, Error> {
+        let key = format!("{state:?}\n{limit}\n{after}\n{said}");
+        let seen = self.pages.head();
+        if let Some(page) = self.pages.get(&key) {
+            return Ok(page);
+        }
+        let read = async move |tx: &mut Tx| rows::list(tx, state, &filter.facets, &after, limit + 1).await;
+        let page = Arc::new(self.log.store().read(read).await?);
+        if limit <= REMEMBERED_PAGE {
+            self.pages.keep(seen, &key, Arc::clone(&page));
+        }
+        Ok(page)
     }
 
     /// What is remembered under these keys, and the rest from one snapshot.
@@ -194,18 +220,12 @@ impl CatalogService for Rpc {
         }
         let after = call.cursor(&list.filter, &list.page_token)?.unwrap_or_default();
         let limit = page_size(list.page_size);
-        let mut found = self
-            .log
-            .store()
-            .read(async move |tx: &mut Tx| {
-                Ok::<_, Error>(rows::list(tx, state, &filter.facets, &after, limit + 1).await?)
-            })
-            .await?;
-        let more = cut(&mut found, limit);
-        let cursor = found.last().filter(|_| more).map(|last| last.name.as_str());
+        let found = self.page(state, &list.filter, filter, after, limit).await?;
+        let shown = found.get(..limit as usize).unwrap_or(&found);
+        let cursor = shown.last().filter(|_| shown.len() < found.len()).map(|last| last.name.as_str());
         Ok(Response::new(proto::ListProductsResponse {
             next_page_token: call.page_token(&list.filter, cursor),
-            products: found.iter().map(|stored| wire::product(stored, self.config.currency)).collect(),
+            products: shown.iter().map(|stored| wire::product(stored, self.config.currency)).collect(),
         }))
     }
 
