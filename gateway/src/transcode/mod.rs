@@ -9,6 +9,7 @@ mod body;
 pub mod codec;
 mod download;
 pub mod json;
+mod memo;
 pub mod negotiate;
 pub mod percent;
 pub mod problem;
@@ -25,7 +26,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, Method as HttpMethod, Request, Response, StatusCode, Version, header};
 use http_body_util::Full;
-use prost_reflect::DescriptorPool;
+use prost_reflect::{DescriptorPool, FieldDescriptor};
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Status, body::Body};
 
@@ -33,6 +34,7 @@ use bind::Frame;
 use body::Answers;
 use codec::{Codec, Codecs};
 use download::Writer;
+use memo::Memo;
 use negotiate::{Content, Format};
 use problem::Problem;
 use route::Miss;
@@ -95,6 +97,7 @@ pub struct Transcoder {
 struct Inner {
     table: Table,
     codecs: Codecs,
+    memo: Memo,
     upstream: Arc<dyn Upstream>,
     forward: Vec<HeaderName>,
     expose: &'static str,
@@ -123,6 +126,7 @@ impl Transcoder {
             inner: Arc::new(Inner {
                 table,
                 codecs,
+                memo: Memo::default(),
                 upstream: config.upstream,
                 forward: config.forward,
                 expose: config.expose,
@@ -173,7 +177,7 @@ impl Transcoder {
 
     /// Writes an error as an answer.
     pub fn problem(&self, problem: &Problem) -> Response<Body> {
-        let mut response = full(problem.json_body(&self.inner.codecs));
+        let mut response = full(problem.json_body(&self.inner.codecs).into());
         *response.status_mut() = problem.status;
         response.headers_mut().extend(problem.answer_headers());
         response
@@ -335,7 +339,7 @@ impl Inner {
         &self,
         route: &Route,
         parts: &http::request::Parts,
-        message: &[u8],
+        message: &Bytes,
     ) -> Result<Response<Body>, Problem> {
         let etag = route
             .etag_out
@@ -348,9 +352,11 @@ impl Inner {
             response.headers_mut().insert(header::ETAG, etag.clone());
             return Ok(response);
         }
-        let text = answer::json(&self.codecs, &route.method.output, route.answer.as_ref(), message)?;
+        let kind = (Arc::as_ptr(&route.method).addr(), route.answer.as_ref().map_or(0, FieldDescriptor::number));
+        let write = || answer::json(&self.codecs, &route.method.output, route.answer.as_ref(), message);
+        let text = self.memo.text(kind, message, write)?;
         let packed = text.len() > MIN_GZIP && negotiate::takes_gzip(&parts.headers);
-        let mut response = full(if packed { body::gzip(&text) } else { text });
+        let mut response = full(if packed { body::gzip(&text).into() } else { text });
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
@@ -387,7 +393,7 @@ impl Inner {
         let mut response = if route.method.server_streaming {
             Response::new(download::raw(first, answers, deadline))
         } else {
-            full(download::raw_data(&first.unwrap_or_default()).to_vec())
+            full(download::raw_data(&first.unwrap_or_default()).to_vec().into())
         };
         if let Ok(media) = HeaderValue::from_str(&media) {
             response.headers_mut().insert(header::CONTENT_TYPE, media);
@@ -417,9 +423,9 @@ fn is_raw_answer(route: &Route) -> bool {
     }
 }
 
-fn full(body: Vec<u8>) -> Response<Body> {
+fn full(body: Bytes) -> Response<Body> {
     let length = HeaderValue::from(body.len());
-    let mut response = Response::new(Body::new(Full::new(Bytes::from(body))));
+    let mut response = Response::new(Body::new(Full::new(body)));
     response.headers_mut().insert(header::CONTENT_LENGTH, length);
     response
 }
