@@ -37,7 +37,7 @@ impl Default for Limits {
         Self {
             batch: 256,
             lot: 10_000,
-            gather: Duration::from_millis(2),
+            gather: Duration::from_millis(10),
             poll: Duration::from_secs(1),
             retry_first: Duration::from_millis(20),
             retry_most: Duration::from_secs(10),
