@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, RETRY_AFTER};
 use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -18,6 +18,10 @@ use tokio::net::TcpStream;
 
 /// The longest a single call may take before the client gives it up.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The pause of a client that insists, where the server asks for none; it doubles from there.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(400);
 
 /// A connection, and the token sent with every call.
 pub struct Client {
@@ -119,6 +123,7 @@ impl Client {
         body: Bytes,
     ) -> Result<Answer> {
         let deadline = self.insists.map(|limit| Instant::now() + limit);
+        let mut pause = FIRST_PAUSE;
         loop {
             let call = self.send_once(method.clone(), path, content_type, headers, body.clone());
             let outcome = match tokio::time::timeout(PATIENCE, call).await {
@@ -133,7 +138,11 @@ impl Client {
             if answered || deadline.is_none_or(|deadline| Instant::now() > deadline) {
                 return outcome;
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            // A server that says how long it wants to be left alone is listened to; thousands who were turned
+            // away or cut off at one moment do not come back at one moment.
+            let asked = outcome.ok().and_then(|answer| answer.retry_after());
+            tokio::time::sleep(asked.unwrap_or(pause).mul_f64(0.5 + chance() / 2.0)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -208,10 +217,21 @@ impl Answer {
         matches!(self.status, 429 | 502 | 503 | 504)
     }
 
+    /// How long the server asks to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let seconds = self.headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+        Some(Duration::from_secs(seconds))
+    }
+
     /// The answer in one line, cut where it gets long.
     pub fn describe(&self) -> String {
         let text = String::from_utf8_lossy(&self.body);
         let cut = text.char_indices().nth(1500).map_or(text.len(), |(end, _)| end);
         format!("{} {}", self.status, &text[..cut])
     }
+}
+
+/// Some number from 0 to 1.
+fn chance() -> f64 {
+    f64::from(uuid::Uuid::new_v4().as_u128() as u32) / f64::from(u32::MAX)
 }

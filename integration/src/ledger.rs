@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -15,7 +16,7 @@ use crate::server::{Output, spawn};
 
 /// A running `stoa psp`.
 pub struct Provider {
-    _folder: TempDir,
+    _folder: Option<TempDir>,
     child: Child,
     address: SocketAddr,
     output: Output,
@@ -54,13 +55,19 @@ impl Provider {
     /// Starts a provider with an empty ledger.
     pub async fn start() -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("psp-").tempdir()?;
+        let provider = Self::start_on(folder.path()).await?;
+        Ok(Self { _folder: Some(folder), ..provider })
+    }
+
+    /// Starts a provider on a data folder, which the caller keeps.
+    pub async fn start_on(data: &Path) -> Result<Self> {
         let mut command = Command::new(command_line::binary()?);
-        command.args(["psp", "--listen", "127.0.0.1:0", "--data"]).arg(folder.path());
+        command.args(["psp", "--listen", "127.0.0.1:0", "--data"]).arg(data);
         // Late and slow enough to be noticed, short enough to wait for.
         command.args(["--late-ms", "500", "--slow-ms", "1500"]);
         let output = Output::default();
         let (child, address) = spawn(&mut command, &output).await?;
-        Ok(Self { _folder: folder, child, address, output })
+        Ok(Self { _folder: None, child, address, output })
     }
 
     /// Where it listens, as `--psp` wants it.

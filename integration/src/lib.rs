@@ -6,8 +6,10 @@
 
 pub mod acts;
 pub mod await_until;
+pub mod closed;
 pub mod command_line;
 mod file_set;
+pub mod flash_sale;
 pub mod fleet;
 pub mod grpc;
 pub mod http;
@@ -17,6 +19,7 @@ pub mod machine;
 pub mod raw;
 pub mod replay;
 pub mod retail;
+pub mod retail_script;
 pub mod server;
 pub mod shopper;
 pub mod skip;

@@ -65,3 +65,10 @@ pub fn fsync_time(folder: &Path) -> Result<Duration> {
     times.sort();
     Ok(times[times.len() / 2])
 }
+
+/// How many processes wanted to run in the last minute, five and fifteen: figures of a busy machine are no figures of
+/// the program.
+pub fn load_average() -> Result<String> {
+    let text = fs::read_to_string("/proc/loadavg")?;
+    Ok(text.split(' ').take(3).collect::<Vec<_>>().join(", "))
+}

@@ -93,7 +93,12 @@ impl Shopper {
 
     /// The operator of the first start.
     pub async fn operator(stoa: &Stoa) -> Result<Self> {
-        Self::sign_in(stoa.client(), OPERATOR.0, OPERATOR.1).await
+        Self::operator_over(stoa.client()).await
+    }
+
+    /// The operator of the first start, over a connection of the caller's.
+    pub async fn operator_over(http: Client) -> Result<Self> {
+        Self::sign_in(http, OPERATOR.0, OPERATOR.1).await
     }
 
     /// Somebody who has an account.
@@ -103,7 +108,8 @@ impl Shopper {
         Self::with_session(http, &session)
     }
 
-    fn with_session(mut http: Client, session: &Value) -> Result<Self> {
+    /// Somebody whose session has just begun.
+    pub(crate) fn with_session(mut http: Client, session: &Value) -> Result<Self> {
         http.set_token(text(session, "accessToken")?);
         let user = match &session["user"] {
             Value::String(name) => name.clone(),
@@ -154,6 +160,7 @@ impl Shopper {
     /// Looks at an order until it is in one of the states.
     pub async fn await_order(&mut self, name: &str, states: &[&str], limit: Duration) -> Result<Value> {
         let deadline = Instant::now() + limit;
+        let mut pause = Duration::from_millis(20);
         loop {
             let order = self.http.get(&format!("/v1/{name}")).await.and_then(Answer::ok);
             if let Ok(order) = &order
@@ -164,7 +171,8 @@ impl Shopper {
             if Instant::now() > deadline {
                 bail!("{name} is not {states:?} within {limit:?}: {order:?}");
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(320));
         }
     }
 

@@ -8,9 +8,8 @@ use anyhow::{Result, ensure};
 use integration::ledger::Provider;
 use integration::replay::{self, Report};
 use integration::retail::Invoices;
+use integration::retail_script::{agrees, same_counts};
 use integration::{Setup, Stoa, command_line, skip, until};
-use serde_json::Value;
-use tokio::process::Command;
 
 /// Sale invoices that may be refused, of a whole year.
 const REFUSED: u64 = 9;
@@ -62,12 +61,8 @@ async fn replay(path: &Path, until_day: Option<&str>) -> Result<Report> {
     let stoa = Stoa::start(Setup::new().provider(&provider.url())).await?;
     let report = replay::play(stoa.address(), &invoices, Arc::new(|_| ())).await?;
     println!("{counted:#}\n{report:#?}");
-    report.balances()?;
+    agrees(&report, &counted)?;
     ensure!(report.confirmed + REFUSED >= report.sales, "{report:#?}");
-    let sold = &counted["categories"]["sale"];
-    ensure!(sold["invoices"] == report.sales && sold["sum_minor"] == report.imported_pence, "{report:#?}");
-    let cancelled = &counted["categories"]["cancellation"]["sum_minor"];
-    ensure!(cancelled.as_i64() == Some(-report.cancelled_pence), "{cancelled}: {report:#?}");
 
     let ledger = provider.ledger().await?;
     ensure!(ledger.doubled().is_empty(), "charged twice: {:?}", ledger.doubled());
@@ -78,19 +73,4 @@ async fn replay(path: &Path, until_day: Option<&str>) -> Result<Report> {
     );
     until(Duration::from_secs(60), "a clean audit", async || stoa.audit().await.map(Some)).await?;
     Ok(report)
-}
-
-/// Counts the file by the script, which reads nothing else, and holds our reader against it.
-async fn same_counts(path: &Path, until_day: Option<&str>, invoices: &Invoices) -> Result<Value> {
-    let mut script = Command::new("python3");
-    script.arg(command_line::repository().join("integration/retail_counts.py")).arg(path);
-    if let Some(day) = until_day {
-        script.args(["--until", day]);
-    }
-    let counted = command_line::run(&mut script, Duration::from_secs(120)).await?;
-    ensure!(counted.code == Some(0), "{counted:?}");
-    let counted: Value = serde_json::from_str(&counted.output)?;
-    let ours = invoices.counts();
-    ensure!(counted == ours, "the script counts {counted:#}, we count {ours:#}");
-    Ok(counted)
 }

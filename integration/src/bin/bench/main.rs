@@ -1,0 +1,136 @@
+//! The measurements: what one machine does with one `stoa`, with the machine's own limits beside them.
+//!
+//! Server, payment provider and load generator are three processes; their CPU time is read apart from
+//! `/proc`. Everything is measured on the file system of the data folder, whose fsync time stands in the
+//! first lines; a folder in memory is refused. A run that cannot keep its promises (an order that is not
+//! confirmed, an audit that finds something) has no numbers.
+
+mod checkouts;
+mod figures;
+mod flash;
+mod generated;
+mod load;
+mod log;
+mod reads;
+mod rebuild;
+mod recovery;
+mod start;
+mod year;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use integration::{command_line, limits, machine};
+
+use figures::Figures;
+
+/// The measurements by name, in the order they run.
+const ALL: [&str; 9] =
+    ["start", "reads", "checkouts", "half-load", "flash-sale", "appends", "recovery", "rebuild", "year"];
+
+/// What was asked for.
+#[derive(Default)]
+struct Wanted {
+    names: Vec<String>,
+    json: Option<PathBuf>,
+}
+
+/// What every measurement has: a place for data folders, and where its figures go.
+struct Bench {
+    place: PathBuf,
+    figures: Figures,
+}
+
+fn main() -> Result<()> {
+    let Some(wanted) = arguments()? else {
+        println!("bench [NAME...] [--json FILE]   measures {}", ALL.join(", "));
+        println!("STOA_BENCH_DIR    where data folders are made (on a disk)");
+        println!(
+            "STOA_LOG_SPEED    the program that measures the log alone, of `cargo build --release --example log_speed`"
+        );
+        println!("STOA_RETAIL_CSV   the real year's file");
+        return Ok(());
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(measure(&wanted))
+}
+
+/// Reads the command line; nothing where help is wanted.
+fn arguments() -> Result<Option<Wanted>> {
+    let mut wanted = Wanted::default();
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--help" | "-h" => return Ok(None),
+            "--json" => wanted.json = Some(words.next().context("--json needs a file")?.into()),
+            name if ALL.contains(&name) => wanted.names.push(word),
+            unknown => bail!("no measurement is called {unknown:?}; there are {}", ALL.join(", ")),
+        }
+    }
+    Ok(Some(wanted))
+}
+
+async fn measure(wanted: &Wanted) -> Result<()> {
+    limits::raise_open_files();
+    let place = match std::env::var_os("STOA_BENCH_DIR") {
+        Some(place) => PathBuf::from(place),
+        None => command_line::repository().join("target"),
+    };
+    std::fs::create_dir_all(&place)?;
+    let mut bench = Bench { figures: Figures::default(), place };
+    bench.machine()?;
+    let mut outcome = Ok(());
+    for name in ALL {
+        if wanted.names.is_empty() || wanted.names.iter().any(|word| word == name) {
+            println!("\n{name}");
+            outcome = bench.run(name).await.with_context(|| format!("{name} has no numbers"));
+            if outcome.is_err() {
+                break;
+            }
+        }
+    }
+    // What was measured before something failed is still told.
+    bench.figures.print();
+    if let Some(path) = &wanted.json {
+        bench.figures.write(path)?;
+    }
+    outcome
+}
+
+impl Bench {
+    /// What the figures depend on beside the program.
+    fn machine(&mut self) -> Result<()> {
+        let cores = std::thread::available_parallelism()?;
+        let fsync = machine::fsync_time(&self.place)?;
+        println!("machine: {cores} cores, {} on {}", machine::file_system(&self.place)?, self.place.display());
+        println!("fsync of 4 KiB: median {:.2} ms", load::millis(fsync));
+        println!("other work on the machine: load average {}", machine::load_average()?);
+        self.figures.add("machine.cores", cores.get() as f64, "");
+        self.figures.add("machine.fsync", load::millis(fsync), "ms");
+        Ok(())
+    }
+
+    async fn run(&mut self, name: &str) -> Result<()> {
+        match name {
+            "start" => start::measure(self).await,
+            "reads" => reads::measure(self).await,
+            "checkouts" => checkouts::full(self).await,
+            "half-load" => checkouts::half(self).await,
+            "flash-sale" => flash::measure(self).await,
+            "appends" => log::measure(self).await,
+            "recovery" => recovery::measure(self).await,
+            "rebuild" => rebuild::measure(self).await,
+            "year" => year::measure(self).await,
+            other => bail!("no measurement is called {other:?}"),
+        }
+    }
+
+    /// A folder for one server on the measured file system.
+    fn folder(&self) -> Result<tempfile::TempDir> {
+        folder_in(&self.place)
+    }
+}
+
+fn folder_in(place: &Path) -> Result<tempfile::TempDir> {
+    Ok(tempfile::Builder::new().prefix("bench-").tempdir_in(place)?)
+}
