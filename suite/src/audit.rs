@@ -1,14 +1,17 @@
 //! The audit: what must hold over all services and the payment provider, looked at from outside of each.
 //!
 //! It reads every log whole (so every checksum too), folds stock, orders and payments by its own arithmetic, has every
-//! service compare its tables with its log, and holds the provider's ledger against the shop's books. It changes nothing.
+//! service compare its tables with its log, and holds against the logs what others know of them: the provider's ledger,
+//! answers that callers got, versions that consumers have dealt with. It changes nothing.
 //!
 //! A shop that runs is not still: what looks broken is looked at again, and told only if it stays so.
 
+mod acknowledged;
 mod findings;
 mod logs;
 mod money;
 mod orders;
+mod reply;
 mod sagas;
 mod stock;
 mod tables;
@@ -51,6 +54,7 @@ async fn look(shop: &Shop) -> anyhow::Result<Findings> {
     books.stock.judge(&mut findings);
     money::judge(&books, ledger, &mut findings);
     orders::judge(&books, &shop.context.windows, now, &mut findings);
+    acknowledged::judge(shop, &books, now, &mut findings).await;
     sagas::judge(shop, now, &mut findings).await?;
     Ok(findings)
 }

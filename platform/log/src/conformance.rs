@@ -49,6 +49,7 @@ pub async fn run(make: impl AsyncFn() -> Store) {
     requests::keys_are_separate_for_each_principal_and_method(make().await).await;
     requests::old_answers_are_purged_and_young_ones_kept(make().await).await;
     requests::requests_that_come_drop_the_answers_of_old_ones(make().await).await;
+    requests::every_answer_is_listed_once_page_by_page(make().await).await;
 
     aggregates::decisions_see_the_fold_of_the_stream(make().await).await;
     aggregates::a_rejection_appends_nothing_and_is_the_answer_for_ever(make().await).await;
@@ -67,6 +68,7 @@ pub async fn run(make: impl AsyncFn() -> Store) {
     deriving::a_rebuild_during_writes_loses_none(make().await).await;
 
     consuming::the_inbox_tells_new_from_duplicate_from_gap(make().await).await;
+    consuming::the_inbox_is_listed_page_by_page(make().await).await;
     consuming::of_two_who_move_one_cursor_only_one_does(make().await).await;
     consuming::the_lot_keeps_order_and_its_bound(make().await).await;
 

@@ -63,3 +63,37 @@ pub async fn record(tx: &mut Tx, consumer: &str, producer: &str, stream: &str, v
     .await?;
     Ok(())
 }
+
+/// How far one consumer is in one stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DealtWith {
+    /// The consumer.
+    pub consumer: String,
+    /// The service whose stream it is.
+    pub producer: String,
+    /// The stream.
+    pub stream: String,
+    /// The last version it has dealt with.
+    pub version: u64,
+}
+
+/// Every row of the inbox behind `after` in their order (of consumer, producer and stream), at most `limit`.
+pub async fn all(tx: &mut Tx, after: &DealtWith, limit: u32) -> Result<Vec<DealtWith>, Error> {
+    let rows = tx
+        .query(
+            "SELECT consumer, producer, stream, version FROM inbox
+             WHERE (consumer, producer, stream) > ($1, $2, $3) ORDER BY consumer, producer, stream LIMIT $4",
+            params![after.consumer.as_str(), after.producer.as_str(), after.stream.as_str(), i64::from(limit)],
+        )
+        .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(DealtWith {
+                consumer: row.get("consumer")?,
+                producer: row.get("producer")?,
+                stream: row.get("stream")?,
+                version: row.get("version")?,
+            })
+        })
+        .collect()
+}

@@ -241,3 +241,63 @@ pub async fn purge(tx: &mut Tx, limit: u32) -> Result<u64, Error> {
         .await?;
     Ok(purged)
 }
+
+/// A request id that was taken, as it is kept for repeats.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// Who asked.
+    pub principal: String,
+    /// The full method path.
+    pub method: String,
+    /// The request id.
+    pub key: String,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// The encoded reply of one that was done.
+    pub reply: Vec<u8>,
+}
+
+/// What came of a request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing: it was claimed. No commit leaves it so.
+    #[default]
+    Claimed,
+    /// It was done.
+    Done,
+    /// The domain said no.
+    Refused,
+}
+
+/// The kept answers behind `after` in their order (of principal, method and key), at most `limit`: all of them, page by page,
+/// for who looks whether what was answered is still true.
+pub async fn answers(tx: &mut Tx, after: &Answer, limit: u32) -> Result<Vec<Answer>, Error> {
+    let rows = tx
+        .query(
+            "SELECT principal, method, key, state, CASE state WHEN 'DONE' THEN body ELSE $5 END AS reply FROM requests
+             WHERE (principal, method, key) > ($1, $2, $3) ORDER BY principal, method, key LIMIT $4",
+            params![
+                after.principal.as_str(),
+                after.method.as_str(),
+                after.key.as_str(),
+                i64::from(limit),
+                Vec::<u8>::new()
+            ],
+        )
+        .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Answer {
+                principal: row.get("principal")?,
+                method: row.get("method")?,
+                key: row.get("key")?,
+                outcome: match row.get::<String>("state")?.as_str() {
+                    "DONE" => Outcome::Done,
+                    "REFUSED" => Outcome::Refused,
+                    _ => Outcome::Claimed,
+                },
+                reply: row.get("reply")?,
+            })
+        })
+        .collect()
+}

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bus::{BoxFuture, Error, Message, Source};
+use bus::{Acknowledged, BoxFuture, Error, Message, Source};
 use client::Channel;
 use contracts::operations::v1::operations_service_client::OperationsServiceClient;
 use contracts::operations::v1::{LogRecord, ReadLogRequest, ReadLogResponse, ReadStreamRequest};
@@ -153,6 +153,10 @@ impl Source for Remote {
             let records = self.versions(asked).await.map_err(|status| self.failed(status))?;
             self.messages(records)
         })
+    }
+
+    fn acknowledged(&self) -> Option<&dyn Acknowledged> {
+        None
     }
 
     fn changed(&self) -> watch::Receiver<u64> {

@@ -19,6 +19,8 @@ pub(crate) enum Invariant {
     I6,
     /// One request, one effect.
     I7,
+    /// What was acknowledged is in the logs.
+    I8,
     /// Every event has a cause.
     I9,
     /// The versions of every stream are 1 to n.

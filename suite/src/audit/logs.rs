@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use bus::Message;
 use contract::EventSet;
 
+use super::acknowledged::Streams;
 use super::findings::{Findings, Invariant};
 use super::money::Payments;
 use super::orders::Orders;
@@ -20,6 +21,7 @@ pub(crate) struct Books {
     pub(crate) stock: Stock,
     pub(crate) orders: Orders,
     pub(crate) payments: Payments,
+    pub(crate) streams: Streams,
 }
 
 /// Reads the logs of all services.
@@ -59,6 +61,7 @@ pub(crate) async fn read(shop: &Shop, findings: &mut Findings) -> anyhow::Result
             }
         }
         streams += versions.len();
+        books.streams.keep(service, versions);
     }
     findings.checked(Invariant::I9, format!("{events} events, each with its cause"));
     findings.checked(Invariant::I10, format!("{streams} streams, each with versions from 1 on"));
@@ -83,6 +86,7 @@ fn check(message: &Message, versions: &mut HashMap<String, u64>, findings: &mut 
 
 impl Books {
     fn note(&mut self, message: &Message, findings: &mut Findings) {
+        self.streams.note(message);
         match message.service.as_str() {
             "inventory" => {
                 if let Some(event) = decoded(message, findings) {
@@ -110,7 +114,7 @@ fn decoded<E: EventSet>(message: &Message, findings: &mut Findings) -> Option<E>
 }
 
 /// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -107,6 +107,12 @@ impl Orders {
 }
 
 impl Order {
+    /// Whether it was placed so short a time ago.
+    pub(super) fn placed_within(&self, time: Duration, now: Timestamp) -> bool {
+        let age = self.placed.map(|placed| Duration::try_from(now.duration_since(placed)).unwrap_or_default());
+        age.is_some_and(|age| age < time)
+    }
+
     /// Why an order that is not settled may be so, or that it may not.
     fn may_be_open(&self, windows: &Windows, now: Timestamp) -> bool {
         let since = |time: Option<Timestamp>| {

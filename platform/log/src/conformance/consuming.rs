@@ -2,7 +2,7 @@
 
 use store::{Site, Store, Tx};
 
-use crate::inbox::{self, Seen};
+use crate::inbox::{self, DealtWith, Seen};
 use crate::parked::{self, Entry};
 use crate::{Error, cursors};
 
@@ -27,6 +27,26 @@ pub(super) async fn the_inbox_tells_new_from_duplicate_from_gap(store: Store) {
     let (new, duplicate) = (Seen::New, Seen::Duplicate);
     let gap = Seen::Gap { from: 3 };
     assert_eq!(seen, [new, duplicate, new, gap, new, new, duplicate, new]);
+}
+
+pub(super) async fn the_inbox_is_listed_page_by_page(store: Store) {
+    let listed = write(&store, async |tx| {
+        for (consumer, stream) in [("views", "accounts/b"), ("mails", "accounts/a"), ("views", "accounts/a")] {
+            inbox::record(tx, consumer, "toy", stream, 3).await?;
+        }
+        let (mut listed, mut after) = (Vec::new(), DealtWith::default());
+        loop {
+            let page = inbox::all(tx, &after, 2).await?;
+            let Some(last) = page.last() else { break };
+            after = last.clone();
+            listed.extend(page.into_iter().map(|it| (it.consumer, it.stream, it.version)));
+        }
+        Ok(listed)
+    })
+    .await
+    .expect("listed");
+    let wanted = [("mails", "accounts/a", 3), ("views", "accounts/a", 3), ("views", "accounts/b", 3)];
+    assert_eq!(listed, wanted.map(|(consumer, stream, version)| (consumer.to_owned(), stream.to_owned(), version)));
 }
 
 pub(super) async fn of_two_who_move_one_cursor_only_one_does(store: Store) {

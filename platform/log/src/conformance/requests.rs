@@ -3,6 +3,7 @@
 use store::{Site, Store, Tx, params};
 
 use super::toy::{self, Event, Failure, Moved, Rejection, moved, opened, request};
+use crate::once::{self, Answer, Outcome};
 use crate::{Error, Log, Request};
 
 async fn account(store: Store) -> Log<Event> {
@@ -156,4 +157,27 @@ pub(super) async fn requests_that_come_drop_the_answers_of_old_ones(store: Store
         })
         .await;
     assert_eq!(kept.expect("kept"), 1);
+}
+
+pub(super) async fn every_answer_is_listed_once_page_by_page(store: Store) {
+    let log = account(store).await;
+    for (principal, key) in [("users/2", "k1"), ("users/1", "k2"), ("users/1", "k1")] {
+        move_once(&log, request(principal, key, "5"), 5).await.expect("moved");
+    }
+    assert!(move_once(&log, request("users/1", "k3", "-99"), -99).await.is_err(), "more than there is");
+    let (mut listed, mut after) = (Vec::new(), Answer::default());
+    loop {
+        let from = after.clone();
+        let page = log.store().read(async move |tx: &mut Tx| once::answers(tx, &from, 2).await).await;
+        let page = page.unwrap_or_else(|error: Error| panic!("{error}"));
+        let Some(last) = page.last() else { break };
+        after = last.clone();
+        listed.extend(page);
+    }
+    let seen: Vec<_> = listed.iter().map(|it| (it.principal.as_str(), it.key.as_str(), it.outcome)).collect();
+    let (done, refused) = (Outcome::Done, Outcome::Refused);
+    let wanted =
+        [("users/1", "k1", done), ("users/1", "k2", done), ("users/1", "k3", refused), ("users/2", "k1", done)];
+    assert_eq!(seen, wanted);
+    assert!(listed.iter().all(|it| it.reply.is_empty() == (it.outcome == refused)), "{listed:?}");
 }
