@@ -27,7 +27,7 @@ enum Task {
     Work(Work),
     /// Print every setting and where its value comes from
     Config,
-    /// Run the sandbox payment provider alone, with its ledger in the data folder
+    /// Run the sandbox payment provider alone, with the ledger that the data folder's shop has inside; 3 if that is in use
     Psp(psp::Line),
     /// Run some of the services as a process of a fleet
     Serve(serve::Line),
@@ -52,7 +52,10 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("stoa: {error:#}");
-            let in_use = error.chain().any(|cause| cause.is::<crate::folder::InUse>());
+            let in_use = error.chain().any(|cause| {
+                let ledger = cause.downcast_ref::<sandbox::Error>();
+                cause.is::<crate::folder::InUse>() || matches!(ledger, Some(sandbox::Error::Locked(_)))
+            });
             if in_use { ExitCode::from(IN_USE) } else { ExitCode::FAILURE }
         }
     }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
 use crate::folder::Folder;
+use crate::psp;
 use crate::settings::Settings;
 
 /// The short names of the services, in the order of a sale.
@@ -71,7 +72,7 @@ impl Opened {
                 let inside = sandbox::Config {
                     webhook_url: listening.map(|at| format!("http://{}/v1/webhooks/sandbox", reachable(at))),
                     webhook_secret: key.clone(),
-                    ..sandbox::Config::new(folder.path().join("psp"))
+                    ..sandbox::Config::new(psp::ledger(folder.path()))
                 };
                 Self::build(settings, context, url, Some(key), Some((inside, listener))).await
             }
