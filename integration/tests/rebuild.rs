@@ -45,13 +45,13 @@ async fn a_row_changed_by_hand_is_found_by_the_audit() -> Result<()> {
     let file = Connection::open(file_of(&shop.data, "inventory")?)?;
     let (table, column) = numeric_column(&file, &shop.derived["inventory"])?;
     let changed = file.execute(
-        &format!("UPDATE {table} SET {column} = {column} + 1 WHERE rowid = (SELECT min(rowid) FROM {table})"),
+        &format!("UPDATE {table} SET {column} = {column} + 1 WHERE {column} = (SELECT max({column}) FROM {table})"),
         [],
     );
     // A constraint may refuse one direction: the other is as wrong.
     if changed.is_err() {
         file.execute(
-            &format!("UPDATE {table} SET {column} = {column} - 1 WHERE rowid = (SELECT min(rowid) FROM {table})"),
+            &format!("UPDATE {table} SET {column} = {column} - 1 WHERE {column} = (SELECT max({column}) FROM {table})"),
             [],
         )?;
     }

@@ -7,6 +7,7 @@
 
 mod config;
 mod error;
+mod movements;
 pub mod reservation;
 mod rpc;
 mod store;

@@ -11,6 +11,7 @@ use store::{Site, Tx, site};
 use tonic::{Request, Response, Status};
 
 use crate::error::Error;
+use crate::movements::{self, After};
 use crate::reservation::{Command, Rejection, Reservation};
 use crate::{store as rows, wire};
 
@@ -155,7 +156,8 @@ async fn free(
     meta: &Meta,
     wanted: &BTreeMap<String, i64>,
 ) -> Result<Vec<crate::reservation::Units>, Error> {
-    let found = rows::free(tx, wanted.keys()).await?;
+    let skus: Vec<&str> = wanted.keys().map(String::as_str).collect();
+    let found = rows::free(tx, &skus).await?;
     let enough = wanted.iter().all(|(sku, &quantity)| {
         found.iter().filter(|units| units.sku == *sku).map(|units| units.quantity).sum::<i64>() >= quantity
     });
@@ -165,7 +167,7 @@ async fn free(
     if expire(log, tx, meta, INLINE_EXPIRIES).await? == 0 {
         return Ok(found);
     }
-    Ok(rows::free(tx, wanted.keys()).await?)
+    Ok(rows::free(tx, &skus).await?)
 }
 
 async fn adjust_one(
@@ -282,17 +284,18 @@ impl InventoryService for Rpc {
             call.cursor(&filter, &list.page_token)?.and_then(|cursor| movement_after(&cursor)).unwrap_or_default();
         let limit = page_size(list.page_size);
         let (item, reservation) = (list.stock_item, list.reservation);
+        let log = self.log.clone();
         let mut movements = self
             .log
             .store()
             .read(async move |tx: &mut Tx| {
-                Ok::<_, Error>(rows::list_movements(tx, wire::parts(&item), &reservation, &after, limit + 1).await?)
+                movements::list(&log, tx, wire::parts(&item), &reservation, &after, limit + 1).await
             })
             .await?;
         let more = cut(&mut movements, limit);
         let cursor = movements.last().filter(|_| more).map(|last| {
-            let micros = last.occur_time.as_microsecond();
-            format!("{micros}\n{}\n{}\n{}\n{}", last.stream, last.version, last.sku, last.warehouse)
+            let After { occur_time, stream, version, sku, warehouse } = last.place();
+            format!("{}\n{stream}\n{version}\n{sku}\n{warehouse}", occur_time.as_microsecond())
         });
         Ok(Response::new(proto::ListMovementsResponse {
             movements: movements.iter().map(wire::movement).collect(),
@@ -445,12 +448,11 @@ impl InventoryService for Rpc {
                         let command = Command::Restock { return_id: restock.return_id.clone(), wanted: wanted.clone() };
                         let loaded = load(&log, tx, &restock.name).await?;
                         decide(&log, tx, &restock.name, &meta, loaded, command).await?;
-                        let limit = u32::try_from(wanted.len()).unwrap_or(u32::MAX).saturating_mul(64);
-                        let movements =
-                            rows::list_movements(tx, None, &restock.name, &rows::After::default(), limit).await?;
-                        let back = movements.iter().filter(|movement| movement.note == restock.return_id);
+                        let entries = log.load(tx, &restock.name).await?;
+                        let back = entries.iter().flat_map(movements::of);
+                        let back = back.filter(|movement| movement.note == restock.return_id);
                         Ok::<_, Error>(proto::RestockReservationResponse {
-                            movements: back.map(wire::movement).collect(),
+                            movements: back.map(|movement| wire::movement(&movement)).collect(),
                         })
                     })
                     .await?;
@@ -483,10 +485,10 @@ fn cut<T>(items: &mut Vec<T>, limit: u32) -> bool {
     more
 }
 
-fn movement_after(cursor: &str) -> Option<rows::After> {
+fn movement_after(cursor: &str) -> Option<After> {
     let mut parts = cursor.splitn(5, '\n');
     let mut next = || parts.next();
-    Some(rows::After {
+    Some(After {
         occur_time: Timestamp::from_microsecond(next()?.parse().ok()?).ok()?,
         stream: next()?.to_owned(),
         version: next()?.parse().ok()?,

@@ -1,17 +1,29 @@
-//! The rows of stock, reservations and movements: every SQL statement of this service. All of them are derived: `Rows` is
-//! the inline projection that makes them from events, in the transaction that appends and again in a rebuild.
+//! The rows of stock and reservations, and those that find what moved: every SQL statement of this service. All of them are
+//! derived: `Rows` is the inline projection that makes them from events, in the transaction that appends and again in a
+//! rebuild.
+
+use std::sync::LazyLock;
 
 use contracts::inventory::v1::Event as StoredEvent;
 use jiff::Timestamp;
 use log::{At, LocalBoxFuture, Projection};
-use store::{ConstraintKind, Error, Migration, MigrationSet, Row, Tx, params};
+use store::{ConstraintKind, Error, Migration, MigrationSet, Row, Tx, Value, params};
 
-use crate::reservation::{Delta, Event, MovementKind, Units, deltas};
+use crate::movements::{self, After};
+use crate::reservation::{Delta, Event, Units, deltas};
 use crate::wire;
 
 /// The tables of this service.
-pub const MIGRATIONS: MigrationSet =
-    MigrationSet::new("inventory", &[Migration::new(1, "inventory", include_str!("../migrations/0001_inventory.sql"))]);
+pub const MIGRATIONS: MigrationSet = MigrationSet::new(
+    "inventory",
+    &[
+        Migration::new(1, "inventory", include_str!("../migrations/0001_inventory.sql")),
+        Migration::new(2, "movements are read from the log", include_str!("../migrations/0002_movements.sql")),
+    ],
+);
+
+/// SKUs looked up by one statement where there are that many.
+const MANY: usize = 16;
 
 /// A stock item.
 #[derive(Clone, Debug)]
@@ -33,24 +45,14 @@ pub(crate) struct Stored {
     pub(crate) update_time: Timestamp,
 }
 
-/// A change of a stock item.
+/// An event that moved something.
 #[derive(Clone, Debug)]
-pub(crate) struct Movement {
-    pub(crate) warehouse: String,
-    pub(crate) sku: String,
+pub(crate) struct Moving {
     pub(crate) stream: String,
     pub(crate) version: u64,
-    pub(crate) kind: MovementKind,
-    pub(crate) on_hand: i64,
-    pub(crate) held: i64,
-    pub(crate) committed: i64,
-    pub(crate) order: String,
-    pub(crate) note: String,
-    pub(crate) traceparent: String,
-    pub(crate) occur_time: Timestamp,
 }
 
-/// The inline projection of stock, reservations and movements.
+/// The inline projection of stock, reservations, and what finds movements.
 #[derive(Debug)]
 pub(crate) struct Rows;
 
@@ -60,7 +62,7 @@ impl Projection<StoredEvent> for Rows {
     }
 
     fn tables(&self) -> &'static [&'static str] {
-        &["stock", "reservations", "movements"]
+        &["stock", "reservations", "moving_events", "item_movements"]
     }
 
     fn apply<'a>(
@@ -70,39 +72,21 @@ impl Projection<StoredEvent> for Rows {
         event: &'a StoredEvent,
     ) -> LocalBoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
-            if let StoredEvent::StockAdjusted(adjusted) = event {
-                let (warehouse, sku) = wire::parts(&adjusted.stock_item).unwrap_or_default();
-                let delta = Delta {
-                    sku: sku.to_owned(),
-                    warehouse: warehouse.to_owned(),
-                    kind: MovementKind::Adjusted,
-                    on_hand: adjusted.delta,
-                    held: 0,
-                    committed: 0,
-                };
-                return move_stock(tx, at, &delta, "", &adjusted.note).await;
-            }
-            let Some(event) = wire::from_stored(event) else { return Ok(()) };
-            store_reservation(tx, at, &event).await?;
-            let deltas = deltas(&event);
+            let deltas = match event {
+                StoredEvent::StockAdjusted(adjusted) => vec![movements::adjustment(adjusted)],
+                _ => {
+                    let Some(event) = wire::from_stored(event) else { return Ok(()) };
+                    store_reservation(tx, at, &event).await?;
+                    deltas(&event)
+                }
+            };
             if deltas.is_empty() {
                 return Ok(());
             }
-            let order = order_of(tx, &at.stream).await?;
-            let note = match &event {
-                Event::Fulfilled { shipment, .. } => shipment.as_str(),
-                Event::Restocked { return_id, .. } => return_id.as_str(),
-                Event::Released { reason, .. } | Event::Closed { reason, .. } => reason.as_str(),
-                Event::Held { .. }
-                | Event::Extended { .. }
-                | Event::Expired { .. }
-                | Event::HeldAgain { .. }
-                | Event::Committed { .. } => "",
-            };
             for delta in &deltas {
-                move_stock(tx, at, delta, &order, note).await?;
+                move_stock(tx, at, delta).await?;
             }
-            Ok(())
+            note_movements(tx, at, &deltas).await
         })
     }
 }
@@ -149,12 +133,7 @@ async fn insert_reservation(
     Ok(())
 }
 
-async fn order_of(tx: &mut Tx, reservation: &str) -> Result<String, Error> {
-    let row = tx.query_opt("SELECT order_name FROM reservations WHERE name = $1", params![reservation]).await?;
-    row.map_or(Ok(String::new()), |row| row.get("order_name"))
-}
-
-async fn move_stock(tx: &mut Tx, at: &At, delta: &Delta, order: &str, note: &str) -> Result<(), Error> {
+async fn move_stock(tx: &mut Tx, at: &At, delta: &Delta) -> Result<(), Error> {
     let changed = tx
         .execute(
             "UPDATE stock SET on_hand = on_hand + $1, held = held + $2, committed = committed + $3, version = version + 1,
@@ -187,26 +166,24 @@ async fn move_stock(tx: &mut Tx, at: &At, delta: &Delta, order: &str, note: &str
         )
         .await?;
     }
+    Ok(())
+}
+
+/// Makes the event findable by its time and by each item it moves.
+async fn note_movements(tx: &mut Tx, at: &At, deltas: &[Delta]) -> Result<(), Error> {
     tx.execute(
-        "INSERT INTO movements (sku, warehouse, stream, version, kind, on_hand, held, committed, order_name, note,
-                                traceparent, occur_time)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-        params![
-            delta.sku.as_str(),
-            delta.warehouse.as_str(),
-            at.stream.as_str(),
-            at.version,
-            wire::kind_text(delta.kind),
-            delta.on_hand,
-            delta.held,
-            delta.committed,
-            order,
-            note,
-            at.traceparent.as_str(),
-            at.occur_time
-        ],
+        "INSERT INTO moving_events (occur_time, stream, version) VALUES ($1, $2, $3)",
+        params![at.occur_time, at.stream.as_str(), at.version],
     )
     .await?;
+    // One row a statement: each lies in another page, and a statement of many keeps a copy of every page it touches.
+    for delta in deltas {
+        tx.execute(
+            "INSERT INTO item_movements (sku, warehouse, occur_time, stream, version) VALUES ($1, $2, $3, $4, $5)",
+            params![delta.sku.as_str(), delta.warehouse.as_str(), at.occur_time, at.stream.as_str(), at.version],
+        )
+        .await?;
+    }
     Ok(())
 }
 
@@ -215,22 +192,38 @@ pub(crate) fn is_guarded_off(error: &Error) -> bool {
     matches!(error, Error::Constraint { kind: ConstraintKind::Unique | ConstraintKind::Check, .. })
 }
 
-/// What can be sold of these SKUs, warehouses in order of their names.
-pub(crate) async fn free<'a>(tx: &mut Tx, skus: impl IntoIterator<Item = &'a String>) -> Result<Vec<Units>, Error> {
-    let mut free = vec![];
-    for sku in skus {
-        let rows = tx
-            .query(
-                "SELECT sku, warehouse, on_hand - held - committed AS quantity FROM stock
-                 WHERE sku = $1 AND on_hand - held - committed > 0 ORDER BY warehouse",
-                params![sku.as_str()],
-            )
-            .await?;
-        for row in &rows {
-            free.push(Units { sku: row.get("sku")?, warehouse: row.get("warehouse")?, quantity: row.get("quantity")? });
-        }
+/// What can be sold of these SKUs, which are in order; warehouses in order of their names.
+pub(crate) async fn free(tx: &mut Tx, skus: &[&str]) -> Result<Vec<Units>, Error> {
+    let mut free = Vec::with_capacity(skus.len());
+    let mut chunks = skus.chunks_exact(MANY);
+    for chunk in chunks.by_ref() {
+        free_of(tx, &FREE_MANY, chunk, &mut free).await?;
+    }
+    for sku in chunks.remainder() {
+        free_of(tx, &FREE_ONE, &[sku], &mut free).await?;
     }
     Ok(free)
+}
+
+static FREE_ONE: LazyLock<String> = LazyLock::new(|| free_sql(1));
+static FREE_MANY: LazyLock<String> = LazyLock::new(|| free_sql(MANY));
+
+fn free_sql(skus: usize) -> String {
+    let places: Vec<String> = (1..=skus).map(|place| format!("${place}")).collect();
+    format!(
+        "SELECT sku, warehouse, on_hand - held - committed AS quantity FROM stock
+         WHERE sku IN ({}) AND on_hand - held - committed > 0 ORDER BY sku, warehouse",
+        places.join(", ")
+    )
+}
+
+async fn free_of(tx: &mut Tx, sql: &str, skus: &[&str], free: &mut Vec<Units>) -> Result<(), Error> {
+    let skus: Vec<Value> = skus.iter().map(|sku| (*sku).into()).collect();
+    tx.each(sql, &skus, |row| {
+        free.push(Units { sku: row.get("sku")?, warehouse: row.get("warehouse")?, quantity: row.get("quantity")? });
+        Ok(())
+    })
+    .await
 }
 
 /// Units of a SKU that can be sold, over all warehouses.
@@ -314,67 +307,28 @@ pub(crate) async fn overdue(tx: &mut Tx, now: Timestamp, limit: u32) -> Result<V
     rows.iter().map(|row| row.get("name")).collect()
 }
 
-/// Movements of an item or a stream (any if empty), oldest first, after a position in that order.
-pub(crate) async fn list_movements(
+/// Events that moved an item (anything if `None`), oldest first, from the one that `after` is of.
+pub(crate) async fn moving_events(
     tx: &mut Tx,
     item: Option<(&str, &str)>,
-    stream: &str,
     after: &After,
     limit: u32,
-) -> Result<Vec<Movement>, Error> {
-    let mut params = params![
-        after.occur_time,
-        after.stream.as_str(),
-        after.version,
-        after.sku.as_str(),
-        after.warehouse.as_str(),
-        limit
-    ]
-    .to_vec();
-    // A text of its own for each kind of list, so that each finds its rows by an index.
-    let narrowed = match (item, stream) {
-        (None, "") => "",
-        (None, _) => "stream = $7 AND",
-        (Some(_), "") => "sku = $7 AND warehouse = $8 AND",
-        (Some(_), _) => "sku = $7 AND warehouse = $8 AND stream = $9 AND",
+) -> Result<Vec<Moving>, Error> {
+    let mut params = params![after.occur_time, after.stream.as_str(), after.version, limit].to_vec();
+    // A text of its own for each kind of list, so that each finds its rows by a key.
+    let from = match item {
+        None => "moving_events WHERE",
+        Some((warehouse, sku)) => {
+            params.extend([sku.into(), warehouse.into()]);
+            "item_movements WHERE sku = $5 AND warehouse = $6 AND"
+        }
     };
-    if let Some((warehouse, sku)) = item {
-        params.extend([sku.into(), warehouse.into()]);
-    }
-    if !stream.is_empty() {
-        params.push(stream.into());
-    }
     let sql = format!(
-        "SELECT sku, warehouse, stream, version, kind, on_hand, held, committed, order_name, note, traceparent, occur_time
-         FROM movements
-         WHERE {narrowed} (occur_time, stream, version, sku, warehouse)
-               > (CAST($1 AS BIGINT), $2, CAST($3 AS BIGINT), $4, $5)
-         ORDER BY occur_time, stream, version, sku, warehouse LIMIT CAST($6 AS BIGINT)"
+        "SELECT stream, version FROM {from} (occur_time, stream, version) >= (CAST($1 AS BIGINT), $2, CAST($3 AS BIGINT))
+         ORDER BY occur_time, stream, version LIMIT CAST($4 AS BIGINT)"
     );
     let rows = tx.query(&sql, &params).await?;
-    rows.iter().map(movement).collect()
-}
-
-/// Where a list of movements continues.
-#[derive(Clone, Debug)]
-pub(crate) struct After {
-    pub(crate) occur_time: Timestamp,
-    pub(crate) stream: String,
-    pub(crate) version: u64,
-    pub(crate) sku: String,
-    pub(crate) warehouse: String,
-}
-
-impl Default for After {
-    fn default() -> Self {
-        Self {
-            occur_time: Timestamp::MIN,
-            stream: String::new(),
-            version: 0,
-            sku: String::new(),
-            warehouse: String::new(),
-        }
-    }
+    rows.iter().map(|row| Ok(Moving { stream: row.get("stream")?, version: row.get("version")? })).collect()
 }
 
 fn item(row: &Row) -> Result<Item, Error> {
@@ -391,26 +345,4 @@ fn item(row: &Row) -> Result<Item, Error> {
 
 fn stored(row: &Row) -> Result<Stored, Error> {
     Ok(Stored { name: row.get("name")?, create_time: row.get("create_time")?, update_time: row.get("update_time")? })
-}
-
-fn movement(row: &Row) -> Result<Movement, Error> {
-    let text: String = row.get("kind")?;
-    Ok(Movement {
-        warehouse: row.get("warehouse")?,
-        sku: row.get("sku")?,
-        stream: row.get("stream")?,
-        version: row.get("version")?,
-        kind: wire::kind(&text).ok_or_else(|| Error::Mismatch {
-            column: "kind".to_owned(),
-            expected: "a kind of movement",
-            found: text.clone(),
-        })?,
-        on_hand: row.get("on_hand")?,
-        held: row.get("held")?,
-        committed: row.get("committed")?,
-        order: row.get("order_name")?,
-        note: row.get("note")?,
-        traceparent: row.get("traceparent")?,
-        occur_time: row.get("occur_time")?,
-    })
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use contracts::inventory::v1 as proto;
 
+use crate::movements::Movement;
 use crate::reservation::{Event, MovementKind, Reservation, State, Units};
-use crate::store::{Item, Movement, Stored};
+use crate::store::{Item, Stored};
 
 /// An event as it is stored. `name` is the reservation's, `order` the order it is for.
 pub(crate) fn to_stored(name: &str, order: &str, event: &Event) -> proto::Event {
@@ -94,6 +95,21 @@ pub(crate) fn from_stored(event: &proto::Event) -> Option<Event> {
     })
 }
 
+/// The order a stored event is for; empty for an adjustment.
+pub(crate) fn order_of(event: &proto::Event) -> &str {
+    match event {
+        proto::Event::StockAdjusted(_) | proto::Event::ReservationExtended(_) => "",
+        proto::Event::StockHeld(it) => &it.order,
+        proto::Event::ReservationExpired(it) => &it.order,
+        proto::Event::StockHeldAgain(it) => &it.order,
+        proto::Event::StockCommitted(it) => &it.order,
+        proto::Event::StockReleased(it) => &it.order,
+        proto::Event::ReservationClosed(it) => &it.order,
+        proto::Event::StockFulfilled(it) => &it.order,
+        proto::Event::StockRestocked(it) => &it.order,
+    }
+}
+
 /// Lines summed by SKU: two lines of one SKU are one line for stock.
 pub(crate) fn wanted(lines: &[proto::ReservationLine]) -> BTreeMap<String, i64> {
     let mut wanted = BTreeMap::new();
@@ -145,11 +161,11 @@ pub(crate) fn item(item: &Item) -> proto::StockItem {
 /// A movement as callers see it.
 pub(crate) fn movement(movement: &Movement) -> proto::StockMovement {
     proto::StockMovement {
-        stock_item: item_name(&movement.warehouse, &movement.sku),
-        kind: kind_of(movement.kind).into(),
-        on_hand_delta: movement.on_hand,
-        held_delta: movement.held,
-        committed_delta: movement.committed,
+        stock_item: item_name(&movement.delta.warehouse, &movement.delta.sku),
+        kind: kind_of(movement.delta.kind).into(),
+        on_hand_delta: movement.delta.on_hand,
+        held_delta: movement.delta.held,
+        committed_delta: movement.delta.committed,
         reservation: if movement.stream.starts_with("reservations/") { movement.stream.clone() } else { String::new() },
         order: movement.order.clone(),
         note: movement.note.clone(),
@@ -192,34 +208,6 @@ pub(crate) fn state_filter(state: proto::ReservationState) -> &'static str {
         proto::ReservationState::PartiallyFulfilled => state_text(State::PartiallyFulfilled),
         proto::ReservationState::Fulfilled => state_text(State::Fulfilled),
     }
-}
-
-/// The stored text of a kind of movement.
-pub(crate) fn kind_text(kind: MovementKind) -> &'static str {
-    match kind {
-        MovementKind::Adjusted => "ADJUSTED",
-        MovementKind::Held => "HELD",
-        MovementKind::Expired => "EXPIRED",
-        MovementKind::Committed => "COMMITTED",
-        MovementKind::Released => "RELEASED",
-        MovementKind::Fulfilled => "FULFILLED",
-        MovementKind::Restocked => "RESTOCKED",
-    }
-}
-
-/// The kind of movement a stored text stands for.
-pub(crate) fn kind(text: &str) -> Option<MovementKind> {
-    [
-        MovementKind::Adjusted,
-        MovementKind::Held,
-        MovementKind::Expired,
-        MovementKind::Committed,
-        MovementKind::Released,
-        MovementKind::Fulfilled,
-        MovementKind::Restocked,
-    ]
-    .into_iter()
-    .find(|kind| kind_text(*kind) == text)
 }
 
 fn state_of(state: Option<State>) -> proto::ReservationState {

@@ -2,6 +2,10 @@
 //!
 //! Plain SQLite stores a text in a BIGINT column without a word. So every ordinary table is made STRICT,
 //! and the common types become the ones STRICT knows. Nothing but CREATE TABLE and ALTER TABLE is touched.
+//! What only SQLite understands stands in a comment, as in `/*sqlite WITHOUT ROWID */`.
+
+/// Begins a comment that holds words for SQLite alone.
+const ASIDE: &str = "/*sqlite ";
 
 /// The statements of a migration, each as SQLite shall run it.
 pub(crate) fn statements(sql: &str) -> Vec<String> {
@@ -65,7 +69,10 @@ fn split(sql: &str) -> Vec<String> {
                 trigger = false;
             }
             // A comment ends a line, and may hold the only line end between two words.
-            Token::Comment(_) => current.push(' '),
+            Token::Comment(text) => {
+                current.push(' ');
+                current.push_str(text.strip_prefix(ASIDE).and_then(|text| text.strip_suffix("*/")).unwrap_or(""));
+            }
             Token::Word(_) | Token::Quoted(_) | Token::Space(_) | Token::Other(_) | Token::Semicolon => {
                 current.push_str(token.text())
             }
@@ -161,5 +168,13 @@ mod tests {
         assert!(found[1].trim_end().ends_with("END; END"));
         assert!(found[2].ends_with("WITHOUT ROWID, STRICT"));
         assert!(found[3].ends_with("m INT"));
+    }
+
+    #[test]
+    fn what_is_said_to_sqlite_alone_is_heard_and_other_comments_are_not() {
+        let found =
+            statements("CREATE TABLE a (id TEXT PRIMARY KEY) /*sqlite WITHOUT ROWID */; SELECT 1 /* sqlite LIMIT 2 */");
+        assert!(found[0].ends_with("WITHOUT ROWID, STRICT"), "{found:?}");
+        assert!(!found[1].contains("LIMIT"), "{found:?}");
     }
 }
