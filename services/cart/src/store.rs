@@ -14,8 +14,13 @@ use crate::cart::{Added, Cart, Event, Line, State};
 use crate::wire;
 
 /// The tables of this service.
-pub const MIGRATIONS: MigrationSet =
-    MigrationSet::new("cart", &[Migration::new(1, "cart", include_str!("../migrations/0001_cart.sql"))]);
+pub const MIGRATIONS: MigrationSet = MigrationSet::new(
+    "cart",
+    &[
+        Migration::new(1, "cart", include_str!("../migrations/0001_cart.sql")),
+        Migration::new(2, "lines by their key", include_str!("../migrations/0002_lines_by_key.sql")),
+    ],
+);
 
 /// Lines written by one statement where there are that many.
 const LINES_A_STATEMENT: usize = 50;
