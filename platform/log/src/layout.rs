@@ -1,4 +1,4 @@
-//! The shape of a derived table, asked of the engine: columns, key, and the statements to copy it.
+//! The shape of a derived table, asked of the engine: columns, key, and the statement to read it.
 
 use std::cmp::Ordering;
 
@@ -6,15 +6,12 @@ use store::{Row, Tx, Value, params};
 
 use crate::Error;
 
-/// A derived table as rebuilds and checks handle it.
+/// A derived table as checks handle it.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
     pub(crate) table: &'static str,
-    /// Every row in the order of the key: the row id where the table has one, then all columns.
+    /// Every row in the order of the key: the row id where that is the key, then all columns.
     pub(crate) select: String,
-    /// Puts a row of `select` back.
-    pub(crate) insert: String,
-    pub(crate) delete: String,
     /// Names of the columns of `select`.
     columns: Vec<String>,
     /// Which of them are the key.
@@ -26,48 +23,36 @@ pub(crate) struct Layout {
 impl Layout {
     pub(crate) async fn of(tx: &mut Tx, table: &'static str) -> Result<Self, Error> {
         let rows = tx.query("SELECT name, pk FROM pragma_table_info($1) ORDER BY cid", params![table]).await?;
-        let keyed_only = tx
-            .query_opt("SELECT wr FROM pragma_table_list WHERE name = $1 AND schema = 'main'", params![table])
-            .await?
-            .map(|row| row.get::<i64>("wr"))
-            .transpose()?
-            == Some(1);
         let mut columns: Vec<(String, i64)> = Vec::new();
         for row in &rows {
             columns.push((row.get("name")?, row.get("pk")?));
         }
-        Ok(Self::from_columns(table, columns, keyed_only))
+        Ok(Self::from_columns(table, columns))
     }
 
     /// `columns` with their place in the primary key, from 1, or 0.
-    fn from_columns(table: &'static str, columns: Vec<(String, i64)>, keyed_only: bool) -> Self {
-        // The row id is copied, because a full-text table beside this one may refer to it, and is
-        // the key of a table that declares none (full-text tables). It is compared only there.
-        let with_row_id = usize::from(!keyed_only);
+    fn from_columns(table: &'static str, columns: Vec<(String, i64)>) -> Self {
+        // The row id is the key of a table that declares none: a full-text table.
+        let with_row_id = usize::from(columns.iter().all(|(_, place)| *place == 0));
         let mut key: Vec<(i64, usize)> = columns
             .iter()
             .enumerate()
             .filter(|(_, (_, place))| *place > 0)
-            .map(|(at, (_, place))| (*place, at + with_row_id))
+            .map(|(at, (_, place))| (*place, at))
             .collect();
         key.sort_unstable();
         let mut key: Vec<usize> = key.into_iter().map(|(_, at)| at).collect();
-        if key.is_empty() {
-            key.push(0);
-        }
         let mut names: Vec<String> = Vec::new();
         if with_row_id == 1 {
+            key.push(0);
             names.push("rowid".to_owned());
         }
         names.extend(columns.into_iter().map(|(name, _)| name));
         let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
-        let marks: Vec<String> = (1..=names.len()).map(|n| format!("${n}")).collect();
         let order: Vec<&str> = key.iter().filter_map(|at| quoted.get(*at)).map(String::as_str).collect();
         Self {
             table,
             select: format!("SELECT {} FROM {table} ORDER BY {}", quoted.join(", "), order.join(", ")),
-            insert: format!("INSERT INTO {table} ({}) VALUES ({})", quoted.join(", "), marks.join(", ")),
-            delete: format!("DELETE FROM {table}"),
             compared: (with_row_id..names.len()).collect(),
             columns: names,
             key,

@@ -1,8 +1,8 @@
 //! Rebuilding derived tables from the log, and checking them against it.
 //!
 //! Both fold the log into a scratch store beside the live one, page by page, while the service goes
-//! on. A rebuild then swaps in one transaction: it empties the live tables, copies the scratch rows
-//! in, and applies the events that came meanwhile; whoever reads sees the old rows or the new ones.
+//! on. A rebuild then swaps in one transaction: the live tables adopt the scratch rows, and the events
+//! that came meanwhile are applied; whoever reads sees the old rows or the new ones.
 //! A check takes one snapshot of the live store, brings the scratch rows to exactly that snapshot's
 //! end, and compares row by row; it changes nothing.
 //!
@@ -67,21 +67,13 @@ impl<E: EventSet> Log<E> {
         let live = self.store();
         let scratch = live.scratch().await?;
         let (cursors, events) = fold(live, &scratch, &projection).await?;
-        let layouts = layouts(&scratch, &projection).await?;
-
-        let (send, incoming) = mpsc::channel(UNDER_WAY);
-        let mut incoming = Some(Incoming::new(incoming));
-        let (swapped, site) = (projection.clone(), store::site!("log.rebuild"));
-        let writing = layouts.clone();
-        let swap = live.write(site, async move |tx: &mut Tx| {
-            // The rows stream through once; a second run of the body has nothing to swap in.
-            let mut incoming = incoming.take().ok_or_else(|| interrupted(swapped.name()))?;
-            swap_in(tx, &swapped, &writing, &mut incoming, &cursors).await
+        let (swapped, source) = (projection.clone(), scratch.clone());
+        let swap = live.write(store::site!("log.rebuild"), async move |tx: &mut Tx| {
+            let rows = tx.adopt(&source, swapped.tables()).await?;
+            let late = catch_up(tx, &swapped, &cursors).await?;
+            Ok::<_, Error>((rows, late))
         });
-        let feed = scratch.read(async move |tx: &mut Tx| send_tables(tx, &layouts, &send, projection.name()).await);
-        let (swap, feed) = tokio::join!(swap, feed);
-        let (rows, late) = swap?;
-        feed?;
+        let (rows, late) = swap.await?;
         scratch.close().await;
         Ok(Rebuilt { events: events + late, rows })
     }
@@ -197,24 +189,12 @@ async fn layouts<E: EventSet>(scratch: &Store, projection: &Arc<dyn Projection<E
         .await
 }
 
-/// The body of the swap: rows copied, late events applied.
-async fn swap_in<E: EventSet>(
+/// Applies the events that came while the log was folded; says how many those are.
+async fn catch_up<E: EventSet>(
     tx: &mut Tx,
     projection: &Arc<dyn Projection<E>>,
-    layouts: &[Layout],
-    incoming: &mut Incoming,
     cursors: &[u64],
-) -> Result<(u64, u64), Error> {
-    for layout in layouts.iter().rev() {
-        tx.execute(&layout.delete, &[]).await?;
-    }
-    let mut rows = 0;
-    for layout in layouts {
-        while let Some(row) = incoming.next(projection.name())? {
-            tx.execute(&layout.insert, row.values()).await?;
-            rows += 1;
-        }
-    }
+) -> Result<u64, Error> {
     let mut late = 0;
     for (shard, cursor) in (0..).zip(cursors) {
         let mut after = *cursor;
@@ -228,7 +208,7 @@ async fn swap_in<E: EventSet>(
             }
         }
     }
-    Ok((rows, late))
+    Ok(late)
 }
 
 /// Rows of the scratch tables, table after table.

@@ -29,8 +29,14 @@ pub enum Engine {
         /// The file; its folder must exist.
         path: PathBuf,
     },
-    /// A fresh SQLite file, not flushed, gone when the store is dropped: tests and rebuilds.
+    /// A fresh SQLite file, not flushed, gone when the store is dropped: tests.
     Temporary {
+        /// The folder to make it in; the system's if `None`.
+        folder: Option<PathBuf>,
+    },
+    /// A fresh SQLite file for a rebuild: nothing is flushed and nothing can be taken back, so the store stops with the first
+    /// body that fails.
+    Scratch {
         /// The folder to make it in; the system's if `None`.
         folder: Option<PathBuf>,
     },

@@ -3,6 +3,7 @@
 use std::{
     any::Any,
     panic::AssertUnwindSafe,
+    path::PathBuf,
     task::{Context, Poll, Waker},
     thread::JoinHandle,
 };
@@ -27,6 +28,8 @@ pub(crate) struct Threads {
     pub(crate) writer: mpsc::Sender<Message>,
     /// Many threads take from it: each message wakes one of them, and no other.
     pub(crate) readers: async_channel::Sender<Message>,
+    /// The file, where the store is one.
+    pub(crate) file: Option<PathBuf>,
     /// The writer's is the last.
     pub(crate) handles: Vec<JoinHandle<()>>,
 }

@@ -1,7 +1,7 @@
 //! The handle everybody holds: it queues bodies and waits for their answers.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
 };
@@ -28,6 +28,7 @@ struct Inner {
     signals: Arc<Signals>,
     writer: mpsc::Sender<Message>,
     readers: async_channel::Sender<Message>,
+    file: Option<PathBuf>,
     handles: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -63,8 +64,8 @@ impl Store {
     /// Opens the store and brings its tables up to date.
     pub async fn open(config: Config) -> Result<Self, Error> {
         let signals = Arc::new(Signals::new());
-        let Threads { writer, readers, handles } = match &config.engine {
-            Engine::Sqlite { .. } | Engine::Temporary { .. } => {
+        let Threads { writer, readers, file, handles } = match &config.engine {
+            Engine::Sqlite { .. } | Engine::Temporary { .. } | Engine::Scratch { .. } => {
                 let (service, config, signals) = (config.name, config.clone(), Arc::clone(&signals));
                 let opened = tokio::task::spawn_blocking(move || sqlite::open(&config, &signals)).await;
                 opened.map_err(|error| Error::Open { service, detail: error.to_string() })??
@@ -72,7 +73,7 @@ impl Store {
             #[cfg(feature = "fleet")]
             Engine::Postgres { .. } => crate::postgres::open(&config, &signals).await?,
         };
-        Ok(Self { inner: Arc::new(Inner { config, signals, writer, readers, handles: Mutex::new(handles) }) })
+        Ok(Self { inner: Arc::new(Inner { config, signals, writer, readers, file, handles: Mutex::new(handles) }) })
     }
 
     /// Runs `body` in a transaction and answers after its COMMIT.
@@ -146,6 +147,11 @@ impl Store {
         reason.unwrap_or_else(|| self.gone())
     }
 
+    /// Its file, where it is one.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.inner.file.as_deref()
+    }
+
     /// The clock of its transactions.
     pub fn clock(&self) -> &Clock {
         &self.inner.config.clock
@@ -158,15 +164,15 @@ impl Store {
 
     /// An empty store with the same tables and clock, beside this one, gone when it is dropped: for rebuilds.
     ///
-    /// It is SQLite whatever this one is; the SQL is the same.
+    /// It is SQLite whatever this one is; the SQL is the same. It stops with the first body that fails.
     pub async fn scratch(&self) -> Result<Self, Error> {
         let folder = match &self.inner.config.engine {
             Engine::Sqlite { path } => path.parent().filter(|folder| !folder.as_os_str().is_empty()).map(PathBuf::from),
-            Engine::Temporary { folder } => folder.clone(),
+            Engine::Temporary { folder } | Engine::Scratch { folder } => folder.clone(),
             #[cfg(feature = "fleet")]
             Engine::Postgres { .. } => None,
         };
-        Self::open(Config { engine: Engine::Temporary { folder }, readers: 1, ..self.inner.config.clone() }).await
+        Self::open(Config { engine: Engine::Scratch { folder }, readers: 1, ..self.inner.config.clone() }).await
     }
 
     /// Runs what is queued, closes the engine, and returns when its files are free; other clones get `Error::Stopped`.

@@ -1,6 +1,6 @@
 //! Whole tables: read in a canonical order, compared, and replaced by the rows of a rebuild.
 
-use crate::{Error, Row, Tx, Value};
+use crate::{Error, Row, Store, Tx, Value, tx::Session};
 
 impl Tx {
     /// Hands over every row of a table, ordered by its columns from left to right, the same on every engine.
@@ -43,6 +43,21 @@ impl Tx {
         Ok(count)
     }
 
+    /// Makes tables consist of exactly the rows they have in `scratch`, a store of [`Store::scratch`] in which nothing is
+    /// written any more; says how many those are. Tables that others refer to come first.
+    pub async fn adopt(&mut self, scratch: &Store, tables: &[&'static str]) -> Result<u64, Error> {
+        self.unbroken()?;
+        let result = match &mut self.session {
+            Session::Sqlite(session) => match scratch.file() {
+                Some(file) => session.adopt(file, tables),
+                None => Err(Error::Open { service: scratch.name(), detail: "a scratch store is a file".to_owned() }),
+            },
+            #[cfg(feature = "fleet")]
+            Session::Postgres(session) => session.adopt(scratch, tables).await,
+        };
+        self.keep(result)
+    }
+
     /// Removes every row of a table.
     pub async fn clear(&mut self, table: &'static str) -> Result<u64, Error> {
         self.execute(&format!("DELETE FROM {}", quoted(table)), &[]).await
@@ -51,9 +66,9 @@ impl Tx {
     /// The names of the columns, quoted, in the order they were created.
     async fn columns(&mut self, table: &'static str) -> Result<Vec<String>, Error> {
         let sql = match &self.session {
-            crate::tx::Session::Sqlite(_) => "SELECT name FROM pragma_table_info($1) ORDER BY cid",
+            Session::Sqlite(_) => "SELECT name FROM pragma_table_info($1) ORDER BY cid",
             #[cfg(feature = "fleet")]
-            crate::tx::Session::Postgres(_) => {
+            Session::Postgres(_) => {
                 "SELECT column_name AS name FROM information_schema.columns \
                  WHERE table_schema = current_schema() AND table_name = $1 ORDER BY ordinal_position"
             }

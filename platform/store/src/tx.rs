@@ -262,7 +262,7 @@ impl Tx {
         self.keep(result)
     }
 
-    fn unbroken(&self) -> Result<(), Error> {
+    pub(crate) fn unbroken(&self) -> Result<(), Error> {
         self.first_error.clone().map_or(Ok(()), Err)
     }
 

@@ -104,6 +104,29 @@ async fn a_second_opener_is_refused_and_told_who_holds_the_file() {
 }
 
 #[tokio::test]
+async fn a_scratch_store_stops_with_the_body_that_fails_and_says_what_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().join("test.db")).await;
+    let scratch = store.scratch().await.unwrap();
+    let count = async |store: &Store| {
+        let read = store.read(async |tx: &mut store::Tx| tx.query("SELECT 1 FROM migrations", &[]).await);
+        read.await.map(|rows| rows.len())
+    };
+    assert!(count(&scratch).await.unwrap() > 0);
+    let failed: Result<(), Error> = scratch
+        .write(store::site!("test.fail"), async |tx: &mut store::Tx| {
+            tx.execute("DELETE FROM migrations", &[]).await?;
+            Err(Error::Busy { detail: "its own reason".to_owned() })
+        })
+        .await;
+    assert!(matches!(&failed, Err(Error::Busy { detail }) if detail == "its own reason"), "{failed:?}");
+    let after: Result<(), Error> = scratch.write(store::site!("test.after"), async |_: &mut store::Tx| Ok(())).await;
+    assert!(matches!(after, Err(Error::Stopped { .. })), "{after:?}");
+    assert!(matches!(count(&scratch).await, Err(Error::Stopped { .. })));
+    assert!(count(&store).await.unwrap() > 0);
+}
+
+#[tokio::test]
 async fn a_holder_that_is_ending_is_waited_for() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("test.db");

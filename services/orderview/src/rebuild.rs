@@ -3,7 +3,8 @@
 //! Both fold into a scratch store beside the live one, exactly up to where the consumer's cursor stands, while the service
 //! goes on. A rebuild then swaps in one transaction that first makes sure the cursor has not moved; so the rows always are
 //! the fold of what the consumer has dealt with, and it goes on from there. A check compares one snapshot row by row and
-//! changes nothing. Neither holds a table in memory: rows pass through a short channel between the engines' threads.
+//! changes nothing. Neither holds a table in memory: what is compared passes through a short channel between the engines'
+//! threads.
 
 #[cfg(test)]
 mod tests;
@@ -262,22 +263,14 @@ async fn swap(views: &Views, side: &Side, actor: &str) -> Result<Option<Rebuilt>
     let (send, incoming) = mpsc::channel(UNDER_WAY);
     let mut incoming = Some(Incoming::new(incoming));
     let (log, consumer, at) = (views.log.clone(), views.consumer.name(), side.at.clone());
-    let (events, actor) = (side.events, actor.to_owned());
+    let (scratch, events, actor) = (side.scratch.clone(), side.events, actor.to_owned());
     let swap = views.log.store().write_alone(site!("orderview.rebuild"), async move |tx: &mut Tx| {
-        // The rows stream through once; a second run of the body has nothing to swap in.
+        // The contacts stream through once; a second run of the body has nothing to swap in.
         let mut incoming = incoming.take().ok_or_else(interrupted)?;
         if positions(tx, consumer, at.len()).await? != at {
             return Ok(None);
         }
-        let mut row_count = 0;
-        for table in &TABLES {
-            tx.execute(&table.delete(), &[]).await?;
-            let insert = table.insert();
-            while let Some(row) = incoming.next_row()? {
-                tx.execute(&insert, row.values()).await?;
-                row_count += 1;
-            }
-        }
+        let row_count = tx.adopt(&scratch, &TABLE_NAMES).await?;
         while let Some(contacts) = incoming.contacts()? {
             for contact in contacts {
                 rows::keep_contact(tx, &contact.order, &contact.customer, &contact.email).await?;
@@ -288,7 +281,7 @@ async fn swap(views: &Views, side: &Side, actor: &str) -> Result<Option<Rebuilt>
         log.append_next(tx, "views/order_views", &meta, None, vec![StoredEvent::ViewRebuilt(rebuilt)]).await?;
         Ok::<_, Error>(Some(Rebuilt { events, rows: row_count }))
     });
-    let feed = side.scratch.read(async move |tx: &mut Tx| send_all(tx, &send).await);
+    let feed = side.scratch.read(async move |tx: &mut Tx| send_contacts(tx, &send).await);
     let (swapped, feed) = tokio::join!(swap, feed);
     let swapped = swapped?;
     if swapped.is_some() {
@@ -301,15 +294,6 @@ impl Table {
     fn select(&self) -> String {
         let keys = self.columns.get(..self.keys).unwrap_or_default();
         format!("SELECT {} FROM {} ORDER BY {}", self.columns.join(", "), self.name, keys.join(", "))
-    }
-
-    fn insert(&self) -> String {
-        let marks: Vec<String> = (1..=self.columns.len()).map(|number| format!("${number}")).collect();
-        format!("INSERT INTO {} ({}) VALUES ({})", self.name, self.columns.join(", "), marks.join(", "))
-    }
-
-    fn delete(&self) -> String {
-        format!("DELETE FROM {}", self.name)
     }
 
     fn order(&self, left: &Row, right: &Row) -> Ordering {
@@ -361,6 +345,12 @@ async fn send_all(tx: &mut Tx, send: &mpsc::Sender<Chunk>) -> Result<(), Error> 
         pass(Chunk::Rows(rows))?;
         pass(Chunk::TableEnd)?;
     }
+    send_contacts(tx, send).await
+}
+
+/// Contacts are sealed with keys of their store, so they cannot be adopted as they are.
+async fn send_contacts(tx: &mut Tx, send: &mpsc::Sender<Chunk>) -> Result<(), Error> {
+    let pass = |chunk| send.blocking_send(chunk).map_err(|_| interrupted());
     let mut after = String::new();
     loop {
         let contacts = rows::contacts(tx, &after, PAGE).await?;

@@ -159,6 +159,64 @@ pub(super) async fn a_table_is_rebuilt_in_a_scratch_store_and_replaced(store: St
     assert!(none.is_err());
 }
 
+pub(super) async fn tables_adopt_the_rows_of_a_scratch_store_or_stay_as_they_are(store: Store) {
+    const TABLES: &[&str] = &["owners", "counters", "copies"];
+    let fill = |owner: &'static str, parts: i64| {
+        async move |tx: &mut Tx| -> Outcome {
+            tx.execute("INSERT INTO owners (id) VALUES ($1)", params![owner]).await?;
+            let sql = "INSERT INTO counters (id, count, owner, flag) VALUES ($1, $2, $3, $4)";
+            tx.execute(sql, params![format!("of {owner}"), parts, owner, parts > 1]).await?;
+            for part in 0..parts {
+                let sql = "INSERT INTO copies (id, part, flag, data) VALUES ($1, $2, $3, $4)";
+                tx.execute(sql, params![owner, part, part > 1, vec![7_u8; 3000]]).await?;
+            }
+            Ok(())
+        }
+    };
+    let all = async |store: &Store| {
+        let rows = store.read(async |tx: &mut Tx| {
+            let mut all = Vec::new();
+            for table in TABLES {
+                all.push(tx.rows(table).await?);
+            }
+            Ok::<_, Error>(all)
+        });
+        rows.await.expect("rows are read")
+    };
+    store.write(site!("conformance.fill"), fill("before", 3)).await.expect("rows are written");
+    let before = all(&store).await;
+    for (owner, parts) in [("many", 700), ("few", 2)] {
+        let scratch = store.scratch().await.expect("a scratch store opens");
+        scratch.write(site!("conformance.fill_scratch"), fill(owner, parts)).await.expect("rows are written");
+        let wanted = all(&scratch).await;
+
+        let was = all(&store).await;
+        let source = scratch.clone();
+        let failed: Outcome = store
+            .write(site!("conformance.adopt"), async move |tx| {
+                tx.adopt(&source, TABLES).await?;
+                Err(Error::Busy { detail: "after all".to_owned() })
+            })
+            .await;
+        assert!(failed.is_err());
+        assert_eq!(all(&store).await, was, "a body that fails leaves the rows as they are");
+
+        let (source, other) = (scratch.clone(), scratch.clone());
+        let adopt = store.write(site!("conformance.adopt"), async move |tx| tx.adopt(&source, TABLES).await);
+        let again = store.write(site!("conformance.adopt"), async move |tx| tx.adopt(&other, TABLES).await);
+        let (adopted, again): (Outcome<u64>, Outcome<u64>) = tokio::join!(adopt, again);
+        assert_eq!(adopted.expect("rows are adopted"), 2 + parts.unsigned_abs());
+        assert_eq!(again.expect("rows are adopted"), 2 + parts.unsigned_abs());
+        scratch.close().await;
+        assert_eq!(all(&store).await, wanted);
+    }
+    assert_ne!(all(&store).await, before);
+    // The store's own constraints and writes go on.
+    store.write(site!("conformance.fill"), fill("after", 1)).await.expect("rows are written");
+    assert_eq!(count(&store, "of few").await, Some(2));
+    assert_eq!(everything(&store).await, []);
+}
+
 pub(super) async fn everything_is_there_after_reopening(config: Config) {
     let store = Store::open(config.clone().migrations([TABLES])).await.expect("an empty store opens");
     for version in 1..=3 {

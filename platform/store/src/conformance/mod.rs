@@ -47,6 +47,7 @@ pub async fn run(fresh: impl AsyncFn() -> Config) {
     transactions::a_reader_sees_one_moment(open().await).await;
     transactions::a_caller_that_vanishes_does_not_cut_its_body(open().await).await;
     data::a_table_is_rebuilt_in_a_scratch_store_and_replaced(open().await).await;
+    data::tables_adopt_the_rows_of_a_scratch_store_or_stay_as_they_are(open().await).await;
     data::everything_is_there_after_reopening(fresh().await).await;
     data::a_store_that_does_not_fit_the_binary_is_refused(fresh().await).await;
     data::a_closed_store_answers_that_it_is_stopped(open().await).await;

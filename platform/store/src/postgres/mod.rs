@@ -6,6 +6,7 @@
 //! last statements, in one round trip with COMMIT. The counter's lock orders the versions of a stream,
 //! and UNIQUE (stream, version) decides.
 
+mod adopt;
 mod append;
 mod open;
 mod session;

@@ -68,7 +68,7 @@ pub(crate) async fn open(config: &Config, signals: &Arc<Signals>) -> Result<Thre
         spawn(format!("{service}-read"), Box::new(move || read.run(read_queue)))?,
         spawn(format!("{service}-write"), Box::new(move || write.run(write_queue)))?,
     ];
-    Ok(Threads { writer, readers, handles })
+    Ok(Threads { writer, readers, file: None, handles })
 }
 
 struct Log {

@@ -3,6 +3,7 @@
 //! The file is in WAL mode with `synchronous = FULL`: a COMMIT returns once its frames are on disk.
 //! Only the writer's connection writes; readers see the snapshot of the last commit.
 
+mod adopt;
 mod dialect;
 mod lock;
 mod open;

@@ -31,6 +31,17 @@ use crate::{
 /// The first release whose WAL is free of the reset race of 3.7.0 to 3.51.2.
 const OLDEST: i32 = 3_051_003;
 
+/// How long what is written is kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keeping {
+    /// For good, whatever dies.
+    Durable,
+    /// As long as the store is open.
+    Temporary,
+    /// As long as everything goes well.
+    Scratch,
+}
+
 /// What outlives every thread: the lock, and for a temporary store its files.
 pub(crate) struct Guard {
     // The order of the fields is the order in which they go: the files before the lock.
@@ -47,23 +58,23 @@ pub(crate) fn open(config: &Config, signals: &Arc<Signals>) -> Result<Threads, E
     if rusqlite::version_number() < OLDEST {
         return Err(refuse(format!("SQLite {} can damage a WAL; 3.51.3 is the oldest allowed", rusqlite::version())));
     }
-    let (path, temporary) = match &config.engine {
-        Engine::Sqlite { path } => (path.clone(), false),
-        Engine::Temporary { folder } => {
-            (temporary_path(service, folder.clone().unwrap_or_else(std::env::temp_dir)), true)
-        }
+    let fresh = |folder: &Option<PathBuf>| temporary_path(service, folder.clone().unwrap_or_else(std::env::temp_dir));
+    let (path, keeping) = match &config.engine {
+        Engine::Sqlite { path } => (path.clone(), Keeping::Durable),
+        Engine::Temporary { folder } => (fresh(folder), Keeping::Temporary),
+        Engine::Scratch { folder } => (fresh(folder), Keeping::Scratch),
         #[cfg(feature = "fleet")]
         Engine::Postgres { .. } => return Err(refuse("PostgreSQL has no file".to_owned())),
     };
     let lock = Lock::take(service, &path, lock::PATIENCE)?;
-    let files = temporary.then(|| TemporaryFiles(path.clone()));
-    if !temporary {
+    let files = (keeping != Keeping::Durable).then(|| TemporaryFiles(path.clone()));
+    if files.is_none() {
         remove_leftovers(service, &path);
     }
     make_private(&path).map_err(|error| refuse(format!("{}: {error}", path.display())))?;
     let guard = Arc::new(Guard { _files: files, _lock: lock, running: RwLock::new(()) });
 
-    let session = connect(service, &path, temporary, true)?;
+    let session = connect(service, &path, keeping, true)?;
     migrate(config, &session)?;
     let head = head(&session)?;
     signals.head.send_replace(head);
@@ -74,7 +85,7 @@ pub(crate) fn open(config: &Config, signals: &Arc<Signals>) -> Result<Threads, E
     };
     let (readers, queue) = async_channel::bounded(QUEUE);
     for number in 1..=config.readers.clamp(1, MOST_READERS) {
-        let session = connect(service, &path, temporary, false)?;
+        let session = connect(service, &path, keeping, false)?;
         set(&session, "PRAGMA query_only = ON")?;
         let reader = Reader::new(config, session, queue.clone(), Arc::clone(signals), Arc::clone(&guard))?;
         handles.push(spawn(format!("{service}-read-{number}"), Box::new(move || reader.run()))?);
@@ -82,11 +93,11 @@ pub(crate) fn open(config: &Config, signals: &Arc<Signals>) -> Result<Threads, E
     let (writer, queue) = mpsc::channel(QUEUE);
     let thread = Writer::new(config, session, head, queue, Arc::clone(signals), guard)?;
     handles.push(spawn(format!("{service}-write"), Box::new(move || thread.run()))?);
-    Ok(Threads { writer, readers, handles })
+    Ok(Threads { writer, readers, file: Some(path), handles })
 }
 
 /// A connection with every setting the durability of the store rests on, each read back.
-fn connect(service: &'static str, path: &Path, temporary: bool, writer: bool) -> Result<Session, Error> {
+fn connect(service: &'static str, path: &Path, keeping: Keeping, writer: bool) -> Result<Session, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)
         .map_err(|error| Error::Open { service, detail: format!("{}: {error}", path.display()) })?;
@@ -97,8 +108,12 @@ fn connect(service: &'static str, path: &Path, temporary: bool, writer: bool) ->
         .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
         .map_err(|error| Error::Open { service, detail: error.to_string() })?;
     let session = Session::new(connection, service);
-    let synchronous = if temporary { "0" } else { "2" };
-    check(&session, "PRAGMA journal_mode = WAL", "PRAGMA journal_mode", "wal")?;
+    let (journal, synchronous) = match keeping {
+        Keeping::Durable => ("wal", "2"),
+        Keeping::Temporary => ("wal", "0"),
+        Keeping::Scratch => ("off", "0"),
+    };
+    check(&session, &format!("PRAGMA journal_mode = {journal}"), "PRAGMA journal_mode", journal)?;
     check(&session, &format!("PRAGMA synchronous = {synchronous}"), "PRAGMA synchronous", synchronous)?;
     check(&session, "PRAGMA foreign_keys = ON", "PRAGMA foreign_keys", "1")?;
     check(&session, "PRAGMA temp_store = MEMORY", "PRAGMA temp_store", "2")?;
@@ -106,8 +121,14 @@ fn connect(service: &'static str, path: &Path, temporary: bool, writer: bool) ->
     set(&session, "PRAGMA busy_timeout = 5000")?;
     // The writer thread checkpoints itself, because SQLite's own checkpoint swallows its errors.
     set(&session, "PRAGMA wal_autocheckpoint = 0")?;
-    // In KiB. The system's own cache stands behind it, and a process holds nine stores of several connections.
-    set(&session, if writer { "PRAGMA cache_size = -4096" } else { "PRAGMA cache_size = -1024" })?;
+    // In KiB. The system's own cache stands behind it, and a process holds nine stores of several connections. A scratch
+    // store writes whole tables, and not for long.
+    let cache = match (writer, keeping) {
+        (true, Keeping::Scratch) => 32_768,
+        (true, Keeping::Durable | Keeping::Temporary) => 4096,
+        (false, _) => 1024,
+    };
+    set(&session, &format!("PRAGMA cache_size = -{cache}"))?;
     // A page read back wrong is an error at once, not a wrong row later.
     set(&session, "PRAGMA cell_size_check = ON")?;
     Ok(session)

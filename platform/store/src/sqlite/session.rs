@@ -22,6 +22,8 @@ pub(crate) struct Session {
     shapes: RefCell<HashMap<Box<str>, Arc<Shape>>>,
     /// Statements run that may have changed something.
     writes: Cell<u64>,
+    /// Scratch stores that are attached.
+    pub(super) attached: Cell<u32>,
 }
 
 /// What can be asked of a statement once and for all. The tables do not change while a store is open.
@@ -48,7 +50,7 @@ const APPEND: &str = "INSERT INTO events (shard, position, stream, version, name
 
 impl Session {
     pub(crate) fn new(connection: Connection, service: &'static str) -> Self {
-        Self { connection, service, shapes: RefCell::default(), writes: Cell::new(0) }
+        Self { connection, service, shapes: RefCell::default(), writes: Cell::new(0), attached: Cell::new(0) }
     }
 
     /// There is one writer, so every stream is its own already.

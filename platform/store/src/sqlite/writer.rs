@@ -24,7 +24,7 @@ use super::{
     session::{SHARD, Session, is_io},
 };
 use crate::{
-    Clock, Config, Error, Site, Tx,
+    Clock, Config, Engine, Error, Site, Tx,
     crash::{self, Kind},
     job::{Job, Message, run_now},
     store::Signals,
@@ -62,6 +62,8 @@ pub(super) struct Writer {
     pages_before: i32,
     /// Pages at which the next copying is tried.
     checkpoint_at: i32,
+    /// Whether what a body did can be undone alone; in a scratch store nothing can be.
+    undoes: bool,
     signals: Arc<Signals>,
     guard: Arc<Guard>,
 }
@@ -107,6 +109,7 @@ impl Writer {
             wal_pages,
             pages_before: 0,
             checkpoint_at: CHECKPOINT,
+            undoes: !matches!(config.engine, Engine::Scratch { .. }),
             signals,
             guard,
         })
@@ -159,7 +162,7 @@ impl Writer {
     fn transact(&mut self, first: Box<dyn Job>) -> Result<bool, Error> {
         let before = self.head;
         let mut closing = false;
-        self.tx.undoable = self.guarded > 0 || first.is_alone();
+        self.tx.undoable = self.undoes && (self.guarded > 0 || first.is_alone());
         self.guarded = self.guarded.saturating_sub(1);
         let filled = match self.fill(vec![first], &mut closing) {
             Ok(Filled::Again) => self.refill(before, &mut closing),
@@ -185,7 +188,10 @@ impl Writer {
         let jobs: Vec<_> = self.batch.drain(..).map(|entry| entry.job).collect();
         match self.control("ROLLBACK") {
             // With savepoints there is no third time.
-            Ok(()) => self.fill(jobs, closing).map(drop),
+            Ok(()) => {
+                session(&self.tx).let_go();
+                self.fill(jobs, closing).map(drop)
+            }
             Err(error) => {
                 self.batch.extend(jobs.into_iter().map(|job| Entry { job, kept: false }));
                 Err(Lost::Run(error))
@@ -269,6 +275,12 @@ impl Writer {
         }
         let keep = wanted && failed.is_none();
         if !keep {
+            if !self.undoes {
+                if wanted && let Some(error) = failed {
+                    job.refuse(error);
+                }
+                return Err(Lost::Body);
+            }
             let unchanged = session(&self.tx).writes() == writes && self.head == head;
             if !guarded && !unchanged {
                 return Ok(Ran::Stays);
@@ -314,6 +326,7 @@ impl Writer {
         }
         sites.iter().for_each(|site| crash::hit(Kind::CommitBefore, site.name()));
         self.control("COMMIT").map_err(Lost::Commit)?;
+        session(&self.tx).let_go();
         sites.iter().for_each(|site| crash::hit(Kind::CommitAfter, site.name()));
         if self.head != before {
             self.signals.head.send_replace(self.head);
@@ -339,7 +352,9 @@ impl Writer {
 
     /// Rolls the batch back and tells every caller in it; an error if the store must stop.
     fn abandon(&mut self, lost: &Lost) -> Result<(), Error> {
+        let ended = Error::Stopped { reason: "a body failed in a scratch store".to_owned() };
         let (error, told, mut stop) = match lost {
+            Lost::Body => (&ended, ended.clone(), true),
             Lost::Run(error) => (error, error.clone(), is_io(error) || matches!(error, Error::Damaged { .. })),
             Lost::Commit(error) => match error {
                 // These are found before anything is made durable.
@@ -347,13 +362,16 @@ impl Writer {
                 _ => (error, Error::InDoubt { detail: error.to_string() }, true),
             },
         };
-        for entry in &mut self.batch {
+        let answered = usize::from(matches!(lost, Lost::Body));
+        let refused = self.batch.len().saturating_sub(answered);
+        for entry in self.batch.iter_mut().take(refused) {
             entry.kept = false;
             entry.job.refuse(told.clone());
         }
         if !session(&self.tx).is_broken() && self.control("ROLLBACK").is_err() {
             stop = true;
         }
+        session(&self.tx).let_go();
         if stop { Err(error.clone()) } else { Ok(()) }
     }
 
@@ -416,6 +434,8 @@ enum Ran {
 /// A batch that is lost as a whole, and where.
 enum Lost {
     Run(Error),
+    /// By its last body, which nothing can undo and which has its answer.
+    Body,
     Commit(Error),
 }
 
