@@ -1,6 +1,7 @@
 //! `stoa import`: files into the shop, streaming, resumable, and saying what it refuses.
 //!
-//! The position file beside the import file says how far it came; it moves only behind what the shop has taken. Request ids
+//! The position file beside the import file says how far it came; it moves only behind what the shop has taken. A year of
+//! sales has a second one for its sales, which are played when all goods are in. Request ids
 //! follow from what is asked (see `stocking`), so what is sent twice has one effect. Refused records go to a reject file, one
 //! JSON object a line with the line of the import file and the reason.
 
@@ -17,6 +18,7 @@ use crate::shop::Shop;
 use crate::stocking;
 use crate::work::Voice;
 
+mod bought;
 mod retail;
 mod sales;
 
@@ -126,6 +128,7 @@ struct Job {
     file: PathBuf,
     position: Position,
     position_path: PathBuf,
+    from_start: bool,
     rejects: File,
     rejects_path: PathBuf,
     bytes: u64,
@@ -162,6 +165,7 @@ impl Job {
             file: line.file.clone(),
             position,
             position_path,
+            from_start: line.from_start,
             rejects,
             rejects_path,
             packed,
@@ -192,15 +196,24 @@ impl Job {
     fn advance(&mut self, position: Position) -> io::Result<()> {
         self.rejects.sync_data()?;
         self.position = position;
-        let draft = self.position_path.with_extension("position.new");
-        fs::write(&draft, format!("{} {}\n", position.byte, position.line))?;
-        fs::rename(&draft, &self.position_path)
+        write_position(&self.position_path, position)
+    }
+
+    /// A file beside the position file.
+    fn beside_position(&self, end: &str) -> PathBuf {
+        let mut name = self.position_path.clone().into_os_string();
+        name.push(end);
+        PathBuf::from(name)
     }
 
     async fn tell(&self, voice: &Voice, note: &str) {
+        self.tell_at(self.position, voice, note).await;
+    }
+
+    async fn tell_at(&self, position: Position, voice: &Voice, note: &str) {
         let total = if self.packed { 0 } else { self.bytes };
-        let note = format!("line {}: {} taken, {} refused{note}", self.position.line, self.taken, self.refused);
-        voice.progress(self.position.byte, total, note).await;
+        let note = format!("line {}: {} taken, {} refused{note}", position.line, self.taken, self.refused);
+        voice.progress(position.byte, total, note).await;
     }
 
     async fn finish(self, voice: &Voice) -> anyhow::Result<bool> {
@@ -266,9 +279,17 @@ fn read_position(path: &Path) -> anyhow::Result<Position> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Position::START),
         Err(error) => return Err(error).with_context(|| format!("{} cannot be read", path.display())),
     };
-    let read = || {
-        let (byte, line) = text.trim().split_once(' ')?;
-        Some(Position { byte: byte.parse().ok()?, line: line.parse().ok()? })
-    };
-    read().with_context(|| format!("{} is no position; --from-start begins anew", path.display()))
+    parse_position(&text).with_context(|| format!("{} is no position; --from-start begins anew", path.display()))
+}
+
+fn parse_position(text: &str) -> Option<Position> {
+    let (byte, line) = text.trim().split_once(' ')?;
+    Some(Position { byte: byte.parse().ok()?, line: line.parse().ok()? })
+}
+
+fn write_position(path: &Path, position: Position) -> io::Result<()> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".new");
+    fs::write(&draft, format!("{} {}\n", position.byte, position.line))?;
+    fs::rename(&draft, path)
 }

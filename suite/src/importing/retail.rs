@@ -25,9 +25,9 @@ struct Sold {
     goods: bool,
 }
 
-/// Reads the whole year and puts its goods into the shop.
+/// Reads the year from where it was read before, which is its end or its beginning, and puts its goods into the shop.
 pub(super) async fn import(job: &mut Job, shop: &Shop, warehouse: &str, voice: &Voice) -> anyhow::Result<()> {
-    let mut reader = Reader::new(job.text()?);
+    let mut reader = Reader::resume(job.text()?, job.position)?;
     let mut codes: BTreeMap<String, Sold> = BTreeMap::new();
     let mut invoices = 0_u64;
     while let Some(record) = reader.next() {
@@ -46,8 +46,8 @@ pub(super) async fn import(job: &mut Job, shop: &Shop, warehouse: &str, voice: &
         }
         invoices += 1;
         if invoices.is_multiple_of(LOOK) {
-            job.position = reader.position();
-            job.tell(voice, "; reading").await;
+            let read = reader.position();
+            job.tell_at(read, voice, "; reading").await;
             if voice.unheard() {
                 bail!("nobody waits for it any more");
             }

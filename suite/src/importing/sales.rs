@@ -1,10 +1,14 @@
 //! A year of sales played again: every sale an order of its customer at its own prices, every cancelled line that matches
 //! something bought a return of it.
 //!
-//! Each step's request id follows from the invoice, so an import that is begun again finds what it did. What was bought is
-//! kept by (customer, code, price), because a cancellation names no invoice.
+//! The file is streamed, once to see who buys and what is taken back, once for the sales, once for the cancellations: only
+//! the invoices under way are in memory, and what of the sales somebody takes back (see `bought`). The position moves behind
+//! a sale when that and all before it are settled. Each step's request id follows from the invoice, so what is played again
+//! behind the position finds what it did.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -24,9 +28,10 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
-use super::Job;
-use crate::import::Record;
-use crate::import::retail::{CURRENCY, Invoice, InvoiceKind, Line, LineKind, Reader};
+use super::bought::Bought;
+use super::{Job, read_position, write_position};
+use crate::import::retail::{CURRENCY, Invoice, InvoiceKind, LineKind, Reader};
+use crate::import::{self, Position, Record};
 use crate::shop::Shop;
 use crate::stocking::{money, request_id};
 use crate::work::Voice;
@@ -53,37 +58,121 @@ struct Report {
     unmatched_lines: u64,
 }
 
-/// Reads the year again and plays its sales, then its cancellations.
+/// Reads the year again and plays its sales, then its cancellations, from where it came before.
 pub(super) async fn play(job: &mut Job, shop: &Shop, voice: &Voice) -> anyhow::Result<()> {
-    let (mut sales, mut cancellations) = (Vec::new(), Vec::new());
-    for record in Reader::new(job.text()?) {
-        if let Record::Good(mut invoice) = record? {
-            match invoice.kind {
-                InvoiceKind::Sale => {
-                    invoice.lines.retain(|line| line.kind == LineKind::Sale);
-                    sales.push(invoice);
-                }
-                InvoiceKind::Cancellation => {
-                    invoice.lines.retain(|line| line.kind == LineKind::Cancellation);
-                    cancellations.push(invoice);
-                }
-                InvoiceKind::Adjustment => {}
-            }
-        }
-    }
-    sales.retain(|sale| !sale.lines.is_empty());
+    let place = Place::open(job)?;
+    let mut bought = Bought::open(job.beside_position(".bought"), place.position, job.from_start)?;
+    let outlook = Outlook::of(job, &mut bought)?;
     let till = Till {
         cart: CartServiceClient::new(shop.channel("cart")),
         ordering: OrderingServiceClient::new(shop.channel("ordering")),
     };
-    let customers = Arc::new(customers(shop, &sales).await?);
+    let customers = Arc::new(customers(shop, outlook.numbers).await?);
     let mut report = Report::default();
-    let bought = sell(job, &till, sales, customers, &mut report, voice).await?;
-    take_back(&till, cancellations, bought, &mut report).await?;
+    sell(job, &till, place, customers, &mut bought, &mut report, (voice, outlook.sales)).await?;
+    bought.complete();
+    take_back(job, &till, &mut bought, &mut report).await?;
     for line in report.lines() {
         voice.line(line).await;
     }
-    Ok(())
+    Ok(bought.close()?)
+}
+
+/// How far the sales are.
+struct Place {
+    position: Position,
+    path: PathBuf,
+}
+
+impl Place {
+    fn open(job: &Job) -> anyhow::Result<Self> {
+        let path = job.beside_position(".sales");
+        let position = if job.from_start { Position::START } else { read_position(&path)? };
+        Ok(Self { position, path })
+    }
+
+    /// All sales before `position` are settled.
+    fn advance(&mut self, position: Position, job: &Job, bought: &Bought) -> io::Result<()> {
+        job.rejects.sync_data()?;
+        bought.flush()?;
+        self.position = position;
+        write_position(&self.path, position)
+    }
+}
+
+/// What must be known before the first sale.
+#[derive(Default)]
+struct Outlook {
+    sales: u64,
+    numbers: BTreeSet<String>,
+}
+
+impl Outlook {
+    /// Reads what is still to be played, and tells `bought` what will be taken back.
+    fn of(job: &Job, bought: &mut Bought) -> anyhow::Result<Self> {
+        let mut outlook = Self::default();
+        for invoice in invoices(job, bought.begins())? {
+            let invoice = invoice?;
+            match (invoice.kind, &invoice.customer) {
+                (InvoiceKind::Sale, _) => {
+                    outlook.sales += 1;
+                    outlook.numbers.insert(number(&invoice));
+                }
+                (InvoiceKind::Cancellation, Some(customer)) => {
+                    for line in invoice.lines {
+                        bought.want((customer.clone(), line.code, line.price_minor));
+                    }
+                }
+                (InvoiceKind::Cancellation | InvoiceKind::Adjustment, _) => {}
+            }
+        }
+        Ok(outlook)
+    }
+}
+
+/// The sales and cancellations of the file from a position on, each with the lines it is about, if it has any.
+fn invoices(job: &Job, from: Position) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Invoice>>> {
+    let reader = Reader::resume(job.text()?, from)?;
+    Ok(reader.filter_map(|record| only(record).transpose()))
+}
+
+fn only(record: Result<Record<Invoice>, import::Error>) -> anyhow::Result<Option<Invoice>> {
+    let Record::Good(mut invoice) = record? else { return Ok(None) };
+    let kind = match invoice.kind {
+        InvoiceKind::Sale => LineKind::Sale,
+        InvoiceKind::Cancellation => LineKind::Cancellation,
+        InvoiceKind::Adjustment => return Ok(None),
+    };
+    invoice.lines.retain(|line| line.kind == kind);
+    Ok((!invoice.lines.is_empty()).then_some(invoice))
+}
+
+/// Sales under way in order of the file, each with the place behind it, and whether it is settled.
+#[derive(Default)]
+struct UnderWay {
+    first: u64,
+    sales: VecDeque<(Position, bool)>,
+}
+
+impl UnderWay {
+    fn begin(&mut self, behind: Position) -> u64 {
+        self.sales.push_back((behind, false));
+        self.first + self.sales.len() as u64 - 1
+    }
+
+    /// Settles a sale; says behind which place there is none left before.
+    fn settle(&mut self, sale: u64) -> Option<Position> {
+        let place = usize::try_from(sale.saturating_sub(self.first)).ok();
+        if let Some((_, settled)) = place.and_then(|place| self.sales.get_mut(place)) {
+            *settled = true;
+        }
+        let mut behind = None;
+        while let Some((position, _)) = self.sales.pop_front_if(|(_, settled)| *settled) {
+            self.first += 1;
+            behind = Some(position);
+        }
+        behind
+    }
 }
 
 impl Report {
@@ -122,9 +211,8 @@ fn number(invoice: &Invoice) -> String {
     invoice.customer.clone().unwrap_or_else(|| format!("guest-{}", invoice.number))
 }
 
-async fn customers(shop: &Shop, sales: &[Invoice]) -> anyhow::Result<HashMap<String, String>> {
+async fn customers(shop: &Shop, numbers: BTreeSet<String>) -> anyhow::Result<HashMap<String, String>> {
     let mut identity = IdentityServiceClient::new(shop.channel("identity"));
-    let numbers: BTreeSet<String> = sales.iter().map(number).collect();
     let numbers: Vec<String> = numbers.into_iter().collect();
     let mut users = HashMap::new();
     for chunk in numbers.chunks(USERS) {
@@ -142,26 +230,32 @@ async fn customers(shop: &Shop, sales: &[Invoice]) -> anyhow::Result<HashMap<Str
 async fn sell(
     job: &mut Job,
     till: &Till,
-    sales: Vec<Invoice>,
+    mut place: Place,
     customers: Arc<HashMap<String, String>>,
+    bought: &mut Bought,
     report: &mut Report,
-    voice: &Voice,
-) -> anyhow::Result<Bought> {
-    let places = Arc::new(Semaphore::new(SIDE_BY_SIDE));
-    let total = sales.len() as u64;
+    (voice, total): (&Voice, u64),
+) -> anyhow::Result<()> {
+    let mut reader = Reader::resume(job.text()?, place.position)?;
+    let (mut under_way, mut settled, mut ended) = (UnderWay::default(), place.position, false);
     let mut placing = JoinSet::new();
-    for sale in sales {
-        let (till, places, customers) = (till.clone(), Arc::clone(&places), Arc::clone(&customers));
-        placing.spawn(async move {
-            let _place = places.acquire_owned().await?;
-            let customer = customers.get(&number(&sale)).context("a customer is missing")?;
-            let placed = till.place(&sale, customer).await.with_context(|| format!("invoice {}", sale.number))?;
-            anyhow::Ok((sale, placed))
-        });
-    }
-    let mut bought = Bought::default();
-    while let Some(outcome) = placing.join_next().await {
-        let (sale, placed) = outcome??;
+    loop {
+        while !ended && placing.len() < SIDE_BY_SIDE {
+            let Some(record) = reader.next() else {
+                ended = true;
+                break;
+            };
+            let Some(sale) = only(record)?.filter(|invoice| invoice.kind == InvoiceKind::Sale) else { continue };
+            let number_in_line = under_way.begin(reader.position());
+            let (till, customers) = (till.clone(), Arc::clone(&customers));
+            placing.spawn(async move {
+                let customer = customers.get(&number(&sale)).context("a customer is missing")?;
+                let placed = till.place(&sale, customer).await.with_context(|| format!("invoice {}", sale.number))?;
+                anyhow::Ok((number_in_line, sale, placed))
+            });
+        }
+        let Some(outcome) = placing.join_next().await else { break };
+        let (number_in_line, sale, placed) = outcome??;
         let sum: i64 = sale.lines.iter().map(|line| line.quantity * line.price_minor).sum();
         report.sales += 1;
         report.imported += sum;
@@ -178,14 +272,16 @@ async fn sell(
                 *report.refused.entry(reason).or_default() += 1;
             }
         }
+        settled = under_way.settle(number_in_line).unwrap_or(settled);
         if report.sales.is_multiple_of(64) {
+            place.advance(settled, job, bought)?;
             voice.progress(report.sales, total, format!("{} sales of {total}", report.sales)).await;
             if voice.unheard() {
                 bail!("nobody waits for it any more");
             }
         }
     }
-    Ok(bought)
+    Ok(place.advance(reader.position(), job, bought)?)
 }
 
 impl Till {
@@ -280,57 +376,14 @@ fn refusal(status: Status) -> anyhow::Result<Result<Order, String>> {
     }
 }
 
-/// What customers bought and did not bring back yet.
-#[derive(Default)]
-struct Bought(HashMap<(String, String, i64), Vec<Pieces>>);
-
-struct Pieces {
-    order: String,
-    line: String,
-    left: i64,
-}
-
-impl Bought {
-    fn add(&mut self, sale: &Invoice, order: &Order) -> anyhow::Result<()> {
-        let Some(customer) = &sale.customer else { return Ok(()) };
-        for line in &order.lines {
-            let key = (customer.clone(), line.sku.clone(), minor(line.unit_price.as_ref())?);
-            let left = i64::from(line.quantity);
-            let pieces = Pieces { order: order.name.clone(), line: line.line.clone(), left };
-            self.0.entry(key).or_default().push(pieces);
-        }
-        Ok(())
-    }
-
-    /// Takes so many pieces, nothing if there are not enough.
-    fn take(&mut self, customer: &str, line: &Line) -> Option<Vec<(String, String, i64)>> {
-        let pieces = self.0.get_mut(&(customer.to_owned(), line.code.clone(), line.price_minor))?;
-        let mut wanted = -line.quantity;
-        if pieces.iter().map(|it| it.left).sum::<i64>() < wanted {
-            return None;
-        }
-        let mut taken = Vec::new();
-        for it in pieces.iter_mut().rev() {
-            let some = it.left.min(wanted);
-            if some > 0 {
-                it.left -= some;
-                wanted -= some;
-                taken.push((it.order.clone(), it.line.clone(), some));
-            }
-        }
-        Some(taken)
-    }
-}
-
 /// Every cancelled line that matches goes back; of one order one return after the other.
-async fn take_back(
-    till: &Till,
-    cancellations: Vec<Invoice>,
-    mut bought: Bought,
-    report: &mut Report,
-) -> anyhow::Result<()> {
+async fn take_back(job: &Job, till: &Till, bought: &mut Bought, report: &mut Report) -> anyhow::Result<()> {
     let mut by_order: BTreeMap<String, Vec<ReturnLinesRequest>> = BTreeMap::new();
-    for cancelled in &cancellations {
+    for cancelled in invoices(job, bought.begins())? {
+        let cancelled = cancelled?;
+        if cancelled.kind != InvoiceKind::Cancellation {
+            continue;
+        }
         let mut returned: BTreeMap<String, BTreeMap<String, i64>> = BTreeMap::new();
         for line in &cancelled.lines {
             let sum = -line.quantity * line.price_minor;
@@ -390,9 +443,27 @@ fn wall_clock(time: DateTime) -> anyhow::Result<wkt::Timestamp> {
     Ok(wkt::Timestamp::from(jiff::tz::TimeZone::UTC.to_timestamp(time)?))
 }
 
-fn minor(amount: Option<&contracts::google::r#type::Money>) -> anyhow::Result<i64> {
+pub(super) fn minor(amount: Option<&contracts::google::r#type::Money>) -> anyhow::Result<i64> {
     match amount {
         Some(amount) => Ok(contract::Money::try_from(amount)?.minor),
         None => Ok(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_moves_behind_sales_that_are_settled_with_all_before_them() {
+        let at = |line| Position { byte: line * 10, line };
+        let mut under_way = UnderWay::default();
+        let sales: Vec<u64> = (1..=4).map(|line| under_way.begin(at(line))).collect();
+        assert_eq!(under_way.settle(sales[1]), None);
+        assert_eq!(under_way.settle(sales[0]), Some(at(2)));
+        assert_eq!(under_way.settle(sales[3]), None);
+        let fifth = under_way.begin(at(5));
+        assert_eq!(under_way.settle(sales[2]), Some(at(4)));
+        assert_eq!(under_way.settle(fifth), Some(at(5)));
     }
 }
