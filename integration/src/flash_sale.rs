@@ -4,7 +4,7 @@
 //! depend on luck: exactly as many orders as there are pieces are confirmed and paid, all others are told
 //! that there is none left.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -39,8 +39,9 @@ pub struct Plan {
     pub pieces: usize,
     /// How often the server is killed while buyers wait.
     pub kills: usize,
-    /// The server's data folder; one of its own where none is given.
-    pub data: Option<PathBuf>,
+    /// How the server is started, beside its provider. Its window of holds must be longer than the sale: who holds a piece
+    /// and does not come to pay in that time loses it to somebody else, and is told another reason.
+    pub setup: Setup,
 }
 
 /// What a sale was like, apart from its result, which is always the same.
@@ -117,11 +118,7 @@ pub async fn hold(plan: &Plan) -> Result<Sale> {
     // One connection each here and at the server, which inherits the limit, and room for its files.
     ensure!(files >= plan.buyers as u64 + 1000, "only {files} files may be open, of {} buyers", plan.buyers);
     let provider = Provider::start().await?;
-    let mut setup = Setup::new().provider(&provider.url());
-    if let Some(data) = &plan.data {
-        setup = setup.data(data);
-    }
-    let mut stoa = Stoa::start(setup).await?;
+    let mut stoa = Stoa::start(plan.setup.clone().provider(&provider.url())).await?;
     Shopper::operator(&stoa).await?.stock(SKU, 10, plan.pieces as i64).await?;
     let begun = Instant::now();
     let buyers = get_ready(plan, &stoa).await?;
@@ -210,19 +207,17 @@ fn open(buyers: Vec<Buyer>, finished: Arc<AtomicUsize>) -> JoinSet<Result<Value>
 /// The totals that must hold whatever happened in between.
 async fn judge(plan: &Plan, stoa: &Stoa, provider: &Provider, orders: Vec<Result<Value>>) -> Result<()> {
     let orders = orders.into_iter().collect::<Result<Vec<_>>>()?;
-    let confirmed = orders.iter().filter(|order| order["state"] == "ORDER_STATE_CONFIRMED").count();
-    let sold_out = orders
-        .iter()
-        .filter(|order| {
-            let reason = order["rejectReason"].as_str().unwrap_or_default();
-            order["state"] == "ORDER_STATE_REJECTED" && reason.ends_with("OUT_OF_STOCK")
-        })
-        .count();
-    ensure!(
-        (confirmed, sold_out) == (plan.pieces, plan.buyers - plan.pieces),
-        "{confirmed} confirmed, {sold_out} out of stock, of {}",
-        plan.buyers
-    );
+    let mut outcomes: BTreeMap<String, usize> = BTreeMap::new();
+    for order in &orders {
+        let outcome = match order["rejectReason"].as_str() {
+            Some(reason) if order["state"] == "ORDER_STATE_REJECTED" => reason.trim_start_matches("REJECT_REASON_"),
+            _ => order["state"].as_str().unwrap_or("no state"),
+        };
+        *outcomes.entry(outcome.to_owned()).or_default() += 1;
+    }
+    let wanted = [("ORDER_STATE_CONFIRMED", plan.pieces), ("OUT_OF_STOCK", plan.buyers - plan.pieces)];
+    let wanted = wanted.map(|(outcome, count)| (outcome.to_owned(), count));
+    ensure!(outcomes == BTreeMap::from(wanted), "of {} buyers: {outcomes:?}", plan.buyers);
 
     let ledger = provider.ledger().await?;
     ensure!(ledger.doubled().is_empty(), "charged twice: {:?}", ledger.doubled());

@@ -1,6 +1,7 @@
 //! Flash sale: ten thousand buyers at one moment for a hundred pieces; and again over twenty kills of the server.
 
 use anyhow::Result;
+use integration::Setup;
 use integration::flash_sale::{self, Plan};
 
 use crate::Bench;
@@ -13,7 +14,9 @@ const KILLS: usize = 20;
 pub(crate) async fn measure(bench: &mut Bench) -> Result<()> {
     for (name, kills) in [("flash_sale", 0), ("flash_sale_killed", KILLS)] {
         let folder = bench.folder()?;
-        let plan = Plan { buyers: BUYERS, pieces: PIECES, kills, data: Some(folder.path().join("data")) };
+        // The times of a real shop, not those of tests.
+        let setup = Setup::default().data(folder.path().join("data"));
+        let plan = Plan { buyers: BUYERS, pieces: PIECES, kills, setup };
         let sale = flash_sale::hold(&plan).await?;
         let seconds = sale.time.as_secs_f64();
         let per_second = BUYERS as f64 / seconds;
