@@ -24,7 +24,7 @@ pub(crate) async fn measure(bench: &mut Bench) -> Result<()> {
     generated::orders(&stoa, ORDERS).await?;
     until(Duration::from_secs(120), "a clean audit", async || stoa.audit().await.map(Some)).await?;
     ensure!(stoa.stop().await?.success());
-    time(bench, "rebuild", &data, None).await
+    time(bench, "generated", &data, None).await
 }
 
 /// Rebuilds the tables of one service, or of all, of a shop that is stopped; no row may come out otherwise than it was.
