@@ -113,10 +113,12 @@ fn tell(counted: &Value, report: &Report) {
             _ => "no order: not played".to_owned(),
         };
         let sum = pounds(total["sum_minor"].as_i64().unwrap_or_default());
-        let (lines, invoices, pieces) = (&total["lines"], &total["invoices"], &total["pieces"]);
+        // A JSON value does not care for the width it is asked to have.
+        let [lines, invoices, pieces] = ["lines", "invoices", "pieces"].map(|what| total[what].to_string());
         println!("{category:<14} {lines:>9} {invoices:>9} {pieces:>11} {sum:>15}   {became}");
     }
     for (reason, lines) in counted["rejected"].as_object().into_iter().flatten() {
+        let lines = lines.to_string();
         println!("{:<14} {lines:>9} {:>9} {:>11} {:>15}   lines refused: {reason}", "-", "", "", "");
     }
     for (reason, invoices) in &report.refused {
