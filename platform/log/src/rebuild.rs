@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use contract::EventSet;
 use store::{Row, Store, Tx, Value};
-use tokio::sync::mpsc;
 
 use crate::journal::sealed;
 use crate::layout::Layout;
@@ -87,8 +86,8 @@ impl<E: EventSet> Log<E> {
         let layouts = layouts(&scratch, &projection).await?;
 
         // Two channels: the snapshot's last events go out, the scratch rows come back.
-        let (send_events, mut events) = mpsc::channel::<Vec<Entry<E>>>(UNDER_WAY);
-        let (send, incoming) = mpsc::channel(UNDER_WAY);
+        let (send_events, events) = async_channel::bounded::<Vec<Entry<E>>>(UNDER_WAY);
+        let (send, incoming) = async_channel::bounded(UNDER_WAY);
         let mut ends = Some((send_events, Incoming::new(incoming)));
         let (comparing, who) = (layouts.clone(), projection.name());
         let compare = live.read(async move |tx: &mut Tx| {
@@ -99,14 +98,14 @@ impl<E: EventSet> Log<E> {
                     let page = page::<E>(tx, shard, after).await?;
                     let Some(last) = page.last() else { break };
                     after = last.position;
-                    send_events.blocking_send(page).map_err(|_| interrupted(who))?;
+                    send_events.send_blocking(page).map_err(|_| interrupted(who))?;
                 }
             }
             drop(send_events);
             compare_tables(tx, &comparing, &mut incoming).await
         });
         let feed = async {
-            while let Some(page) = events.recv().await {
+            while let Ok(page) = events.recv().await {
                 apply(&scratch, &projection, page).await?;
             }
             let layouts = layouts.clone();
@@ -220,10 +219,10 @@ enum Chunk {
 async fn send_tables(
     tx: &mut Tx,
     layouts: &[Layout],
-    send: &mpsc::Sender<Chunk>,
+    send: &async_channel::Sender<Chunk>,
     projection: &'static str,
 ) -> Result<(), Error> {
-    let send = |chunk| send.blocking_send(chunk).map_err(|_| interrupted(projection));
+    let send = |chunk| send.send_blocking(chunk).map_err(|_| interrupted(projection));
     for layout in layouts {
         let mut rows = Vec::with_capacity(CHUNK);
         let mut sent = Ok(());
@@ -245,12 +244,12 @@ async fn send_tables(
 
 /// The receiving end of [`send_tables`], on the thread of the live store's engine.
 struct Incoming {
-    chunks: mpsc::Receiver<Chunk>,
+    chunks: async_channel::Receiver<Chunk>,
     rows: std::vec::IntoIter<Row>,
 }
 
 impl Incoming {
-    fn new(chunks: mpsc::Receiver<Chunk>) -> Self {
+    fn new(chunks: async_channel::Receiver<Chunk>) -> Self {
         Self { chunks, rows: Vec::new().into_iter() }
     }
 
@@ -260,10 +259,10 @@ impl Incoming {
             if let Some(row) = self.rows.next() {
                 return Ok(Some(row));
             }
-            match self.chunks.blocking_recv() {
-                Some(Chunk::Rows(rows)) => self.rows = rows.into_iter(),
-                Some(Chunk::TableEnd) => return Ok(None),
-                None => return Err(interrupted(projection)),
+            match self.chunks.recv_blocking() {
+                Ok(Chunk::Rows(rows)) => self.rows = rows.into_iter(),
+                Ok(Chunk::TableEnd) => return Ok(None),
+                Err(_) => return Err(interrupted(projection)),
             }
         }
     }

@@ -18,7 +18,7 @@ use contracts::orderview::v1::{Event as StoredEvent, ViewRebuilt};
 use log::{Difference, Log, MAX_DIFFERENCES, Meta, Rebuilt, What, cursors};
 use operations::Derived;
 use store::{Row, Store, Tx, Value, site};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tonic::Status;
 
 use crate::consumers::{happened, is_of_an_order};
@@ -121,7 +121,7 @@ pub(crate) async fn verify(views: &Views) -> Result<Vec<Difference>, Error> {
     let shards = side.at.len();
     side.fold_to(views.positions(shards).await?).await?;
     let (send_targets, targets) = oneshot::channel();
-    let (send, incoming) = mpsc::channel(UNDER_WAY);
+    let (send, incoming) = async_channel::bounded(UNDER_WAY);
     let mut ends = Some((send_targets, Incoming::new(incoming)));
     let consumer = views.consumer.name();
     let compare = views.log.store().read(async move |tx: &mut Tx| {
@@ -260,7 +260,7 @@ impl Side {
 
 /// Puts the scratch rows in the place of the live ones; nothing if the consumer has moved on meanwhile.
 async fn swap(views: &Views, side: &Side, actor: &str) -> Result<Option<Rebuilt>, Error> {
-    let (send, incoming) = mpsc::channel(UNDER_WAY);
+    let (send, incoming) = async_channel::bounded(UNDER_WAY);
     let mut incoming = Some(Incoming::new(incoming));
     let (log, consumer, at) = (views.log.clone(), views.consumer.name(), side.at.clone());
     let (scratch, events, actor) = (side.scratch.clone(), side.events, actor.to_owned());
@@ -328,8 +328,8 @@ enum Chunk {
     End,
 }
 
-async fn send_all(tx: &mut Tx, send: &mpsc::Sender<Chunk>) -> Result<(), Error> {
-    let pass = |chunk| send.blocking_send(chunk).map_err(|_| interrupted());
+async fn send_all(tx: &mut Tx, send: &async_channel::Sender<Chunk>) -> Result<(), Error> {
+    let pass = |chunk| send.send_blocking(chunk).map_err(|_| interrupted());
     for table in &TABLES {
         let mut rows = Vec::with_capacity(CHUNK);
         let mut passed = Ok(());
@@ -349,8 +349,8 @@ async fn send_all(tx: &mut Tx, send: &mpsc::Sender<Chunk>) -> Result<(), Error> 
 }
 
 /// Contacts are sealed with keys of their store, so they cannot be adopted as they are.
-async fn send_contacts(tx: &mut Tx, send: &mpsc::Sender<Chunk>) -> Result<(), Error> {
-    let pass = |chunk| send.blocking_send(chunk).map_err(|_| interrupted());
+async fn send_contacts(tx: &mut Tx, send: &async_channel::Sender<Chunk>) -> Result<(), Error> {
+    let pass = |chunk| send.send_blocking(chunk).map_err(|_| interrupted());
     let mut after = String::new();
     loop {
         let contacts = rows::contacts(tx, &after, PAGE).await?;
@@ -363,12 +363,12 @@ async fn send_contacts(tx: &mut Tx, send: &mpsc::Sender<Chunk>) -> Result<(), Er
 
 /// The receiving end of [`send_all`], on the thread of the live store's engine.
 struct Incoming {
-    chunks: mpsc::Receiver<Chunk>,
+    chunks: async_channel::Receiver<Chunk>,
     rows: std::vec::IntoIter<Row>,
 }
 
 impl Incoming {
-    fn new(chunks: mpsc::Receiver<Chunk>) -> Self {
+    fn new(chunks: async_channel::Receiver<Chunk>) -> Self {
         Self { chunks, rows: Vec::new().into_iter() }
     }
 
@@ -378,20 +378,20 @@ impl Incoming {
             if let Some(row) = self.rows.next() {
                 return Ok(Some(row));
             }
-            match self.chunks.blocking_recv() {
-                Some(Chunk::Rows(rows)) => self.rows = rows.into_iter(),
-                Some(Chunk::TableEnd) => return Ok(None),
-                Some(Chunk::Contacts(_) | Chunk::End) | None => return Err(interrupted()),
+            match self.chunks.recv_blocking() {
+                Ok(Chunk::Rows(rows)) => self.rows = rows.into_iter(),
+                Ok(Chunk::TableEnd) => return Ok(None),
+                Ok(Chunk::Contacts(_) | Chunk::End) | Err(_) => return Err(interrupted()),
             }
         }
     }
 
     /// More contacts, after all tables; nothing at their end.
     fn contacts(&mut self) -> Result<Option<Vec<Contact>>, Error> {
-        match self.chunks.blocking_recv() {
-            Some(Chunk::Contacts(contacts)) => Ok(Some(contacts)),
-            Some(Chunk::End) => Ok(None),
-            Some(Chunk::Rows(_) | Chunk::TableEnd) | None => Err(interrupted()),
+        match self.chunks.recv_blocking() {
+            Ok(Chunk::Contacts(contacts)) => Ok(Some(contacts)),
+            Ok(Chunk::End) => Ok(None),
+            Ok(Chunk::Rows(_) | Chunk::TableEnd) | Err(_) => Err(interrupted()),
         }
     }
 }
