@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How often a body runs that PostgreSQL gave up for the sake of another (deadlock, serialisation, lost connection).
-const ATTEMPTS: u32 = 4;
+const ATTEMPTS: u32 = 8;
 /// How often the log is looked at for what other processes appended; their commits wake nobody here.
 const POLL: Duration = Duration::from_millis(250);
 
