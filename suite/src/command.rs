@@ -54,7 +54,9 @@ pub fn main() -> ExitCode {
             eprintln!("stoa: {error:#}");
             let in_use = error.chain().any(|cause| {
                 let ledger = cause.downcast_ref::<sandbox::Error>();
-                cause.is::<crate::folder::InUse>() || matches!(ledger, Some(sandbox::Error::Locked(_)))
+                let folder = cause.downcast_ref::<crate::folder::Error>();
+                matches!(folder, Some(crate::folder::Error::InUse(_)))
+                    || matches!(ledger, Some(sandbox::Error::Locked(_)))
             });
             if in_use { ExitCode::from(IN_USE) } else { ExitCode::FAILURE }
         }
