@@ -62,6 +62,28 @@ pub enum Error {
         /// The consumer.
         consumer: String,
     },
+    /// The broker did not do what it was asked.
+    #[error("{broker} cannot {doing}: {source}")]
+    Broker {
+        /// Which kind of broker.
+        broker: &'static str,
+        /// What was asked of it: "publish to stoa.ordering".
+        doing: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// What the broker has is not what is wanted, and is not changed: an operator must decide.
+    #[error("{broker}: {what} is {found}, not {wanted}")]
+    BrokerDiffers {
+        /// Which kind of broker.
+        broker: &'static str,
+        /// What differs: "the number of partitions of stoa.ordering".
+        what: String,
+        /// What is there.
+        found: String,
+        /// What must be there.
+        wanted: String,
+    },
     /// No service publishes under that name.
     #[error("{0} publishes nothing here")]
     NoSuchSource(String),

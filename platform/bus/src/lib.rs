@@ -15,6 +15,8 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod broker;
+pub mod cloud_events;
 pub mod conformance;
 mod consumer;
 mod delivery;
@@ -27,6 +29,7 @@ mod message;
 pub mod planted;
 mod source;
 
+pub use broker::{Broker, DELIVERY, Delivery, Envelope, Receipt, Subscription, WINDOW};
 pub use consumer::{Consumer, Limits, Progress};
 pub use error::Error;
 pub use handler::{Failure, Handler};
