@@ -147,6 +147,15 @@ impl Store {
         reason.unwrap_or_else(|| self.gone())
     }
 
+    /// Whether other processes may have it open as well.
+    pub fn is_shared(&self) -> bool {
+        match &self.inner.config.engine {
+            Engine::Sqlite { .. } | Engine::Temporary { .. } | Engine::Scratch { .. } => false,
+            #[cfg(feature = "fleet")]
+            Engine::Postgres { .. } => true,
+        }
+    }
+
     /// Its file, where it is one.
     pub(crate) fn file(&self) -> Option<&Path> {
         self.inner.file.as_deref()

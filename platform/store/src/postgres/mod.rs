@@ -8,6 +8,7 @@
 
 mod adopt;
 mod append;
+mod hints;
 mod open;
 mod session;
 mod workers;

@@ -1,13 +1,23 @@
 //! Connects, checks the server's durability, migrates under a lock, and starts the threads.
 
-use std::{str::FromStr as _, sync::Arc, time::Duration};
+use std::{
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    str::FromStr as _,
+    sync::Arc,
+    time::Duration,
+};
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, tokio_postgres};
 use futures_util::stream::poll_fn;
 use tokio::sync::mpsc;
 use tokio_postgres::{Client, NoTls, error::SqlState};
 
-use super::{append::VERSION_TAKEN, session::typed, workers::Workers};
+use super::{
+    append::VERSION_TAKEN,
+    hints::Hints,
+    session::typed,
+    workers::{Connections, Workers},
+};
 use crate::{
     Config, Engine, Error, Row, Value,
     job::{QUEUE, Threads},
@@ -62,8 +72,12 @@ pub(crate) async fn open(config: &Config, signals: &Arc<Signals>) -> Result<Thre
     let (readers, read_queue) = async_channel::bounded(QUEUE);
     let (writer, mut write_queue) = mpsc::channel(QUEUE);
     let write_queue = poll_fn(move |context| write_queue.poll_recv(context));
-    let read = Workers::readers(config, pool(readers_count, config.read_limit)?, readers_count, signals);
-    let write = Workers::writers(config, pool(writers_count, STATEMENT_LIMIT)?, writers_count, shards, signals);
+    let connections = |count, limit| Ok::<_, Error>(Connections { pool: pool(count, limit)?, count });
+    // Any name will do that no other store on the database has.
+    let me = format!("{:016x}", RandomState::new().build_hasher().finish());
+    let hints = Hints { server: server.clone(), me };
+    let read = Workers::readers(config, connections(readers_count, config.read_limit)?, hints.clone(), signals);
+    let write = Workers::writers(config, connections(writers_count, STATEMENT_LIMIT)?, hints, shards, signals);
     let handles = vec![
         spawn(format!("{service}-read"), Box::new(move || read.run(read_queue)))?,
         spawn(format!("{service}-write"), Box::new(move || write.run(write_queue)))?,

@@ -3,11 +3,16 @@
 use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use deadpool_postgres::{Object, Pool};
-use futures_util::{Stream, StreamExt as _};
-use tokio::{sync::Semaphore, task::LocalSet, time::MissedTickBehavior};
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
+use tokio::{
+    sync::{Notify, Semaphore},
+    task::LocalSet,
+    time::MissedTickBehavior,
+};
 
 use super::{
     append,
+    hints::Hints,
     session::{READ, Session, WRITE},
 };
 use crate::{
@@ -20,8 +25,8 @@ use crate::{
 
 /// How often a body runs that PostgreSQL gave up for the sake of another (deadlock, serialisation, lost connection).
 const ATTEMPTS: u32 = 8;
-/// How often the log is looked at for what other processes appended; their commits wake nobody here.
-const POLL: Duration = Duration::from_millis(250);
+/// How often the log is looked at for what other processes appended, should their hints be lost.
+const POLL: Duration = Duration::from_millis(500);
 
 pub(super) struct Workers {
     service: &'static str,
@@ -29,24 +34,38 @@ pub(super) struct Workers {
     pool: Pool,
     limit: usize,
     signals: Arc<Signals>,
+    hints: Hints,
     /// The number of shards; readers append to none.
     shards: Option<u32>,
 }
 
+/// A pool of connections and how many they are.
+pub(super) struct Connections {
+    pub(super) pool: Pool,
+    pub(super) count: usize,
+}
+
 impl Workers {
-    pub(super) fn readers(config: &Config, pool: Pool, limit: usize, signals: &Arc<Signals>) -> Self {
+    pub(super) fn readers(config: &Config, connections: Connections, hints: Hints, signals: &Arc<Signals>) -> Self {
         Self {
             service: config.name,
             clock: config.clock.clone(),
-            pool,
-            limit,
+            pool: connections.pool,
+            limit: connections.count,
             signals: Arc::clone(signals),
+            hints,
             shards: None,
         }
     }
 
-    pub(super) fn writers(config: &Config, pool: Pool, limit: usize, shards: u32, signals: &Arc<Signals>) -> Self {
-        Self { shards: Some(shards), ..Self::readers(config, pool, limit, signals) }
+    pub(super) fn writers(
+        config: &Config,
+        connections: Connections,
+        hints: Hints,
+        shards: u32,
+        signals: &Arc<Signals>,
+    ) -> Self {
+        Self { shards: Some(shards), ..Self::readers(config, connections, hints, signals) }
     }
 
     pub(super) fn run(self, queue: impl Stream<Item = Message>) {
@@ -60,32 +79,49 @@ impl Workers {
     async fn serve(self: Rc<Self>, queue: impl Stream<Item = Message>) {
         let mut queue = pin!(queue);
         let places = Arc::new(Semaphore::new(self.limit));
-        let mut poll = tokio::time::interval(POLL);
-        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let hinted = Rc::new(Notify::new());
+        let hints = self.hints.clone();
+        // Writers tell the others, readers listen to them.
+        let hints = tokio::task::spawn_local(match self.shards {
+            Some(_) => hints.tell(Rc::clone(&hinted)).left_future(),
+            None => self.clone().look_when(hints, Rc::clone(&hinted)).right_future(),
+        });
         loop {
-            let message = tokio::select! {
-                message = queue.next() => message,
-                // Only the readers look; the writers' connections are for writes.
-                _ = poll.tick(), if self.shards.is_none() => {
-                    self.look().await;
-                    continue;
-                }
-            };
+            let message = queue.next().await;
             let Some(Message::Run(job)) = message else {
                 break;
             };
             let Ok(place) = Arc::clone(&places).acquire_owned().await else {
                 break;
             };
-            let workers = Rc::clone(&self);
+            let (workers, hinted) = (Rc::clone(&self), Rc::clone(&hinted));
             tokio::task::spawn_local(async move {
-                workers.transact(job).await;
+                if workers.transact(job).await {
+                    hinted.notify_one();
+                }
                 drop(place);
             });
         }
         // Whatever was taken from the queue is finished before the connections go.
         let _ = places.acquire_many(u32::try_from(self.limit).unwrap_or(u32::MAX)).await;
+        hints.abort();
         self.pool.close();
+    }
+
+    /// Looks whenever another process says so, and now and then.
+    async fn look_when(self: Rc<Self>, hints: Hints, heard: Rc<Notify>) {
+        let mut poll = tokio::time::interval(POLL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let looking = async {
+            loop {
+                tokio::select! {
+                    () = heard.notified() => {}
+                    _ = poll.tick() => {}
+                }
+                self.look().await;
+            }
+        };
+        tokio::join!(hints.listen(Rc::clone(&heard)), looking);
     }
 
     /// Notices what other processes have appended.
@@ -104,11 +140,16 @@ impl Workers {
         });
     }
 
-    async fn transact(&self, mut job: Box<dyn Job>) {
+    /// Runs a body until its outcome is known, and answers; true if it appended.
+    async fn transact(&self, mut job: Box<dyn Job>) -> bool {
+        let mut appended = false;
         for attempt in 1..=ATTEMPTS {
             let error = match self.pool.get().await {
                 Ok(client) => match self.attempt(client, job.as_mut()).await {
-                    Ok(()) => break,
+                    Ok(more) => {
+                        appended = more;
+                        break;
+                    }
                     Err(error) => error,
                 },
                 Err(error) => Error::Busy { detail: format!("no connection: {error}") },
@@ -123,10 +164,11 @@ impl Workers {
             tokio::time::sleep(Duration::from_millis(u64::from(attempt) * 2 + jitter as u64)).await;
         }
         job.answer();
+        appended
     }
 
-    /// Runs the body once. `Ok` if the job knows its outcome, an error if that did not happen.
-    async fn attempt(&self, client: Object, job: &mut dyn Job) -> Result<(), Error> {
+    /// Runs the body once. `Ok` if the job knows its outcome, and whether it appended; an error if that did not happen.
+    async fn attempt(&self, client: Object, job: &mut dyn Job) -> Result<bool, Error> {
         let mut tx = Tx {
             undoable: true,
             session: tx::Session::Postgres(Session::new(
@@ -158,7 +200,7 @@ impl Workers {
                     if !appended.is_empty() {
                         self.signals.head.send_modify(|head| *head += appended.len() as u64);
                     }
-                    return Ok(());
+                    return Ok(!appended.is_empty());
                 }
                 committed
             }
@@ -172,7 +214,7 @@ impl Workers {
             // A connection that is not known to be out of its transaction serves nobody else.
             drop(Object::take(session.client));
         }
-        outcome
+        outcome.map(|()| false)
     }
 }
 

@@ -1,0 +1,81 @@
+//! Hints between the processes that share a database: something was appended.
+//!
+//! A notification travels on a connection of its own and after the COMMIT it tells of, a few times a hundredth of a second
+//! at most: inside the commits it would make them queue behind one lock. It may be lost with the process that owes it, so
+//! whoever listens also looks by itself now and then.
+
+use std::{rc::Rc, time::Duration};
+
+use deadpool_postgres::tokio_postgres;
+use futures_util::{StreamExt as _, future::poll_fn, stream};
+use tokio::sync::Notify;
+use tokio_postgres::{AsyncMessage, Client, NoTls};
+
+/// Between two notifications of one process, at least.
+const SPACING: Duration = Duration::from_millis(4);
+/// Until the server is tried again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Where the hints of a store go and come from.
+#[derive(Clone)]
+pub(super) struct Hints {
+    pub(super) server: tokio_postgres::Config,
+    /// This process' own name among those who tell: what it hears of itself it knows already.
+    pub(super) me: String,
+}
+
+impl Hints {
+    /// Tells the others each time `appended` is notified, until dropped.
+    pub(super) async fn tell(self, appended: Rc<Notify>) {
+        let mut client: Option<Client> = None;
+        loop {
+            appended.notified().await;
+            let connected = match client.take().filter(|client| !client.is_closed()) {
+                Some(client) => Some(client),
+                None => self.connect().await,
+            };
+            if let Some(told) = connected
+                && told.execute("SELECT pg_notify('stoa_appended', $1)", &[&self.me]).await.is_ok()
+            {
+                client = Some(told);
+            }
+            tokio::time::sleep(SPACING).await;
+        }
+    }
+
+    /// Notifies `heard` each time another process has appended, and whenever that may have been missed, until dropped.
+    pub(super) async fn listen(self, heard: Rc<Notify>) {
+        loop {
+            if let Ok((client, mut connection)) = self.server.connect(NoTls).await {
+                let mut messages = stream::poll_fn(move |context| connection.poll_message(context));
+                // The connection moves only while it is polled, also for the answer to LISTEN.
+                let listening = client.batch_execute("LISTEN stoa_appended");
+                let hearing = async {
+                    while let Some(Ok(message)) = messages.next().await {
+                        if matches!(message, AsyncMessage::Notification(told) if told.payload() != self.me) {
+                            heard.notify_one();
+                        }
+                    }
+                };
+                let listening = async {
+                    if listening.await.is_ok() {
+                        heard.notify_one();
+                        poll_fn(|_| std::task::Poll::<()>::Pending).await;
+                    }
+                };
+                tokio::select! {
+                    () = hearing => {}
+                    () = listening => {}
+                }
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    async fn connect(&self) -> Option<Client> {
+        let (client, connection) = self.server.connect(NoTls).await.ok()?;
+        // Ends with its client.
+        tokio::spawn(connection);
+        Some(client)
+    }
+}
