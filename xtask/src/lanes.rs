@@ -110,9 +110,9 @@ fn postgres(context: &Context) -> Result<Outcome> {
     };
     println!("    {}", server.version());
     let crates = ["--package", "store", "--package", "stoa-log", "--package", "bus", "--package", "saga"];
-    let suites = ["--test", "postgres", "--test", "conformance", "--test", "running_sagas"];
+    let suites = ["--test", "postgres", "--test", "conformance", "--test", "in_doubt", "--test", "running_sagas"];
     let ended = Run::cargo("postgres")
-        .args(["test", "--no-fail-fast", "--features", "store/fleet"])
+        .args(["test", "--no-fail-fast", "--features", "store/fleet,stoa-log/fleet"])
         .args(crates)
         .args(suites)
         .args(["--", "--include-ignored"])

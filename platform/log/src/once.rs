@@ -5,6 +5,8 @@
 //! concurrent duplicate waits for the first (SQLite has one writer, PostgreSQL makes the second
 //! insert wait for the first transaction) and then finds the stored answer.
 //!
+//! A commit whose outcome was lost with the connection is looked up by running again under the same key.
+//!
 //! Kept: the reply, or the refusal (the domain said no; its effects are rolled back to where the
 //! key was claimed). Not kept: faults. They roll the claim back, and the retry starts afresh.
 
@@ -12,6 +14,7 @@ use std::time::Duration;
 
 use prost::Message;
 use store::{Site, Store, Tx, params};
+use tokio::time::Instant;
 
 use crate::{Error, backoff};
 
@@ -106,30 +109,75 @@ where
     // at COMMIT can run it again.
     let body = std::sync::Arc::new(tokio::sync::Mutex::new(body));
     let mut attempt = 0;
+    // Since when nobody knows whether the commit happened.
+    let mut in_doubt: Option<Instant> = None;
     loop {
         attempt += 1;
         let (body, request) = (body.clone(), request.clone());
-        let outcome: Result<Result<Reply, X>, X> = store
+        let identified = request.is_some();
+        let outcome: Result<Result<Reply, X>, Lost<X>> = store
             .write(site, async move |tx: &mut Tx| {
                 let mut body = body.lock().await;
-                match &request {
-                    None => Ok(Ok((*body)(tx).await?)),
+                let answer = match &request {
+                    None => (*body)(tx).await.map(Ok),
                     Some(request) => claimed(tx, request, &mut *body).await,
-                }
+                };
+                answer.map_err(Lost::Body)
             })
             .await;
-        match outcome {
+        let lost = match outcome {
             Ok(answer) => return answer,
-            Err(error) if error.is_conflict() && attempt < CONFLICT_ATTEMPTS => {
-                tokio::time::sleep(backoff::jittered(attempt, CONFLICT_FIRST, CONFLICT_MOST)).await;
-            }
-            Err(error) => return Err(error),
+            Err(lost) => lost,
+        };
+        // Under its request id the next attempt finds the answer that was stored, or is the first to have an effect.
+        if let Lost::Store(store::Error::InDoubt { detail }) = &lost
+            && identified
+        {
+            tracing::warn!(service = store.name(), site = site.name(), detail, "a commit is in doubt and is looked up");
+            in_doubt.get_or_insert_with(Instant::now);
+        }
+        let busy = matches!(&lost, Lost::Store(store::Error::InDoubt { .. } | store::Error::Busy { .. }));
+        let looked_up = identified && busy && in_doubt.is_some_and(|since| since.elapsed() < LOOK_UP);
+        let error = lost.into_error();
+        let again = looked_up || (error.is_conflict() && attempt < CONFLICT_ATTEMPTS);
+        if !again {
+            return Err(error);
+        }
+        let (first, most) = if looked_up { (LOOK_UP_FIRST, LOOK_UP_MOST) } else { (CONFLICT_FIRST, CONFLICT_MOST) };
+        tokio::time::sleep(backoff::jittered(attempt, first, most)).await;
+    }
+}
+
+/// Why a transaction came to nothing, or may have.
+enum Lost<X> {
+    /// The body said so.
+    Body(X),
+    /// The store did, before the body ran or after it.
+    Store(store::Error),
+}
+
+impl<X> From<store::Error> for Lost<X> {
+    fn from(error: store::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl<X: From<store::Error>> Lost<X> {
+    fn into_error(self) -> X {
+        match self {
+            Self::Body(error) => error,
+            Self::Store(error) => error.into(),
         }
     }
 }
 
 const CONFLICT_FIRST: Duration = Duration::from_millis(1);
 const CONFLICT_MOST: Duration = Duration::from_millis(50);
+
+/// How long a commit in doubt is looked up: long enough for a server to come back.
+const LOOK_UP: Duration = Duration::from_secs(10);
+const LOOK_UP_FIRST: Duration = Duration::from_millis(50);
+const LOOK_UP_MOST: Duration = Duration::from_secs(1);
 
 async fn claimed<Reply, X, F>(tx: &mut Tx, request: &Request, body: &mut F) -> Result<Result<Reply, X>, X>
 where
