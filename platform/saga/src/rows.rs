@@ -11,7 +11,10 @@ use crate::Definition;
 /// The tables of this crate, created in each store that runs sagas.
 pub const MIGRATIONS: MigrationSet = MigrationSet {
     name: "saga",
-    migrations: &[Migration { version: 1, name: "sagas", sql: include_str!("../migrations/0001_sagas.sql") }],
+    migrations: &[
+        Migration { version: 1, name: "sagas", sql: include_str!("../migrations/0001_sagas.sql") },
+        Migration { version: 2, name: "owners", sql: include_str!("../migrations/0002_owners.sql") },
+    ],
 };
 
 /// Where a saga stands.
@@ -350,6 +353,31 @@ pub(crate) async fn take_over(tx: &mut Tx, owner: &str) -> Result<u64, Error> {
         params![now, owner],
     )
     .await
+}
+
+/// Says that a runner lives until `lease_end`, and takes over what runners held that no longer do; how many sagas those are.
+pub(crate) async fn beat(tx: &mut Tx, owner: &str, lease_end: Timestamp) -> Result<u64, Error> {
+    let now = tx.now();
+    tx.execute(
+        "INSERT INTO saga_owners (owner, lease_end) VALUES ($1, $2)
+         ON CONFLICT (owner) DO UPDATE SET lease_end = excluded.lease_end",
+        params![owner, lease_end],
+    )
+    .await?;
+    let gone = tx.query("SELECT owner FROM saga_owners WHERE lease_end < $1 LIMIT 64", params![now]).await?;
+    let mut taken = 0;
+    for row in gone {
+        let gone: String = row.get("owner")?;
+        taken += tx
+            .execute(
+                "UPDATE sagas SET due = $1, active = false
+                 WHERE active AND owner = $2 AND phase IN ('RUNNING', 'COMPENSATING')",
+                params![now, gone.as_str()],
+            )
+            .await?;
+        tx.execute("DELETE FROM saga_owners WHERE owner = $1 AND lease_end < $2", params![gone.as_str(), now]).await?;
+    }
+    Ok(taken)
 }
 
 /// An operator's or an event's nudge: an open, waiting saga becomes due now; a stuck one goes on from its step.

@@ -18,6 +18,7 @@ use futures_util::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
 use store::{Site, Store, Tx};
 use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -25,7 +26,7 @@ use driving::site_name;
 
 use crate::properties::Injection;
 use crate::rows::{self, Phase, Row, Start};
-use crate::{Definition, Kind, Step};
+use crate::{Definition, Error, Kind, Step};
 
 /// Ids that were started here and wait for a free place.
 const READY_CAP: usize = 65_536;
@@ -35,6 +36,9 @@ const BATCH: usize = 256;
 const DRAIN: Duration = Duration::from_secs(5);
 /// Commits of other writers are looked at no more often than this.
 const GLANCE: Duration = Duration::from_millis(20);
+
+/// Beats that may be missed before a runner's sagas are taken over.
+const BEATS: u32 = 6;
 
 /// How a runner behaves.
 #[derive(Clone, Debug)]
@@ -49,8 +53,11 @@ pub struct Config {
     pub backoff_base: Duration,
     /// Longest pause between attempts.
     pub backoff_cap: Duration,
-    /// No other process can hold a saga of this store: claims of a vanished process are void at start.
+    /// No other process can hold a saga of this store: claims of a vanished process are void at start. Where others can, each
+    /// runner says every `beat` that it lives.
     pub exclusive: bool,
+    /// How often a runner says so; one that has not for [`BEATS`] of these is taken for gone.
+    pub beat: Duration,
     /// Faults that a property injects; `Injection::None` outside tests.
     pub injection: Injection,
 }
@@ -64,6 +71,7 @@ impl Default for Config {
             backoff_base: Duration::from_millis(50),
             backoff_cap: Duration::from_secs(30),
             exclusive: true,
+            beat: Duration::from_secs(1),
             injection: Injection::None,
         }
     }
@@ -99,14 +107,33 @@ struct Inner<C: 'static> {
 pub struct Progress<C: 'static> {
     id: String,
     receiver: watch::Receiver<u64>,
+    head: watch::Receiver<u64>,
     inner: Arc<Inner<C>>,
 }
 
 impl<C> Progress<C> {
-    /// Returns at the next milestone, wait or end since the last call.
+    /// Returns at the next milestone, wait or end since the last call. Of a saga that another process may be running it is
+    /// only known that something was committed: the caller looks.
     pub async fn changed(&mut self) {
-        // The sender lives in the map as long as this watcher does, so the error cannot occur.
-        let _ = self.receiver.changed().await;
+        let Self { id, receiver, head, inner } = self;
+        let elsewhere = async {
+            loop {
+                // Many commits are one look.
+                if inner.config.exclusive || head.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                tokio::time::sleep(GLANCE).await;
+                head.borrow_and_update();
+                if !lock(&inner.running).contains(id.as_str()) {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            // The sender lives in the map as long as this watcher does, so the error cannot occur.
+            _ = receiver.changed() => {}
+            () = elsewhere => {}
+        }
     }
 }
 
@@ -160,11 +187,7 @@ impl<C: Send + Sync + 'static> Runner<C> {
 
     /// Runs a saga that was just started here, without waiting for the next look at what is due.
     pub fn wake(&self, id: &str) {
-        let mut ready = lock(&self.inner.ready);
-        if ready.len() < READY_CAP {
-            ready.push_back(id.to_owned());
-        }
-        drop(ready);
+        self.inner.requeue(id.to_owned());
         self.inner.wake.notify_one();
     }
 
@@ -209,7 +232,8 @@ impl<C: Send + Sync + 'static> Runner<C> {
     pub fn watch(&self, id: &str) -> Progress<C> {
         let mut watchers = lock(&self.inner.watchers);
         let sender = watchers.entry(id.to_owned()).or_insert_with(|| watch::channel(0).0);
-        Progress { id: id.to_owned(), receiver: sender.subscribe(), inner: Arc::clone(&self.inner) }
+        let head = self.inner.store.head();
+        Progress { id: id.to_owned(), receiver: sender.subscribe(), head, inner: Arc::clone(&self.inner) }
     }
 
     /// The store whose sagas it runs.
@@ -238,40 +262,88 @@ impl<C: Send + Sync + 'static> Runner<C> {
         lock(&self.inner.running).len()
     }
 
-    /// Runs until `shutdown`, then gives running steps a bounded time to finish; what does not is taken up after restart.
+    /// Runs until `shutdown`, then gives running steps a bounded time to finish; what does not is taken up after restart, or by
+    /// another process.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), store::Error> {
         let inner = &self.inner;
-        if inner.config.exclusive {
+        let outcome = if inner.config.exclusive {
             let owner = inner.owner.clone();
             inner
                 .store
                 .write(store::site!("saga.take_over"), async move |tx: &mut Tx| rows::take_over(tx, &owner).await)
                 .await?;
-        }
+            self.look(&shutdown).await
+        } else {
+            tokio::select! {
+                outcome = self.look(&shutdown) => outcome,
+                never = self.live() => match never {},
+            }
+        };
+        inner.tasks.close();
+        let _ = tokio::time::timeout(DRAIN, inner.tasks.wait()).await;
+        outcome
+    }
+
+    /// Runs what was started here and what is due, until shutdown.
+    async fn look(&self, shutdown: &CancellationToken) -> Result<(), store::Error> {
+        let inner = &self.inner;
         let mut head = inner.store.head();
+        let mut failures = 0;
         loop {
             self.run_ready().await;
-            let pause = self.run_due().await?;
+            let pause = match self.run_due().await {
+                Ok(pause) => {
+                    failures = 0;
+                    pause
+                }
+                Err(error) if passes(&error) => {
+                    failures += 1;
+                    tracing::warn!(%error, failures, "due sagas cannot be looked at; tried again");
+                    inner.backoff(failures)
+                }
+                Err(error) => return Err(error),
+            };
             tokio::select! {
-                () = shutdown.cancelled() => break,
+                () = shutdown.cancelled() => return Ok(()),
                 () = inner.wake.notified() => {}
                 () = tokio::time::sleep(pause) => {}
                 changed = head.changed() => {
                     if changed.is_err() {
-                        break;
+                        return Ok(());
                     }
                     // A commit of this store may have queued a saga. Many commits are one look.
                     tokio::select! {
-                        () = shutdown.cancelled() => break,
+                        () = shutdown.cancelled() => return Ok(()),
                         () = inner.wake.notified() => {}
                         () = tokio::time::sleep(GLANCE) => {}
                     }
                 }
             }
         }
-        inner.tasks.close();
-        let _ = tokio::time::timeout(DRAIN, inner.tasks.wait()).await;
-        Ok(())
+    }
+
+    /// Says again and again that this runner lives, and takes over from those that do not.
+    async fn live(&self) -> std::convert::Infallible {
+        let inner = &self.inner;
+        let mut beat = tokio::time::interval(inner.config.beat);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            beat.tick().await;
+            let owner = inner.owner.clone();
+            let lease_end = after(inner.store.clock().now(), inner.config.beat.saturating_mul(BEATS));
+            let beaten = inner
+                .store
+                .write(store::site!("saga.beat"), async move |tx: &mut Tx| rows::beat(tx, &owner, lease_end).await)
+                .await;
+            match beaten {
+                Ok(0) => {}
+                Ok(taken) => {
+                    tracing::warn!(sagas = taken, "sagas are taken over from a runner that is gone");
+                    inner.wake.notify_one();
+                }
+                Err(error) => tracing::warn!(%error, "a runner cannot say that it lives"),
+            }
+        }
     }
 
     async fn run_ready(&self) {
@@ -332,12 +404,34 @@ impl<C: Send + Sync + 'static> Runner<C> {
             lock(&inner.running).remove(&id);
             match ended {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(saga = %id, %error, "the saga is left to its next look"),
+                Ok(Err(Error::Store(error @ store::Error::Stopped { .. }))) => {
+                    tracing::error!(saga = %id, %error, "the saga is left to its next look");
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(saga = %id, %error, "where a saga stands is looked up");
+                    tokio::time::sleep(inner.backoff(1)).await;
+                    inner.requeue(id);
+                }
                 Err(_) => tracing::error!(saga = %id, "the runner of a saga panicked; it is left to its next look"),
             }
             inner.wake.notify_one();
         });
     }
+}
+
+impl<C> Inner<C> {
+    /// Queues a saga that is held here; beyond the bound it waits for the end of its lease.
+    fn requeue(&self, id: String) {
+        let mut ready = lock(&self.ready);
+        if ready.len() < READY_CAP {
+            ready.push_back(id);
+        }
+    }
+}
+
+/// Whether the store may serve again by itself.
+fn passes(error: &store::Error) -> bool {
+    error.is_transient() || matches!(error, store::Error::InDoubt { .. })
 }
 
 fn after(time: Timestamp, duration: Duration) -> Timestamp {

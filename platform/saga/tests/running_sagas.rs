@@ -3,13 +3,15 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use saga::properties::{Injection, World, settle};
-use saga::{Attempt, Definition, Effect, Kind, OnDeadline, Outcome, Phase, Refusal, Start, Step, Stop};
-use store::{Config, Migration, MigrationSet, Store, Tx, params};
+use saga::{Attempt, Definition, Effect, Kind, OnDeadline, Outcome, Phase, Refusal, Runner, Start, Step, Stop};
+use store::{Clock, Config, Migration, MigrationSet, Store, Tx, params};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 const TABLES: MigrationSet = MigrationSet {
     name: "test",
@@ -23,6 +25,9 @@ const TABLES: MigrationSet = MigrationSet {
 struct Context {
     store: Store,
     sent: AtomicU32,
+    /// Who pays first waits for this, where the data say so.
+    gate: Semaphore,
+    held: AtomicBool,
 }
 
 impl Context {
@@ -63,6 +68,10 @@ fn pay<'a>(context: &'a Context, attempt: &'a Attempt) -> BoxFuture<'a, Outcome>
             b"waits" if attempt.number == 1 => {
                 Outcome::Wait { until: jiff::Timestamp::MIN, why: "the bank asks".to_owned(), effect: None }
             }
+            b"paused" if !context.held.swap(true, Ordering::SeqCst) => {
+                let _ = context.gate.acquire().await;
+                context.set("money", "PAID").await
+            }
             _ => context.set("money", "PAID").await,
         }
     })
@@ -72,7 +81,8 @@ fn pay_back<'a>(context: &'a Context, _: &'a Attempt) -> BoxFuture<'a, Outcome> 
     Box::pin(context.set("money", "BACK"))
 }
 
-fn issue<'a>(_: &'a Context, _: &'a Attempt) -> BoxFuture<'a, Outcome> {
+fn issue<'a>(context: &'a Context, _: &'a Attempt) -> BoxFuture<'a, Outcome> {
+    context.sent.fetch_add(1, Ordering::Relaxed);
     Box::pin(async { Outcome::done_with(async |tx: &mut Tx| put(tx, "ticket", "ISSUED").await.map_err(Stop::from)) })
 }
 
@@ -112,15 +122,25 @@ static TICKET: Definition<Context> = Definition {
 };
 
 async fn world(folder: &tempfile::TempDir, data: &[u8]) -> World<Context> {
+    world_at(folder, data, Clock::system()).await
+}
+
+async fn world_at(folder: &tempfile::TempDir, data: &[u8], clock: Clock) -> World<Context> {
     let config = Config::new("test", store::conformance::engine_of(folder.path(), "test").await)
-        .migrations([saga::MIGRATIONS, TABLES]);
+        .migrations([saga::MIGRATIONS, TABLES])
+        .clock(clock);
     let store = Store::open(config).await.unwrap();
     let start = Start { id: "s".into(), data: data.to_vec(), correlation: String::new(), traceparent: String::new() };
     store
         .write(store::site!("test.start"), async move |tx: &mut Tx| saga::enqueue(tx, &TICKET, &start).await)
         .await
         .unwrap();
-    let context = Arc::new(Context { store: store.clone(), sent: AtomicU32::new(0) });
+    let context = Arc::new(Context {
+        store: store.clone(),
+        sent: AtomicU32::new(0),
+        gate: Semaphore::new(0),
+        held: AtomicBool::new(false),
+    });
     World { store, context, definition: &TICKET, saga: "s".into() }
 }
 
@@ -205,4 +225,51 @@ async fn starting_a_saga_twice_is_one_saga() {
     let history = world.store.read(async |tx: &mut Tx| saga::history(tx, "s").await).await.unwrap();
     let steps: Vec<_> = history.iter().map(|entry| (entry.name.as_str(), entry.outcome.as_str())).collect();
     assert_eq!(steps, [("reserve", "DONE"), ("pay", "DONE"), ("issue", "DONE")]);
+}
+
+#[tokio::test]
+async fn a_runner_that_was_paused_past_its_lease_is_replaced_and_changes_nothing_when_it_wakes() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(jiff::Timestamp::from_second(1_800_000_000).unwrap());
+    let world = world_at(&folder, b"paused", clock.clone()).await;
+    let runner = |beat| {
+        let (poll, lease) = (Duration::from_millis(20), Duration::from_secs(100 * 3600));
+        let config = saga::Config { exclusive: false, beat, lease, poll, ..saga::Config::default() };
+        Runner::new(world.store.clone(), Arc::clone(&world.context), vec![world.definition], config)
+    };
+    let shutdown = CancellationToken::new();
+    // The first says once that it lives, and then no more.
+    let first = runner(Duration::from_secs(3600));
+    let running = tokio::spawn(first.clone().run(shutdown.clone()));
+    until(async || world.context.held.load(Ordering::SeqCst)).await;
+
+    clock.advance(Duration::from_secs(7 * 3600));
+    let second = runner(Duration::from_millis(20));
+    let replacing = tokio::spawn(second.clone().run(shutdown.clone()));
+    let phase = async || {
+        let row = world.store.read(async |tx: &mut Tx| saga::get(tx, "s").await).await.unwrap();
+        row.unwrap().phase
+    };
+    until(async || phase().await == Phase::Done).await;
+
+    world.context.gate.add_permits(1);
+    until(async || first.running() == 0).await;
+    assert_eq!(phase().await, Phase::Done);
+    // One reserved, both paid under one key, and only who holds the saga went on to issue.
+    assert_eq!(world.context.sent.load(Ordering::Relaxed), 4);
+    let history = world.store.read(async |tx: &mut Tx| saga::history(tx, "s").await).await.unwrap();
+    assert!(history.iter().all(|entry| entry.outcome == "DONE" && entry.attempts == 1), "{history:?}");
+    shutdown.cancel();
+    running.await.unwrap().unwrap();
+    replacing.await.unwrap().unwrap();
+}
+
+/// Returns once it holds.
+async fn until(holds: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap();
 }

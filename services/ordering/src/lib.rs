@@ -45,6 +45,7 @@ pub async fn build(config: Config, context: &Context) -> Result<Component, ::sto
             concurrency: config.sagas,
             backoff_base: context.windows.retry_base,
             backoff_cap: context.windows.retry_cap,
+            exclusive: !store.is_shared(),
             ..saga::Config::default()
         },
     );

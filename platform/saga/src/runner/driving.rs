@@ -26,9 +26,19 @@ pub(super) enum Unmoved {
     Fenced,
 }
 
-impl From<store::Error> for Unmoved {
+/// Why the transaction of a move is not known to have happened.
+enum Lost {
+    Unmoved(Unmoved),
+    /// The connection went with the answer to COMMIT.
+    InDoubt(store::Error),
+}
+
+impl From<store::Error> for Lost {
     fn from(error: store::Error) -> Self {
-        Self::Stop(Stop::from(error))
+        match error {
+            store::Error::InDoubt { .. } => Self::InDoubt(error),
+            error => Self::Unmoved(Unmoved::Stop(Stop::from(error))),
+        }
     }
 }
 
@@ -127,7 +137,7 @@ impl<C: Send + Sync + 'static> Inner<C> {
             ..row.clone()
         };
         let history = entry(&row, step, false, "DONE", String::new(), now);
-        match self.commit(&next, history, effect).await {
+        match self.commit(&next, history, effect).await? {
             Ok(()) => {
                 if step.milestone || last {
                     self.tell(&next.id);
@@ -187,7 +197,7 @@ impl<C: Send + Sync + 'static> Inner<C> {
             (definition.unwound)(&self.context, &attempt, &refusal)
         });
         let history = entry(&row, step, false, outcome, format!("{}: {}", refusal.reason, refusal.detail), now);
-        match self.commit(&next, history, effect).await {
+        match self.commit(&next, history, effect).await? {
             Ok(()) if target.is_some() => Ok(Moved::On(next)),
             Ok(()) => {
                 self.tell(&next.id);
@@ -220,7 +230,7 @@ impl<C: Send + Sync + 'static> Inner<C> {
         let attempt = self.attempt(step, &row, false);
         let effect = (definition.stuck)(&self.context, &attempt, &refusal);
         let history = entry(&row, step, false, outcome, format!("{}: {}", refusal.reason, refusal.detail), now);
-        match self.commit(&next, history, Some(effect)).await {
+        match self.commit(&next, history, Some(effect)).await? {
             Ok(()) => {
                 self.tell(&next.id);
                 Ok(Moved::Away)
@@ -264,7 +274,7 @@ impl<C: Send + Sync + 'static> Inner<C> {
                     due: after(now, self.config.lease),
                     ..row.clone()
                 };
-                match self.commit(&next, undone, effect).await {
+                match self.commit(&next, undone, effect).await? {
                     Ok(()) => Ok(Moved::On(next)),
                     Err(Unmoved::Fenced) => Ok(Moved::Away),
                     Err(Unmoved::Stop(stop)) => self.park(row, step, true, describe(stop), None, None).await,
@@ -290,7 +300,7 @@ impl<C: Send + Sync + 'static> Inner<C> {
         let (history, first) = undone.unwrap_or_else(|| (entry(&row, step, true, "DONE", String::new(), now), None));
         let last = (definition.unwound)(&self.context, &attempt, &refusal);
         let next = Row { phase: Phase::Unwound, active: false, ..row.clone() };
-        match self.commit(&next, history, Some(Box::new(Both { first, second: last }))).await {
+        match self.commit(&next, history, Some(Box::new(Both { first, second: last }))).await? {
             Ok(()) => {
                 self.tell(&next.id);
                 Ok(Moved::Away)
@@ -321,7 +331,7 @@ impl<C: Send + Sync + 'static> Inner<C> {
         let kept = if compensation { row.detail.clone() } else { detail.clone() };
         let next = Row { attempts, due, active: false, detail: kept, ..row.clone() };
         let history = entry(&row, step, compensation, outcome, detail, now);
-        match self.commit(&next, history, effect).await {
+        match self.commit(&next, history, effect).await? {
             Ok(()) => {
                 if until.is_some() {
                     self.tell(&next.id);
@@ -334,7 +344,7 @@ impl<C: Send + Sync + 'static> Inner<C> {
                 // The effect of a wait was refused: the wait itself still holds.
                 tracing::warn!(saga = %row.id, reason = %refusal.reason, "what a wait wanted to record was refused");
                 let history = entry(&row, step, compensation, outcome, refusal.reason, now);
-                match self.commit(&next, history, None).await {
+                match self.commit(&next, history, None).await? {
                     Ok(()) | Err(Unmoved::Fenced) => Ok(Moved::Away),
                     Err(Unmoved::Stop(stop)) => Err(Error::Effect { saga: next.id, detail: describe(stop) }),
                 }
@@ -342,14 +352,21 @@ impl<C: Send + Sync + 'static> Inner<C> {
         }
     }
 
-    pub(super) async fn commit(&self, to: &Row, history: History, effect: Option<Effect>) -> Result<(), Unmoved> {
+    /// Stores a move. An error means that nobody knows whether it was stored: the row must be read before anything else.
+    pub(super) async fn commit(
+        &self,
+        to: &Row,
+        history: History,
+        effect: Option<Effect>,
+    ) -> Result<Result<(), Unmoved>, Error> {
         let site = self.site(&to.definition, &history);
         let to = to.clone();
         let mut effect = effect;
-        self.store
+        let outcome = self
+            .store
             .write(site, async move |tx: &mut Tx| {
                 if let Some(effect) = &mut effect {
-                    effect.apply(tx).await.map_err(Unmoved::Stop)?;
+                    effect.apply(tx).await.map_err(|stop| Lost::Unmoved(Unmoved::Stop(stop)))?;
                 }
                 let stored = rows::store_move(
                     tx,
@@ -368,12 +385,17 @@ impl<C: Send + Sync + 'static> Inner<C> {
                 )
                 .await?;
                 if !stored {
-                    return Err(Unmoved::Fenced);
+                    return Err(Lost::Unmoved(Unmoved::Fenced));
                 }
                 rows::record(tx, &to.id, &history).await?;
                 Ok(())
             })
-            .await
+            .await;
+        match outcome {
+            Ok(()) => Ok(Ok(())),
+            Err(Lost::Unmoved(unmoved)) => Ok(Err(unmoved)),
+            Err(Lost::InDoubt(error)) => Err(Error::Store(error)),
+        }
     }
 
     async fn run_action(
