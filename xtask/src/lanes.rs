@@ -56,6 +56,11 @@ pub(crate) fn all() -> Result<Vec<Lane>> {
         }));
     }
     lanes.push(Lane::new("postgres", "store, log, bus and sagas keep their promises on PostgreSQL", postgres));
+    lanes.push(Lane::new(
+        "redis",
+        "limits and revocations keep their promises on Redis, whatever becomes of it",
+        redis,
+    ));
     lanes.extend(suites::lanes()?);
     Ok(lanes)
 }
@@ -77,6 +82,7 @@ pub(crate) fn checks() -> Result<Vec<Lane>> {
             };
             let mut outcome = lint(&["--workspace"])?;
             outcome.add(lint(&["--package", "store", "--features", "fleet"])?);
+            outcome.add(lint(&["--package", "cache", "--features", "fleet"])?);
             Ok(outcome)
         }),
         Lane::new("deny", "licences, sources and bans of every crate we link", deny::run),
@@ -117,6 +123,29 @@ fn postgres(context: &Context) -> Result<Outcome> {
         .args(suites)
         .args(["--", "--include-ignored"])
         .env("STORE_TEST_POSTGRES", server.url())
+        .limit(Duration::from_secs(1500))
+        .verbose(context.verbose)
+        .end()?;
+    Ok(libtest::outcome(&ended))
+}
+
+/// What the copies of a service share, on the engine of the fleet.
+fn redis(context: &Context) -> Result<Outcome> {
+    let server = match servers::Redis::start()? {
+        Started::Ready(server) => server,
+        Started::Missing(reason) => {
+            let mut outcome = Outcome::default();
+            outcome.skip(reason);
+            return Ok(outcome);
+        }
+    };
+    println!("    {}", server.version());
+    let ended = Run::cargo("redis")
+        .args(["test", "--no-fail-fast", "--package", "cache", "--features", "cache/fleet"])
+        .args(["--", "--include-ignored"])
+        .env("CACHE_TEST_REDIS", server.url())
+        .env("CACHE_TEST_REDIS_AUTHORITY", server.authority())
+        .env("CACHE_TEST_REDIS_PROGRAM", server.program())
         .limit(Duration::from_secs(1500))
         .verbose(context.verbose)
         .end()?;

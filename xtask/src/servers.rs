@@ -5,6 +5,7 @@
 //! be had leaves its lane *skipped, not proven*.
 
 mod postgres;
+mod redis;
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -20,6 +21,7 @@ use crate::command::{Run, tail};
 use crate::paths;
 
 pub(crate) use postgres::Postgres;
+pub(crate) use redis::Redis;
 
 /// From the start of a server until it takes connections.
 const READY: Duration = Duration::from_secs(60);
