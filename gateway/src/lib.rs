@@ -9,6 +9,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod front;
 mod identify;
 pub mod keys;
 mod passthrough;
@@ -36,7 +37,10 @@ use transcode::{Transcoder, codec::Tables, problem::Problem, table::Limits};
 
 use identify::Doorkeeper;
 use passthrough::Passthrough;
+use server::{Component, Door, Gauge};
 use upstream::{Caller, Services};
+
+pub use front::Front;
 
 /// What the gateway is told about the contracts; everything else comes from the process it runs in.
 #[derive(Clone, Copy)]
@@ -88,6 +92,28 @@ struct Inner {
     transcoder: Transcoder,
     passthrough: Passthrough,
     shutdown: CancellationToken,
+}
+
+/// Where identity is, whose keys the gateway verifies tokens with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// In this process, where it publishes them itself.
+    Here,
+    /// In another one, which is asked now and then.
+    Elsewhere,
+}
+
+/// All of the gateway for a process that serves it: what answers outsiders, and the pages it composes.
+pub fn door(context: &server::Context, keys: Keys) -> Result<Door<Front>, Error> {
+    let config =
+        Config { descriptors: contracts::DESCRIPTOR_SET, methods: contracts::METHODS, json: contracts::json::TABLE };
+    let mut component: Component = storefront::build(storefront::Deadlines::default(), context);
+    if keys == Keys::Elsewhere {
+        component = component.task(keys::follow(context, context.windows.sweep));
+    }
+    let gauge = Gauge::default();
+    let front = Front { gateway: build(config, context)?, gauge: gauge.clone() };
+    Ok(Door { component, front, gauge })
 }
 
 /// Compiles the contracts and takes its place in front of the services of this process.

@@ -78,8 +78,8 @@ async fn answer() -> anyhow::Result<ExitCode> {
     let filter = if quiet { "warn,audit=warn" } else { &settings.log_filter };
     telemetry::init(settings.log, filter).map_err(|error| anyhow::anyhow!("{error}"))?;
     match line.task {
-        None => run::run(settings).await,
-        Some(Task::Work(work)) => work::answer(work, &settings).await,
+        None => Box::pin(run::run(settings)).await,
+        Some(Task::Work(work)) => Box::pin(work::answer(work, &settings)).await,
         Some(Task::Config) => {
             print!("{}", settings::print(&command, &matches, &file));
             Ok(ExitCode::SUCCESS)

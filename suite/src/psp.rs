@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use process::until_asked_to_stop;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::run::until_asked_to_stop;
 use crate::settings::Settings;
 
 /// Flags of `stoa psp`.

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use gateway::Front;
+use process::until_asked_to_stop;
 use server::{Gauge, Limits, accept};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use crate::folder::Folder;
-use crate::front::Front;
 use crate::settings::Settings;
 use crate::shop::Opened;
 use crate::work::Voice;
@@ -53,24 +53,4 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     control.await?;
     live.ended().await?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Cancels the token at Ctrl-C or SIGTERM; a second one ends the process at once.
-pub(crate) fn until_asked_to_stop(shutdown: CancellationToken) -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            if shutdown.is_cancelled() {
-                // Nothing is lost by it: what is not committed has not been acknowledged.
-                std::process::exit(130);
-            }
-            shutdown.cancel();
-        }
-    });
-    Ok(())
 }

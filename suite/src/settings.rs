@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args};
@@ -63,31 +62,14 @@ pub struct Settings {
     #[arg(long, env = "STOA_NO_SAMPLE", value_parser = clap::builder::FalseyValueParser::new(),
           help_heading = "Settings")]
     pub no_sample: bool,
-    /// Where mail goes: `folder` (as .eml files in the data folder), `off`, or `smtp://USER:PASSWORD@HOST:PORT`
-    #[arg(
-        long,
-        value_name = "WHERE",
-        env = "STOA_MAIL",
-        default_value = "folder",
-        hide_env_values = true,
-        help_heading = "Settings"
-    )]
-    pub mail: Mail,
-    /// First operator's password (of operator@stoa.local); without one, the first start makes one up and prints it once
-    #[arg(
-        long,
-        value_name = "PASSWORD",
-        env = "STOA_OPERATOR_PASSWORD",
-        hide_env_values = true,
-        help_heading = "Settings"
-    )]
-    pub operator_password: Option<String>,
+    #[command(flatten, next_help_heading = "Settings")]
+    mail: notification::Flags,
+    #[command(flatten, next_help_heading = "Identity")]
+    identity: identity::Flags,
     #[command(flatten)]
     provider: Provider,
     #[command(flatten)]
-    times: Times,
-    #[command(flatten)]
-    passwords: Passwords,
+    times: process::Times,
     #[command(flatten)]
     faults: Faults,
 }
@@ -99,83 +81,15 @@ struct Provider {
     /// Sandbox provider elsewhere, `http://HOST:PORT`; without one, it is started inside this process
     #[arg(long, value_name = "URL", env = "STOA_PSP")]
     psp: Option<String>,
-    /// Key of the webhook signatures of a provider elsewhere
-    #[arg(
-        long,
-        value_name = "SECRET",
-        env = "STOA_WEBHOOK_SECRET",
-        default_value = "sandbox-webhook-secret",
-        hide_env_values = true
-    )]
-    webhook_secret: String,
-    /// How long one call to the provider may take
-    #[arg(long, value_name = "TIME", env = "STOA_PSP_TIMEOUT", default_value = "8s", value_parser = duration)]
-    psp_timeout: Duration,
-    /// How long the provider remembers a key; what it does not know after that never arrived
-    #[arg(long, value_name = "TIME", env = "STOA_PSP_KEY_WINDOW", default_value = "24h", value_parser = duration)]
-    psp_key_window: Duration,
-    /// How long after its last try an authorisation that nobody wants any more may still arrive
-    #[arg(long, value_name = "TIME", env = "STOA_PSP_LATE_WINDOW", default_value = "10s", value_parser = duration)]
-    psp_late_window: Duration,
+    #[command(flatten)]
+    terms: payment::Terms,
 }
 
-/// How long things may stay open.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Times (30m, 15s, 200ms)")]
-struct Times {
-    /// How long a payment may stay in doubt before it is cancelled
-    #[arg(long, value_name = "TIME", env = "STOA_WINDOW_IN_DOUBT", default_value = "30m", value_parser = duration)]
-    window_in_doubt: Duration,
-    /// How long a customer has for an action the provider requires
-    #[arg(long, value_name = "TIME", env = "STOA_WINDOW_ACTION", default_value = "15m", value_parser = duration)]
-    window_action: Duration,
-    /// How long stock is held for a checkout
-    #[arg(long, value_name = "TIME", env = "STOA_WINDOW_HOLD", default_value = "15m", value_parser = duration)]
-    window_hold: Duration,
-    /// How long a quote is binding
-    #[arg(long, value_name = "TIME", env = "STOA_WINDOW_QUOTE", default_value = "15m", value_parser = duration)]
-    window_quote: Duration,
-    /// How long an access token lives; at most 5m
-    #[arg(long, value_name = "TIME", env = "STOA_ACCESS_TOKEN", default_value = "5m", value_parser = duration)]
-    access_token: Duration,
-    /// How long a new signing key is published before it signs
-    #[arg(long, value_name = "TIME", env = "STOA_KEY_NOTICE", default_value = "10m", value_parser = duration)]
-    key_notice: Duration,
-    /// First pause before a background step is tried again; it doubles from there
-    #[arg(long, value_name = "TIME", env = "STOA_RETRY_BASE", default_value = "200ms", value_parser = duration)]
-    retry_base: Duration,
-    /// Longest such pause
-    #[arg(long, value_name = "TIME", env = "STOA_RETRY_CAP", default_value = "30s", value_parser = duration)]
-    retry_cap: Duration,
-    /// How often is looked for what nobody woke
-    #[arg(long, value_name = "TIME", env = "STOA_SWEEP", default_value = "5s", value_parser = duration)]
-    sweep: Duration,
-    /// How long what has begun may take to finish when the process ends
-    #[arg(long, value_name = "TIME", env = "STOA_DRAIN", default_value = "10s", value_parser = duration)]
-    drain: Duration,
-}
-
-/// What hashing a password costs (Argon2id).
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Passwords")]
-struct Passwords {
-    /// Memory of one hash
-    #[arg(long, value_name = "KIB", env = "STOA_PASSWORD_MEMORY_KIB", default_value_t = 19 * 1024)]
-    password_memory_kib: u32,
-    /// Passes over the memory
-    #[arg(long, value_name = "N", env = "STOA_PASSWORD_PASSES", default_value_t = 2)]
-    password_passes: u32,
-}
-
-/// Faults for tests: a process that dies at a named point.
+/// Faults for tests: a process that dies at a named point, or does wrong.
 #[derive(Debug, Clone, Args)]
 struct Faults {
-    /// Abort at the N-th hit of a point: KIND:NAME:N
-    #[arg(long, value_name = "KIND:NAME:N", hide = true)]
-    crash_point: Option<store::crash::Spec>,
-    /// Append the first hit of every point to this file
-    #[arg(long, value_name = "FILE", hide = true)]
-    crash_record: Option<PathBuf>,
+    #[command(flatten)]
+    deaths: process::Faults,
     /// Switch a planted bug on
     #[cfg(feature = "planted")]
     #[arg(long, value_name = "NAME", hide = true)]
@@ -189,30 +103,6 @@ enum Bug {
     AckBeforeCommit,
     NewPaymentKey,
     CursorBeforeEffect,
-}
-
-/// Where mail goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Mail {
-    /// Files in the data folder.
-    Folder,
-    /// Nowhere.
-    Off,
-    /// A server.
-    Smtp(String),
-}
-
-impl std::str::FromStr for Mail {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "folder" => Ok(Mail::Folder),
-            "off" => Ok(Mail::Off),
-            url if url.starts_with("smtp://") || url.starts_with("smtps://") => Ok(Mail::Smtp(url.to_owned())),
-            other => Err(format!("`{other}` is neither `folder`, `off` nor smtp://...")),
-        }
-    }
 }
 
 impl Settings {
@@ -230,64 +120,31 @@ impl Settings {
 
     /// The times as the services take them.
     pub fn windows(&self) -> Windows {
-        Windows {
-            in_doubt: self.times.window_in_doubt,
-            action: self.times.window_action,
-            hold: self.times.window_hold,
-            quote: self.times.window_quote,
-            retry_base: self.times.retry_base,
-            retry_cap: self.times.retry_cap,
-            sweep: self.times.sweep,
-            drain: self.times.drain,
-        }
+        self.times.windows()
     }
 
     /// Payment's configuration, for a provider at this address; `inside` is the key of webhooks of a provider in this process.
     pub fn payment(&self, provider_url: String, inside: Option<String>) -> payment::Config {
-        payment::Config {
-            provider_url,
-            webhook_secret: inside.unwrap_or_else(|| self.provider.webhook_secret.clone()),
-            call_timeout: self.provider.psp_timeout,
-            key_window: self.provider.psp_key_window,
-            late_window: self.provider.psp_late_window,
-            ..payment::Config::default()
+        let config = self.provider.terms.config(provider_url);
+        match inside {
+            Some(webhook_secret) => payment::Config { webhook_secret, ..config },
+            None => config,
         }
     }
 
     /// Identity's configuration.
     pub fn identity(&self) -> identity::Config {
-        identity::Config {
-            operator_password: self.operator_password.clone().map(identity::Secret::from),
-            access_lifetime: self.times.access_token,
-            key_notice: self.times.key_notice,
-            hashing: identity::Hashing {
-                memory_kib: self.passwords.password_memory_kib,
-                passes: self.passwords.password_passes,
-                ..identity::Hashing::default()
-            },
-            ..identity::Config::default()
-        }
+        self.identity.clone().config()
     }
 
     /// Notification's configuration.
     pub fn notification(&self) -> notification::Config {
-        let defaults = notification::Config::default();
-        let transport = match &self.mail {
-            Mail::Folder => defaults.transport,
-            Mail::Off => notification::Transport::Off,
-            Mail::Smtp(url) => notification::Transport::Smtp { url: url.clone() },
-        };
-        notification::Config { transport, ..defaults }
+        self.mail.clone().config()
     }
 
     /// Arms the faults that were asked for.
     pub fn arm(&self) -> std::io::Result<()> {
-        if let Some(file) = &self.faults.crash_record {
-            store::crash::record(file)?;
-        }
-        if let Some(spec) = &self.faults.crash_point {
-            store::crash::arm(spec.clone());
-        }
+        self.faults.deaths.arm()?;
         #[cfg(feature = "planted")]
         match self.faults.planted_bug {
             Some(Bug::AckBeforeCommit) => store::planted::answer_before_commit(true),
@@ -428,13 +285,10 @@ fn own_file() -> Option<PathBuf> {
     directories::ProjectDirs::from("", "", "stoa").map(|folders| folders.config_dir().join("stoa.toml"))
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    let parsed: jiff::SignedDuration = text.parse().map_err(|error: jiff::Error| error.to_string())?;
-    Duration::try_from(parsed).map_err(|_| "is below zero".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::{Command, FromArgMatches as _};
 
     use super::*;

@@ -25,18 +25,27 @@ pub struct Component {
     pub source: Option<Arc<dyn bus::Source>>,
     /// How many calls it works on at once before it sheds load.
     pub max_calls: usize,
+    /// What whoever starts the process is told once.
+    pub notices: Vec<String>,
 }
 
 impl Component {
     /// A component that answers calls and does nothing else.
     pub fn new(name: &'static str, methods: Table, routes: Routes) -> Self {
-        Component { name, methods, routes, tasks: Vec::new(), source: None, max_calls: 4096 }
+        Component { name, methods, routes, tasks: Vec::new(), source: None, max_calls: 4096, notices: Vec::new() }
     }
 
     /// Also runs this.
     #[must_use]
     pub fn task(mut self, task: Task) -> Self {
         self.tasks.push(task);
+        self
+    }
+
+    /// Also tells whoever starts the process this line.
+    #[must_use]
+    pub fn notice(mut self, line: impl Into<String>) -> Self {
+        self.notices.push(line.into());
         self
     }
 
@@ -52,6 +61,16 @@ impl std::fmt::Debug for Component {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Component").field("name", &self.name).field("tasks", &self.tasks).finish_non_exhaustive()
     }
+}
+
+/// A service that outsiders reach: what answers them, beside the component it keeps for itself.
+pub struct Door<S> {
+    /// What it composes itself, with what has to run meanwhile.
+    pub component: Component,
+    /// What answers on the listener.
+    pub front: S,
+    /// The counts of the listener, if the front shows them.
+    pub gauge: Gauge,
 }
 
 /// A part of a service that runs by itself until shutdown: a saga runner, a consumer, a timer.

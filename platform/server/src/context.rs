@@ -111,6 +111,17 @@ impl Storage {
     }
 }
 
+impl Storage {
+    /// Whether other processes may have the same stores open: then a lease is short, and nothing is known from memory alone.
+    pub fn is_shared(&self) -> bool {
+        match self {
+            Storage::Folder(_) | Storage::Temporary => false,
+            #[cfg(feature = "fleet")]
+            Storage::Postgres(_) => true,
+        }
+    }
+}
+
 /// The times that decide how long something may stay open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Windows {
@@ -147,6 +158,12 @@ impl Default for Windows {
     }
 }
 
+/// A time as settings write it: `30m`, `15s`, `200ms`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: jiff::SignedDuration = text.parse().map_err(|error: jiff::Error| error.to_string())?;
+    Duration::try_from(parsed).map_err(|_| "is below zero".to_owned())
+}
+
 /// Who issues the access tokens of this shop, and for whom.
 const ISSUER: &str = "stoa";
 const AUDIENCE: &str = "stoa";
@@ -174,6 +191,16 @@ impl Context {
     /// The surroundings of a test: everything temporary, a clock the test may replace.
     pub fn temporary(methods: Table) -> Self {
         Self::new(Storage::of_test(), std::env::temp_dir(), methods, &[7; 32])
+    }
+
+    /// The same surroundings with stores in the data folder, for a service that needs the embedded engine.
+    #[must_use]
+    pub fn embedded(&self) -> Self {
+        let mut own = self.clone();
+        if own.storage.is_shared() {
+            own.storage = Storage::Folder(own.data.clone());
+        }
+        own
     }
 
     /// Opens a service's store with the tables of the log and then these.

@@ -21,9 +21,9 @@ mod page;
 
 pub use accept::{Gauge, Limits, Peer};
 pub use call::Call;
-pub use component::{Component, Failed, Task, serve, supervise};
+pub use component::{Component, Door, Failed, Task, serve, supervise};
 #[cfg(feature = "fleet")]
 pub use context::Databases;
-pub use context::{Context, Storage, Windows};
+pub use context::{Context, Storage, Windows, duration};
 pub use deadline::requested as requested_deadline;
 pub use layer::Service;

@@ -21,3 +21,19 @@ impl Default for Config {
         Self { currency: Currency::EUR, variants_kept: Duration::from_secs(10), variants_at_most: 20_000 }
     }
 }
+
+/// The command line of cart as a process of its own.
+#[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
+pub struct Flags {
+    /// Currency of a cart whose maker names none
+    #[arg(long, value_name = "CODE", env = "STOA_CURRENCY", default_value = "EUR")]
+    currency: Currency,
+}
+
+impl Flags {
+    /// The configuration that was asked for.
+    pub fn config(self) -> Config {
+        Config { currency: self.currency, ..Config::default() }
+    }
+}

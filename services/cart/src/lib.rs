@@ -30,7 +30,7 @@ use operations::Desk;
 use server::{Component, Context, Task};
 use tonic::service::Routes;
 
-pub use config::Config;
+pub use config::{Config, Flags};
 pub use store::MIGRATIONS;
 
 /// The service over its own store: routes, the consumer of erasures, its log as a source, and what operators see of it.

@@ -16,3 +16,19 @@ impl Default for Config {
         Self { currency: Currency::EUR, import_batch: 500 }
     }
 }
+
+/// The command line of catalog as a process of its own.
+#[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
+pub struct Flags {
+    /// Currency of the shop
+    #[arg(long, value_name = "CODE", env = "STOA_CURRENCY", default_value = "EUR")]
+    currency: Currency,
+}
+
+impl Flags {
+    /// The configuration that was asked for.
+    pub fn config(self) -> Config {
+        Config { currency: self.currency, ..Config::default() }
+    }
+}

@@ -27,7 +27,7 @@ use log::{Log, Projection};
 use server::{Component, Context};
 use tonic::service::Routes;
 
-pub use config::Config;
+pub use config::{Config, Flags};
 
 use crate::signature::Key;
 
@@ -39,7 +39,8 @@ const REMEMBERED: usize = 4096;
 
 /// The service over its own store: routes, and its log as a source.
 pub async fn build(config: Config, context: &Context) -> Result<Component, ::store::Error> {
-    let store = context.open("catalog", &MIGRATIONS).await?;
+    // Its words are found by SQLite, whatever the others keep their rows in.
+    let store = context.embedded().open("catalog", &MIGRATIONS).await?;
     let fresh = fresh_key()?;
     let key =
         store.write(site!("catalog.price_key"), async move |tx: &mut Tx| store::price_key(tx, &fresh).await).await?;

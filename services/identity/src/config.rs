@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use server::duration;
+
 use crate::limits::Limit;
 
 /// How identity behaves.
@@ -89,5 +91,43 @@ impl From<String> for Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret")
+    }
+}
+
+/// What may be set on a command line.
+#[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
+pub struct Flags {
+    /// First operator's password (of operator@stoa.local); without one, the first start makes one up and prints it once
+    #[arg(long, value_name = "PASSWORD", env = "STOA_OPERATOR_PASSWORD", hide_env_values = true)]
+    operator_password: Option<String>,
+    /// How long an access token lives; at most 5m
+    #[arg(long, value_name = "TIME", env = "STOA_ACCESS_TOKEN", default_value = "5m", value_parser = duration)]
+    access_token: Duration,
+    /// How long a new signing key is published before it signs
+    #[arg(long, value_name = "TIME", env = "STOA_KEY_NOTICE", default_value = "10m", value_parser = duration)]
+    key_notice: Duration,
+    /// Memory of one hash of a password (Argon2id)
+    #[arg(long, value_name = "KIB", env = "STOA_PASSWORD_MEMORY_KIB", default_value_t = 19 * 1024)]
+    password_memory_kib: u32,
+    /// Passes over the memory
+    #[arg(long, value_name = "N", env = "STOA_PASSWORD_PASSES", default_value_t = 2)]
+    password_passes: u32,
+}
+
+impl Flags {
+    /// The configuration that was asked for.
+    pub fn config(self) -> Config {
+        Config {
+            operator_password: self.operator_password.map(Secret::from),
+            access_lifetime: self.access_token,
+            key_notice: self.key_notice,
+            hashing: Hashing {
+                memory_kib: self.password_memory_kib,
+                passes: self.password_passes,
+                ..Hashing::default()
+            },
+            ..Config::default()
+        }
     }
 }

@@ -30,7 +30,7 @@ use log::Log;
 use server::{Component, Context, Task};
 use tonic::service::Routes;
 
-pub use config::{Config, Hashing, Secret};
+pub use config::{Config, Flags, Hashing, Secret};
 pub use error::{Error, Rejected};
 pub use limits::Limit;
 pub use store::MIGRATIONS;
@@ -46,6 +46,16 @@ pub struct Built {
     /// The password made up for [`OPERATOR_EMAIL`], at the start that created it without a configured one. It is stored
     /// nowhere in the clear: show it once.
     pub operator_password: Option<Secret>,
+}
+
+impl From<Built> for Component {
+    /// The service alone, which tells whoever starts it the password.
+    fn from(built: Built) -> Self {
+        match built.operator_password {
+            Some(made_up) => built.component.notice(format!("{OPERATOR_EMAIL} has the password {}", made_up.expose())),
+            None => built.component,
+        }
+    }
 }
 
 /// The service over its own store: routes, the task that looks after signing keys, its log as a source. Its keys are in the

@@ -14,3 +14,15 @@ impl Default for Config {
         Self { longest_hold: Duration::from_secs(24 * 60 * 60) }
     }
 }
+
+/// The command line of inventory as a process of its own: it is told nothing.
+#[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
+pub struct Flags {}
+
+impl Flags {
+    /// The configuration that was asked for.
+    pub fn config(self) -> Config {
+        Config::default()
+    }
+}

@@ -24,7 +24,7 @@ use server::{Component, Context, Task};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-pub use config::Config;
+pub use config::{Config, Flags};
 pub use store::MIGRATIONS;
 
 /// Overdue holds let go in one transaction of the sweep.

@@ -1,6 +1,7 @@
 //! Every value of notification and its default.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// How notification behaves.
@@ -49,6 +50,38 @@ impl Default for Config {
             concurrency: 4,
             batch: 512,
             gather: Duration::from_millis(100),
+        }
+    }
+}
+
+/// The command line of notification.
+#[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
+pub struct Flags {
+    /// Where mail goes: `folder` (as .eml files in the data folder), `off`, or `smtp://USER:PASSWORD@HOST:PORT`
+    #[arg(long, value_name = "WHERE", env = "STOA_MAIL", default_value = "folder", hide_env_values = true)]
+    mail: Transport,
+}
+
+impl Flags {
+    /// The configuration that was asked for.
+    pub fn config(self) -> Config {
+        Config { transport: self.mail, ..Config::default() }
+    }
+}
+
+impl FromStr for Transport {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "folder" => Ok(Config::default().transport),
+            "off" => Ok(Transport::Off),
+            url if url.starts_with("smtp://") || url.starts_with("smtps://") => {
+                Ok(Transport::Smtp { url: url.to_owned() })
+            }
+            // Not repeated: it may hold a password all the same.
+            _ => Err("neither `folder`, `off` nor smtp://...".to_owned()),
         }
     }
 }

@@ -27,7 +27,7 @@ use log::Log;
 use server::{Component, Context, Task};
 use tonic::service::Routes;
 
-pub use config::{Config, Transport};
+pub use config::{Config, Flags, Transport};
 pub use error::Error;
 pub use store::MIGRATIONS;
 

@@ -16,3 +16,15 @@ impl Default for Config {
         Self { wait: Duration::from_secs(10), sagas: 512 }
     }
 }
+
+/// The command line of ordering as a process of its own: it is told nothing.
+#[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
+pub struct Flags {}
+
+impl Flags {
+    /// The configuration that was asked for.
+    pub fn config(self) -> Config {
+        Config::default()
+    }
+}

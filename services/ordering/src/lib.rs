@@ -29,7 +29,7 @@ use saga::Runner;
 use server::{Component, Context, Task};
 use tonic::service::Routes;
 
-pub use config::Config;
+pub use config::{Config, Flags};
 pub use store::MIGRATIONS;
 
 /// The service over its own store: routes, the runner of its sagas, its consumers, its log as a source.

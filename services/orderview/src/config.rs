@@ -16,3 +16,15 @@ impl Default for Config {
         Self { watchers: 1_000, explain_patience: Duration::from_secs(5) }
     }
 }
+
+/// The command line of orderview as a process of its own: it is told nothing.
+#[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
+pub struct Flags {}
+
+impl Flags {
+    /// The configuration that was asked for.
+    pub fn config(self) -> Config {
+        Config::default()
+    }
+}

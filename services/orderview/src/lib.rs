@@ -30,7 +30,7 @@ use server::{Component, Context, Task};
 use tokio::sync::Semaphore;
 use tonic::service::Routes;
 
-pub use config::Config;
+pub use config::{Config, Flags};
 pub use store::MIGRATIONS;
 
 /// The service over its own store: routes, its consumers, whoever watches an order, its log as a source, and what operators

@@ -34,7 +34,7 @@ use log::Log;
 use server::{Component, Context, Task};
 use tonic::service::Routes;
 
-pub use config::Config;
+pub use config::{Config, Flags, Terms};
 pub use store::MIGRATIONS;
 
 /// The service over its own store: routes, the reconciler, the erasure of people, its log as a source.

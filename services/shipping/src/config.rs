@@ -8,3 +8,15 @@ pub struct Config {
     /// What sending a parcel costs.
     pub rates: Table,
 }
+
+/// The command line of shipping as a process of its own: it is told nothing.
+#[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
+pub struct Flags {}
+
+impl Flags {
+    /// The configuration that was asked for.
+    pub fn config(self) -> Config {
+        Config::default()
+    }
+}

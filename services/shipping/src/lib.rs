@@ -26,7 +26,7 @@ use operations::Desk;
 use server::{Component, Context, Task};
 use tonic::service::Routes;
 
-pub use config::Config;
+pub use config::{Config, Flags};
 pub use store::MIGRATIONS;
 
 /// The service over its own store: routes, its consumer, its log as a source, and what operators see of it.

@@ -1,4 +1,4 @@
-//! What stands before the gateway on the shop's port: the counts of the listener, for whoever watches the process.
+//! What stands before the gateway on its port: the counts of the listener, for whoever watches the process.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -6,18 +6,20 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use gateway::Gateway;
 use http::{Method, Request, Response, header};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use server::Gauge;
 use tonic::body::Body;
 
+use crate::Gateway;
+
 /// The gateway with `GET /metrics` beside it. A cheap handle.
-#[derive(Clone)]
-pub(crate) struct Front {
-    pub(crate) gateway: Gateway,
-    pub(crate) gauge: Gauge,
+#[derive(Clone, Debug)]
+pub struct Front {
+    /// Answers everything else.
+    pub gateway: Gateway,
+    /// What is counted.
+    pub gauge: Gauge,
 }
 
 impl Front {
@@ -39,7 +41,11 @@ impl Front {
     }
 }
 
-impl tower::Service<Request<Incoming>> for Front {
+impl<B> tower::Service<Request<B>> for Front
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<tonic::codegen::StdError>,
+{
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
@@ -48,7 +54,7 @@ impl tower::Service<Request<Incoming>> for Front {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
         if request.method() == Method::GET && request.uri().path() == "/metrics" {
             let response = self.metrics();
             return Box::pin(std::future::ready(Ok(response)));

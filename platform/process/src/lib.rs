@@ -1,0 +1,25 @@
+//! One service, or some, as a process of a fleet.
+//!
+//! [`run`] is given the map of the fleet and the parts to serve, each a name and how its component is built; it does the
+//! rest: stores, ways to the other services and their logs, listeners, signals, drain. [`main`] is the whole program of a
+//! service that is a process of its own. Calls between processes carry the fleet's signature; everything else is what it is
+//! in one process.
+//!
+//! Invariants: nothing here knows a service by name or rule; a process whose part fails ends instead of looking alive.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod map;
+
+mod part;
+mod program;
+mod run;
+mod settings;
+mod signals;
+
+pub use map::Map;
+pub use part::Part;
+pub use program::main;
+pub use run::{Error, Surroundings, run};
+pub use settings::{Faults, NoFlags, Settings, Times};
+pub use signals::until_asked_to_stop;

@@ -1,0 +1,197 @@
+//! The fleet's map: where each service is, on which engines they stand, and what their processes prove themselves with.
+//!
+//! One file for all processes. A process listens where the map puts the services it was told to serve, or where it was told
+//! itself, and calls the others where the map says they are.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// Why the map cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("{} cannot be read", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not the TOML that is wanted.
+    #[error("{} is no map of a fleet", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: toml::de::Error,
+    },
+    /// The secret is not 32 bytes as hexadecimal digits.
+    #[error("{} does not hold 64 hexadecimal digits", path.display())]
+    Secret {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A service is not in the map.
+    #[error("{} says nothing of {service}: add it under [services]", path.display())]
+    Missing {
+        /// The map.
+        path: PathBuf,
+        /// The service.
+        service: &'static str,
+    },
+    /// There are several copies, or their addresses are found elsewhere.
+    #[error("{} does not say where this copy of {service} listens: tell it with --bind", path.display())]
+    Unbound {
+        /// The map.
+        path: PathBuf,
+        /// The service.
+        service: &'static str,
+    },
+    /// The map asks for an engine that is not in this build.
+    #[error("{} names `{engine}`, an engine this build is without", path.display())]
+    Engine {
+        /// The map.
+        path: PathBuf,
+        /// The engine.
+        engine: &'static str,
+    },
+}
+
+/// The map as read.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Map {
+    /// File with the fleet's key, 64 hexadecimal digits; relative to the map.
+    secret_file: PathBuf,
+    /// `postgres://user:password@host/database` with `{service}` where the service's name belongs; without it every process
+    /// keeps its services' files in its data folder.
+    pub database: Option<String>,
+    /// The broker of events; without one, consumers read the logs of the producers.
+    pub bus: Option<Bus>,
+    /// `redis://user:password@host/0`, where sessions, carts and limits are kept in memory for all copies.
+    pub redis: Option<String>,
+    /// `mongodb://user:password@host/database`, where the catalogue is.
+    pub mongodb: Option<String>,
+    /// Where each service is, by its short name.
+    #[serde(default)]
+    services: BTreeMap<String, Place>,
+    #[serde(skip)]
+    path: PathBuf,
+}
+
+/// A broker of events.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "lowercase")]
+pub enum Bus {
+    /// The addresses of some brokers of a Kafka cluster, `host:port,host:port`.
+    Kafka(String),
+    /// `amqp://user:password@host/vhost`.
+    RabbitMq(String),
+}
+
+/// Where the copies of a service are.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Place {
+    /// One copy.
+    One(SocketAddr),
+    /// Several copies.
+    Several(Vec<SocketAddr>),
+}
+
+impl Place {
+    /// The addresses that are known from the map alone.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        match self {
+            Place::One(address) => std::slice::from_ref(address),
+            Place::Several(addresses) => addresses,
+        }
+    }
+}
+
+impl Map {
+    /// Reads the map, and checks that this build has what it asks for.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let map: Map = toml::from_str(&text).map_err(|source| Error::Parse { path: path.to_owned(), source })?;
+        let map = Map { path: path.to_owned(), ..map };
+        // Whoever names an engine does not want what looks like it.
+        let named = [
+            ("database", map.database.is_some() && cfg!(not(feature = "fleet"))),
+            ("bus", map.bus.is_some()),
+            ("redis", map.redis.is_some()),
+            ("mongodb", map.mongodb.is_some()),
+        ];
+        match named.into_iter().find_map(|(engine, absent)| absent.then_some(engine)) {
+            Some(engine) => Err(Error::Engine { path: map.path, engine }),
+            None => Ok(map),
+        }
+    }
+
+    /// Where a service is.
+    pub fn place(&self, service: &'static str) -> Result<&Place, Error> {
+        self.services.get(service).ok_or_else(|| Error::Missing { path: self.path.clone(), service })
+    }
+
+    /// Where the only copy of a service listens.
+    pub fn address(&self, service: &'static str) -> Result<SocketAddr, Error> {
+        match self.place(service)?.addresses() {
+            [address] => Ok(*address),
+            _ => Err(Error::Unbound { path: self.path.clone(), service }),
+        }
+    }
+
+    /// The key of calls between processes.
+    pub fn secret(&self) -> Result<[u8; 32], Error> {
+        let path = self.path.parent().unwrap_or(Path::new("")).join(&self.secret_file);
+        let text = std::fs::read_to_string(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+        blake3::Hash::from_hex(text.trim()).map(|hash| *hash.as_bytes()).map_err(|_| Error::Secret { path })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(text: &str, secret: &str) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("key"), secret).unwrap();
+        let path = folder.path().join("fleet.toml");
+        std::fs::write(&path, text).unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn a_map_names_addresses_and_the_secret() {
+        let (_folder, path) = written(
+            "secret_file = \"key\"\n[services]\ncart = \"127.0.0.1:7003\"\n",
+            &format!("{}\n", "07".repeat(32)),
+        );
+        let map = Map::load(&path).unwrap();
+        assert_eq!(map.address("cart").unwrap().port(), 7003);
+        assert_eq!(map.secret().unwrap(), [7; 32]);
+        assert!(matches!(map.address("ordering"), Err(Error::Missing { service: "ordering", .. })));
+    }
+
+    #[test]
+    fn a_copy_among_several_is_told_where_it_listens() {
+        let (_folder, path) =
+            written("secret_file = \"key\"\n[services]\ncart = [\"127.0.0.1:7003\", \"127.0.0.1:7013\"]\n", "");
+        let map = Map::load(&path).unwrap();
+        assert_eq!(map.place("cart").unwrap().addresses().len(), 2);
+        assert!(matches!(map.address("cart"), Err(Error::Unbound { service: "cart", .. })));
+    }
+
+    #[test]
+    fn what_is_no_map_is_refused() {
+        for text in ["", "secret_file = 1", "secret_file = \"key\"\n[services]\ncart = \"nowhere\"", "x = 1"] {
+            let (_folder, path) = written(text, "");
+            assert!(matches!(Map::load(&path), Err(Error::Parse { .. })), "{text}");
+        }
+        let (_folder, path) = written("secret_file = \"key\"\n[services]\n", "short");
+        assert!(matches!(Map::load(&path).unwrap().secret(), Err(Error::Secret { .. })));
+    }
+}

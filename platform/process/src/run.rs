@@ -1,0 +1,182 @@
+//! The life of a process: parts are built, ways to the others bound, listeners opened; then it serves until it is asked to
+//! stop or a part of it fails, and drains.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use contract::Table;
+use operations::Remote;
+use server::{Context, Failed, Gauge, Limits, Storage, Task, Windows, accept};
+use store::Clock;
+use tokio::net::TcpListener;
+
+use crate::map::{self, Map};
+use crate::part::{BoxError, Built, Part};
+use crate::signals::until_asked_to_stop;
+
+/// What a process is given beside its parts.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// Where the others are, and the engines.
+    pub map: Map,
+    /// Folder for what is in no database.
+    pub data: PathBuf,
+    /// How long things may stay open.
+    pub windows: Windows,
+    /// All methods of all services.
+    pub methods: Table,
+}
+
+/// Why a process did not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The map does not do.
+    #[error(transparent)]
+    Map(#[from] map::Error),
+    /// Another service cannot be bound.
+    #[error(transparent)]
+    Connect(#[from] client::Error),
+    /// A part cannot be built.
+    #[error("{name} cannot be opened")]
+    Build {
+        /// The part.
+        name: &'static str,
+        /// Why.
+        source: BoxError,
+    },
+    /// An address cannot be listened at.
+    #[error("{name} cannot listen at {address}")]
+    Listen {
+        /// The part.
+        name: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The data folder cannot be made.
+    #[error("the data folder {} cannot be used", path.display())]
+    Data {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The system said no to something every process needs.
+    #[error("the process cannot be run")]
+    System(#[from] io::Error),
+    /// Something that has to run does not run any more.
+    #[error(transparent)]
+    Failed(#[from] Failed),
+    /// What watches over the tasks failed itself.
+    #[error("the tasks are not watched any more")]
+    Unwatched(#[from] tokio::task::JoinError),
+}
+
+/// Whose log the methods of operations let others read.
+const READ_LOG: &str = "/stoa.operations.v1.OperationsService/ReadLog";
+
+/// Runs the parts until asked to stop, or until something of one fails.
+pub async fn run(surroundings: Surroundings, parts: Vec<Part>) -> Result<(), Error> {
+    let Surroundings { map, data, windows, methods } = surroundings;
+    make_private(&data)?;
+    let mut context = Context::in_fleet(storage(&map, &data), &data, methods, &map.secret()?, Clock::system());
+    context.windows = windows;
+
+    let (mut lines, mut tasks, mut listeners) = (vec![], vec![], vec![]);
+    let mut here = BTreeSet::new();
+    for part in parts {
+        let Part { name, bind, build } = part;
+        here.insert(name);
+        let Built { component, door } = build(context.clone()).await.map_err(|source| Error::Build { name, source })?;
+        here.insert(component.name);
+        lines.extend(component.notices.iter().cloned());
+        let address = match bind {
+            Some(address) => address,
+            None => map.address(name)?,
+        };
+        let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { name, address, source })?;
+        lines.push(format!("serving {name}\nlistening on http://{}", listener.local_addr()?));
+        let (service, more) = context.mount(component);
+        tasks.extend(more);
+        listeners.push((name, listener, service, door));
+    }
+    connect(&map, methods, &here, &context, &mut tasks)?;
+    let limits = Limits { drain: context.windows.drain, ..Limits::default() };
+    for (name, listener, service, door) in listeners {
+        let (limits, shutdown) = (limits.clone(), context.shutdown.clone());
+        let listening = match door {
+            Some(listen) => listen(listener, limits, shutdown),
+            None => Box::pin(accept::run(listener, service, limits, Gauge::default(), shutdown)),
+        };
+        tasks.push(Task::endless(format!("{name}.listener"), listening));
+    }
+
+    until_asked_to_stop(context.shutdown.clone())?;
+    let running = tokio::spawn({
+        let context = context.clone();
+        async move { server::supervise(tasks, &context).await }
+    });
+    let mut out = io::stdout();
+    writeln!(out, "{}", lines.join("\n"))?;
+    out.flush()?;
+    let outcome = running.await?;
+    context.finish_writes().await;
+    Ok(outcome?)
+}
+
+/// Binds the services that are not here, and their logs for whoever here may read them.
+fn connect(
+    map: &Map,
+    methods: Table,
+    here: &BTreeSet<&'static str>,
+    context: &Context,
+    tasks: &mut Vec<Task>,
+) -> Result<(), Error> {
+    let read_log = methods.by_path(READ_LOG);
+    let reader = here.iter().copied().find(|name| read_log.is_some_and(|it| it.policy.callers.contains(name)));
+    let owners: BTreeSet<&'static str> = methods.iter().map(|method| method.owner).collect();
+    for peer in owners {
+        // Operations are answered by every service and are none.
+        if here.contains(peer) || read_log.is_some_and(|method| method.owner == peer) {
+            continue;
+        }
+        let called = methods.owned_by(peer).any(|it| it.policy.callers.iter().any(|caller| here.contains(caller)));
+        let address = match map.address(peer) {
+            Ok(address) => address,
+            Err(map::Error::Missing { .. }) if !called => continue,
+            Err(error) => return Err(error.into()),
+        };
+        context.clients.connect(peer, &format!("http://{address}"))?;
+        let Some(reader) = reader else { continue };
+        let remote = Remote::new(peer, context.clients.as_caller(reader).channel(peer));
+        context.hub.publish(peer, Arc::new(remote.clone()));
+        let shutdown = context.shutdown.clone();
+        tasks.push(Task::endless(format!("bus.{peer}"), async move {
+            tokio::select! {
+                () = remote.watch() => {}
+                () = shutdown.cancelled() => {}
+            }
+        }));
+    }
+    Ok(())
+}
+
+fn storage(map: &Map, data: &Path) -> Storage {
+    #[cfg(feature = "fleet")]
+    if let Some(url) = &map.database {
+        return Storage::Postgres(server::Databases::at(url.clone()));
+    }
+    let _ = map;
+    Storage::Folder(data.to_owned())
+}
+
+/// Makes the data folder where there is none, for its owner alone.
+fn make_private(path: &Path) -> Result<(), Error> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| Error::Data { path: path.to_owned(), source })
+}
