@@ -56,11 +56,15 @@ pub(crate) fn all() -> Result<Vec<Lane>> {
         }));
     }
     lanes.push(Lane::new("postgres", "store, log, bus and sagas keep their promises on PostgreSQL", postgres));
+<<<<<<< HEAD
     lanes.push(Lane::new(
         "redis",
         "limits and revocations keep their promises on Redis, whatever becomes of it",
         redis,
     ));
+=======
+    lanes.push(Lane::new("kafka", "events reach every consumer once and in order through Kafka, whatever dies", kafka));
+>>>>>>> 4ae0c2d (Events travel through Kafka: a relay with lease and fence, consumers that judge by position)
     lanes.extend(suites::lanes()?);
     Ok(lanes)
 }
@@ -129,9 +133,15 @@ fn postgres(context: &Context) -> Result<Outcome> {
     Ok(libtest::outcome(&ended))
 }
 
+<<<<<<< HEAD
 /// What the copies of a service share, on the engine of the fleet.
 fn redis(context: &Context) -> Result<Outcome> {
     let server = match servers::Redis::start()? {
+=======
+/// The suites of the bus, with Kafka between producers and consumers.
+fn kafka(context: &Context) -> Result<Outcome> {
+    let server = match servers::Kafka::start()? {
+>>>>>>> 4ae0c2d (Events travel through Kafka: a relay with lease and fence, consumers that judge by position)
         Started::Ready(server) => server,
         Started::Missing(reason) => {
             let mut outcome = Outcome::default();
@@ -139,6 +149,7 @@ fn redis(context: &Context) -> Result<Outcome> {
             return Ok(outcome);
         }
     };
+<<<<<<< HEAD
     println!("    {}", server.version());
     let ended = Run::cargo("redis")
         .args(["test", "--no-fail-fast", "--package", "cache", "--features", "cache/fleet"])
@@ -150,4 +161,33 @@ fn redis(context: &Context) -> Result<Outcome> {
         .verbose(context.verbose)
         .end()?;
     Ok(libtest::outcome(&ended))
+=======
+    println!("    {}", servers::Kafka::version());
+    // Not with the rest: it builds the client's library, which takes a C++ compiler and minutes.
+    let lint =
+        ["clippy", "--all-targets", "--package", "bus", "--features", "kafka,planted-bugs", "--", "-D", "warnings"];
+    let mut outcome = command("clippy of kafka", &lint, Duration::from_secs(900))?;
+    let address = server.address();
+    let control = servers::Control::over(server)?;
+    let ended = Run::cargo("kafka")
+        .args(["test", "--no-fail-fast", "--package", "bus", "--features", "kafka,planted-bugs"])
+        // One after the other: some of them kill the server.
+        .args([
+            "--test",
+            "kafka",
+            "--test",
+            "kafka_planted",
+            "--",
+            "--include-ignored",
+            "--test-threads=1",
+            "--show-output",
+        ])
+        .env("BUS_TEST_KAFKA", address)
+        .env("BUS_TEST_CONTROL", control.address())
+        .limit(Duration::from_secs(1500))
+        .verbose(context.verbose)
+        .end()?;
+    outcome.add(libtest::outcome(&ended));
+    Ok(outcome)
+>>>>>>> 4ae0c2d (Events travel through Kafka: a relay with lease and fence, consumers that judge by position)
 }

@@ -4,6 +4,8 @@
 //! Each server is a direct child with its own data folder and a free port on the loopback interface. A server that cannot
 //! be had leaves its lane *skipped, not proven*.
 
+mod control;
+mod kafka;
 mod postgres;
 mod redis;
 
@@ -20,6 +22,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::command::{Run, tail};
 use crate::paths;
 
+pub(crate) use control::Control;
+pub(crate) use kafka::Kafka;
 pub(crate) use postgres::Postgres;
 pub(crate) use redis::Redis;
 
@@ -108,8 +112,11 @@ fn free_port() -> Result<u16> {
 
 /// A running child; dropping it stops it and removes its folder.
 struct Server {
+    name: String,
+    command: Command,
     child: Child,
     stop: Signal,
+    port: u16,
     _folder: tempfile::TempDir,
 }
 
@@ -117,16 +124,26 @@ impl Server {
     /// Starts it and waits until its port takes connections.
     fn spawn(name: &str, mut command: Command, stop: Signal, port: u16, folder: tempfile::TempDir) -> Result<Self> {
         fs::create_dir_all(paths::logs())?;
-        let log = paths::logs().join(format!("server-{name}.log"));
-        let out = File::create(&log)?;
+        let out = File::create(Self::log(name))?;
         // Not in our group, so that Ctrl-C at the terminal stops it through us, in order.
         command.stdout(out.try_clone()?).stderr(out).process_group(0);
         let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
-        let mut server = Self { child, stop, _folder: folder };
+        let mut server = Self { name: name.to_owned(), command, child, stop, port, _folder: folder };
+        server.await_ready()?;
+        Ok(server)
+    }
+
+    fn log(name: &str) -> std::path::PathBuf {
+        paths::logs().join(format!("server-{name}.log"))
+    }
+
+    fn await_ready(&mut self) -> Result<()> {
+        let Self { name, port, .. } = self;
+        let log = Self::log(name);
         let begun = Instant::now();
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
         while TcpStream::connect_timeout(&address, LOOK).is_err() {
-            if let Some(status) = server.child.try_wait()? {
+            if let Some(status) = self.child.try_wait()? {
                 bail!("{name} ended at once ({status}): {}", tail(&fs::read_to_string(&log)?, 5));
             }
             if begun.elapsed() > READY {
@@ -134,7 +151,22 @@ impl Server {
             }
             std::thread::park_timeout(LOOK);
         }
-        Ok(server)
+        Ok(())
+    }
+
+    /// Ends it without warning.
+    fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Starts it again on what it has on disk, unless it runs.
+    fn start(&mut self) -> Result<()> {
+        if self.child.try_wait()?.is_some() {
+            self.child = self.command.spawn().with_context(|| format!("cannot start {} again", self.name))?;
+        }
+        self.await_ready()
     }
 }
 

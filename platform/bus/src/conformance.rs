@@ -4,9 +4,13 @@
 //! and [`MIGRATIONS`]; `connect` makes the log of the toy service known to a hub under the name
 //! `toy`. The functions panic where a promise is broken, as tests do.
 
+pub mod brokers;
 mod flowing;
+mod frozen;
 mod parking;
 mod rig;
+
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use log::Log;
 use log::conformance::toy::Event;
@@ -26,9 +30,13 @@ pub const MIGRATIONS: store::MigrationSet = store::MigrationSet::new(
     )],
 );
 
-/// Runs every promise, each on stores of its own.
-pub async fn run(open: impl AsyncFn() -> Store, connect: impl AsyncFn(Log<Event>, &Hub)) {
-    let rig = async || rig::Rig::new(open().await, open().await, &connect).await;
+/// Runs every promise, each on stores of its own; says how many there are.
+pub async fn run(open: impl AsyncFn() -> Store, connect: impl AsyncFn(Log<Event>, &Hub)) -> u32 {
+    let cases = AtomicU32::new(0);
+    let rig = async || {
+        cases.fetch_add(1, Ordering::Relaxed);
+        rig::Rig::new(open().await, open().await, &connect).await
+    };
     flowing::at_least_once_every_message_has_its_effect_in_stream_order(rig().await).await;
     flowing::redelivery_after_a_crash_is_a_duplicate_and_has_no_effect(rig().await).await;
     flowing::a_gap_is_fetched_before_what_comes_after_it(rig().await).await;
@@ -45,4 +53,5 @@ pub async fn run(open: impl AsyncFn() -> Store, connect: impl AsyncFn(Log<Event>
     parking::redrive_applies_in_order_and_the_stream_flows_again(rig().await).await;
     parking::a_redrive_that_fails_again_keeps_what_is_behind(rig().await).await;
     parking::a_full_lot_stops_the_consumer_and_drops_nothing(rig().await).await;
+    cases.into_inner()
 }

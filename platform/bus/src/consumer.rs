@@ -1,4 +1,5 @@
-//! A consumer: follows its sources, each shard for itself, until it is told to stop.
+//! A consumer: follows its sources, each shard for itself, until it is told to stop. It reads their logs, or, where the hub
+//! has a broker, takes what that delivers (see `feed`).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::delivery::Cursor;
+use crate::feed::Counts;
 use crate::{Error, Handler, Hub, Message, Source};
 
 /// The bounds of a consumer.
@@ -26,6 +28,8 @@ pub struct Limits {
     /// How often sources are looked at without being woken, and how long the cursor may stay behind
     /// messages that mean nothing to the handler.
     pub poll: Duration,
+    /// With a broker: how long nothing is heard before the producer is asked whether there is more.
+    pub doubt: Duration,
     /// The first pause after a failure; it doubles from there.
     pub retry_first: Duration,
     /// The longest pause.
@@ -39,6 +43,7 @@ impl Default for Limits {
             lot: 10_000,
             gather: Duration::from_millis(10),
             poll: Duration::from_secs(1),
+            doubt: Duration::from_secs(30),
             retry_first: Duration::from_millis(20),
             retry_most: Duration::from_secs(10),
         }
@@ -76,11 +81,12 @@ pub(crate) struct Inner {
     pub(crate) limits: Limits,
     pub(crate) site: &'static Site,
     /// Set after each step of any shard, for those who wait for a position.
-    steps: watch::Sender<u64>,
-    paused: watch::Sender<bool>,
+    pub(crate) steps: watch::Sender<u64>,
+    pub(crate) paused: watch::Sender<bool>,
     /// How far each shard was dealt with, also where the cursor has yet to be written.
     seen: Mutex<BTreeMap<(String, u32), u64>>,
     stalled: Mutex<BTreeMap<(String, u32), String>>,
+    pub(crate) counts: Counts,
 }
 
 /// Where a running consumer is in one shard.
@@ -126,6 +132,7 @@ impl Consumer {
                 paused: watch::Sender::new(false),
                 seen: Mutex::new(BTreeMap::new()),
                 stalled: Mutex::new(BTreeMap::new()),
+                counts: Counts::default(),
             }),
         }
     }
@@ -217,6 +224,9 @@ impl Consumer {
             }
         };
         let source = &source;
+        if let Some(broker) = self.inner.hub.broker() {
+            return self.feed(producer, source, broker, u32::try_from(shards).unwrap_or(u32::MAX)).await;
+        }
         join_all((0..).take(shards).map(|shard| self.follow_shard(producer, source, shard))).await;
     }
 
@@ -321,7 +331,7 @@ impl Consumer {
         Ok(seen.max(self.position(producer, shard).await?))
     }
 
-    async fn stall(&self, producer: &str, shard: u32, attempt: u32, error: &Error) {
+    pub(crate) async fn stall(&self, producer: &str, shard: u32, attempt: u32, error: &Error) {
         let Limits { retry_first, retry_most, .. } = self.inner.limits;
         let pause = backoff::jittered(attempt, retry_first, retry_most);
         // The first failures are ordinary; one that lasts is for an operator.
@@ -335,11 +345,11 @@ impl Consumer {
         tokio::time::sleep(pause).await;
     }
 
-    fn seen(&self) -> MutexGuard<'_, BTreeMap<(String, u32), u64>> {
+    pub(crate) fn seen(&self) -> MutexGuard<'_, BTreeMap<(String, u32), u64>> {
         self.inner.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn stalls(&self) -> MutexGuard<'_, BTreeMap<(String, u32), String>> {
+    pub(crate) fn stalls(&self) -> MutexGuard<'_, BTreeMap<(String, u32), String>> {
         self.inner.stalled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,22 +1,23 @@
-//! The meeting point of producers and consumers in one process.
+//! The meeting point of producers and consumers in one process, and where they find the broker between processes.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 
-use crate::Source;
+use crate::{Broker, Source};
 
 /// The published logs by service; cheap to clone. Services start in any order: who consumes waits
 /// until the producer publishes.
 #[derive(Clone)]
 pub struct Hub {
     sources: watch::Sender<BTreeMap<String, Arc<dyn Source>>>,
+    broker: Arc<OnceLock<Arc<dyn Broker>>>,
 }
 
 impl Default for Hub {
     fn default() -> Self {
-        Self { sources: watch::Sender::new(BTreeMap::new()) }
+        Self { sources: watch::Sender::new(BTreeMap::new()), broker: Arc::default() }
     }
 }
 
@@ -24,6 +25,17 @@ impl Hub {
     /// A hub without sources.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// From now on messages come through a broker, and logs are read only for what is missing. To be said before consumers
+    /// run, and once: a second broker is not taken.
+    pub fn carry(&self, broker: Arc<dyn Broker>) {
+        let _ = self.broker.set(broker);
+    }
+
+    /// The broker, if there is one.
+    pub fn broker(&self) -> Option<&Arc<dyn Broker>> {
+        self.broker.get()
     }
 
     /// Publishes the log of `service`, in place of one published before.

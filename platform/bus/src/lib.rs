@@ -21,17 +21,23 @@ pub mod conformance;
 mod consumer;
 mod delivery;
 mod error;
+mod feed;
 mod handler;
 mod hub;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 mod letters;
 mod message;
+mod outbox;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;
+mod relay;
 mod source;
 
 pub use broker::{Broker, DELIVERY, Delivery, Envelope, Receipt, Subscription, WINDOW};
 pub use consumer::{Consumer, Limits, Progress};
 pub use error::Error;
+pub use feed::Fed;
 pub use handler::{Failure, Handler};
 pub use hub::Hub;
 pub use letters::Redriven;
@@ -40,4 +46,6 @@ pub use log::inbox::DealtWith;
 pub use log::once::{Answer, Outcome, RETENTION as ANSWERS_KEPT};
 pub use log::parked::Parked as DeadLetter;
 pub use message::Message;
+pub use outbox::Outbox;
+pub use relay::{Relay, RelayLimits, Relayed};
 pub use source::{Acknowledged, BoxFuture, Source, source};

@@ -10,7 +10,7 @@ use log::once::Answer;
 use store::Tx;
 use tokio::sync::watch;
 
-use crate::{Error, Message};
+use crate::{Error, Message, Outbox};
 
 /// A future that may move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -33,6 +33,11 @@ pub trait Source: Send + Sync + 'static {
     /// the business of who asked and do not travel.
     fn acknowledged(&self) -> Option<&dyn Acknowledged>;
 
+    /// The log as its relay sees it; nothing where it is in another process, which relays it there.
+    fn outbox(&self) -> Option<&dyn Outbox> {
+        None
+    }
+
     /// Wakes its holder when there may be more to read. A hint: who misses it, polls.
     fn changed(&self) -> watch::Receiver<u64>;
 }
@@ -52,12 +57,12 @@ pub fn source<E: EventSet>(log: Log<E>) -> Arc<dyn Source> {
     Arc::new(Direct { log })
 }
 
-struct Direct<E> {
-    log: Log<E>,
+pub(crate) struct Direct<E> {
+    pub(crate) log: Log<E>,
 }
 
 impl<E: EventSet> Direct<E> {
-    fn failed(source: log::Error) -> Error {
+    pub(crate) fn failed(source: log::Error) -> Error {
         Error::Source { service: E::SERVICE.to_owned(), source }
     }
 }
@@ -103,6 +108,10 @@ impl<E: EventSet> Source for Direct<E> {
     }
 
     fn acknowledged(&self) -> Option<&dyn Acknowledged> {
+        Some(self)
+    }
+
+    fn outbox(&self) -> Option<&dyn Outbox> {
         Some(self)
     }
 

@@ -71,6 +71,7 @@ pub async fn run(make: impl AsyncFn() -> Store) {
     consuming::the_inbox_is_listed_page_by_page(make().await).await;
     consuming::of_two_who_move_one_cursor_only_one_does(make().await).await;
     consuming::the_lot_keeps_order_and_its_bound(make().await).await;
+    consuming::a_relay_that_lost_its_shard_cannot_move_on(make().await).await;
 
     scheduling::a_due_timer_fires_once_with_its_effect(make().await).await;
     scheduling::a_timer_for_an_older_version_does_nothing(make().await).await;

@@ -189,6 +189,27 @@ impl<E: EventSet> Log<E> {
         all_open_recorded::<E>(tx, page).await
     }
 
+    /// As [`Log::tail`], but as stored, and whether there are personal fields sealed in it.
+    pub async fn tail_sealed(
+        &self,
+        tx: &mut Tx,
+        shard: u32,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<(Recorded, bool)>, Error> {
+        let page = tx.tail(shard, after, limit).await?;
+        page.into_iter()
+            .map(|recorded| {
+                let mut sealed = false;
+                // Only an event with a subject can have sealed fields.
+                if recorded.subject.is_some() {
+                    decoded::<E>(&recorded)?.visit_personal(&mut |text| sealed |= personal::is_sealed(text));
+                }
+                Ok((recorded, sealed))
+            })
+            .collect()
+    }
+
     /// As [`Log::read`], but encoded; see [`Log::tail_recorded`].
     pub async fn read_recorded(
         &self,

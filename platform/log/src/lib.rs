@@ -4,7 +4,7 @@
 //! [`Log`] appends and reads; [`Log::once`] ties a transaction to a request id; [`Aggregate`] and
 //! [`Log::execute`] are the event-sourced way to decide. Beside the log lie what every service needs
 //! to be right under crashes and repeats: [`inbox`], [`parked`] and [`cursors`] for consumers,
-//! [`timers`], and [`personal`] for fields that must become unreadable.
+//! [`relays`] for what goes to a broker, [`timers`], and [`personal`] for fields that must become unreadable.
 //!
 //! Invariants: versions of a stream are 1..n; positions of a shard are dense; stored bytes are never
 //! re-encoded; personal text is never stored unsealed; derived rows equal the fold of the log.
@@ -26,6 +26,7 @@ pub mod parked;
 pub mod personal;
 mod projection;
 mod rebuild;
+pub mod relays;
 pub mod timers;
 
 pub use aggregate::{Aggregate, Execute, Executed, Loaded};
@@ -37,5 +38,10 @@ pub use projection::{LocalBoxFuture, Projection};
 pub use rebuild::{Difference, MAX_DIFFERENCES, Rebuilt, What};
 
 /// The tables of the log; the first migrations of every service.
-pub const MIGRATIONS: store::MigrationSet =
-    store::MigrationSet::new("log", &[store::Migration::new(1, "log", include_str!("../migrations/0001_log.sql"))]);
+pub const MIGRATIONS: store::MigrationSet = store::MigrationSet::new(
+    "log",
+    &[
+        store::Migration::new(1, "log", include_str!("../migrations/0001_log.sql")),
+        store::Migration::new(2, "relays", include_str!("../migrations/0002_relays.sql")),
+    ],
+);

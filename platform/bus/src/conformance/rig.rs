@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use crate::{Consumer, DeadLetter, Failure, Handler, Hub, Limits, Message};
 
 /// Longer than anything here takes.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(90);
 
 pub(super) struct Rig {
     pub(super) log: Log<Event>,
@@ -122,9 +122,11 @@ pub(super) async fn eventually(condition: impl AsyncFn() -> bool) {
     tokio::time::timeout(DEADLINE, waiting).await.expect("in time");
 }
 
-fn consumer(own: &Store, hub: &Hub, handler: &Arc<Recorder>, lot: u64) -> Consumer {
+pub(super) fn consumer(own: &Store, hub: &Hub, handler: &Arc<Recorder>, lot: u64) -> Consumer {
     let quick = Duration::from_millis(2);
-    let limits = Limits { lot, retry_first: quick, retry_most: quick * 4, ..Limits::default() };
+    // Long enough for a broker to deliver first, short enough not to be waited for.
+    let doubt = Duration::from_secs(5);
+    let limits = Limits { lot, doubt, retry_first: quick, retry_most: quick * 4, ..Limits::default() };
     let handler = handler.clone();
     Consumer::with_limits("recorder", own.clone(), hub.clone(), &["toy"], handler, limits)
 }

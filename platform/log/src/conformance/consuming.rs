@@ -1,10 +1,12 @@
 //! What consumers keep: inbox, cursors, parking lot.
 
+use std::time::Duration;
+
 use store::{Site, Store, Tx};
 
 use crate::inbox::{self, DealtWith, Seen};
 use crate::parked::{self, Entry};
-use crate::{Error, cursors};
+use crate::{Error, cursors, relays};
 
 async fn write<T: Send + 'static>(
     store: &Store,
@@ -106,4 +108,33 @@ pub(super) async fn the_lot_keeps_order_and_its_bound(store: Store) {
     .await
     .expect("take");
     assert_eq!(taken, (true, false, true, false));
+}
+
+pub(super) async fn a_relay_that_lost_its_shard_cannot_move_on(store: Store) {
+    let hold = async |holder: &'static str, length: Duration| {
+        let hold = async move |tx: &mut Tx| relays::hold(tx, holder, 2, length).await;
+        write(&store, hold).await.expect("hold")
+    };
+    let advance = async |lease: relays::Lease, position: u64| {
+        write(&store, async move |tx: &mut Tx| relays::advance(tx, lease, position).await).await.expect("advance")
+    };
+    let (short, long) = (Duration::ZERO, Duration::from_secs(600));
+    let first = hold("one", short).await;
+    assert_eq!(first.iter().map(|lease| (lease.shard, lease.position)).collect::<Vec<_>>(), [(0, 0), (1, 0)]);
+    let sleeper = first.into_iter().next().expect("a lease");
+    assert!(advance(sleeper, 3).await);
+    let sleeper = relays::Lease { position: 3, ..sleeper };
+
+    // Its time is over, another takes both shards where they stand, and keeps them.
+    let taken = hold("two", long).await;
+    assert_eq!(taken.iter().map(|lease| lease.position).collect::<Vec<_>>(), [3, 0]);
+    assert_eq!(hold("one", long).await, []);
+    assert!(!advance(sleeper, 4).await, "its epoch is over");
+    let taken = taken.into_iter().next().expect("a lease");
+    assert!(!advance(relays::Lease { position: 2, ..taken }, 4).await, "it stands elsewhere");
+    assert!(advance(taken, 4).await);
+
+    // What is given up is free at once.
+    write(&store, async |tx: &mut Tx| relays::release(tx, "two").await).await.expect("release");
+    assert_eq!(hold("one", long).await.iter().map(|lease| lease.position).collect::<Vec<_>>(), [4, 0]);
 }
