@@ -124,6 +124,7 @@ fn postgres(context: &Context) -> Result<Outcome> {
         .args(suites)
         .args(["--", "--include-ignored"])
         .env("STORE_TEST_POSTGRES", server.url())
+        .env("STORE_TEST_POSTGRES_CA", server.certificate())
         .limit(Duration::from_secs(1500))
         .verbose(context.verbose)
         .end()?;

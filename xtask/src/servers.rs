@@ -87,6 +87,14 @@ impl Owner {
         Ok(Self { ids: Some(ids) })
     }
 
+    /// Makes a file or folder the user's own.
+    fn give(&self, path: &Path) -> Result<()> {
+        if let Some((uid, gid)) = self.ids {
+            std::os::unix::fs::chown(path, Some(uid), Some(gid))?;
+        }
+        Ok(())
+    }
+
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.current_dir("/").stdin(Stdio::null());
@@ -100,9 +108,7 @@ impl Owner {
 /// A folder that the server's user owns, outside of what only we may enter.
 fn private_folder(prefix: &str, owner: &Owner) -> Result<tempfile::TempDir> {
     let folder = tempfile::Builder::new().prefix(&format!("stoa-{prefix}")).tempdir()?;
-    if let Some((uid, gid)) = owner.ids {
-        std::os::unix::fs::chown(folder.path(), Some(uid), Some(gid))?;
-    }
+    owner.give(folder.path())?;
     Ok(folder)
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use stoa_log::conformance::toy::{self, Event, Failure, Moved, moved, opened};
 use stoa_log::{Error, Log, Request};
-use store::{Config, Engine, Store, Tx, params, site};
+use store::{Config, Database, Engine, Store, Tx, params, site};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -83,14 +83,15 @@ fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
 
 /// A log whose store is reached over a wire.
 async fn log_over_a_wire() -> (Log<Event>, Wire) {
-    let Engine::Postgres { url, writers, shards } = store::conformance::engine().await else {
+    let Engine::Postgres(database) = store::conformance::engine().await else {
         panic!("STORE_TEST_POSTGRES names no server");
     };
-    let (front, rest) = url.split_once('@').unwrap();
-    let (server, database) = rest.split_once('/').unwrap();
+    let (front, rest) = database.url.split_once('@').unwrap();
+    let (server, name) = rest.split_once('/').unwrap();
     let wire = Wire::to(server.to_owned()).await;
-    let engine = Engine::Postgres { url: format!("{front}@127.0.0.1:{}/{database}", wire.port), writers, shards };
-    let config = Config::new("toy", engine).migrations([stoa_log::MIGRATIONS, stoa_log::conformance::MIGRATIONS]);
+    let url = format!("{front}@127.0.0.1:{}/{name}", wire.port);
+    let config = Config::new("toy", Engine::Postgres(Database { url, ..database.clone() }))
+        .migrations([stoa_log::MIGRATIONS, stoa_log::conformance::MIGRATIONS]);
     let log = toy::log(Store::open(config).await.unwrap());
     toy::append(&log, "accounts/a", Some("users/1"), vec![opened("Ada")]).await.unwrap();
     (log, wire)

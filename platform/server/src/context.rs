@@ -60,6 +60,10 @@ pub struct Databases {
     /// `postgres://user:password@host/database`, with `{service}` wherever the service's name belongs: its own database, and
     /// its own role, who is let into no other.
     pub url: String,
+    /// The same as the role that owns the tables; see [`store::Database::owner_url`].
+    pub owner_url: Option<String>,
+    /// Certificates (PEM) of who vouches for the servers; with it every connection has TLS.
+    pub authority: Option<PathBuf>,
     /// Connections a process has for writes, each service.
     pub writers: usize,
     /// Shards of a log that is created.
@@ -73,7 +77,7 @@ pub struct Databases {
 impl Databases {
     /// Databases that are there, sixteen writers and sixteen shards.
     pub fn at(url: impl Into<String>) -> Self {
-        Databases { url: url.into(), writers: 16, shards: 16, create: false }
+        Databases { url: url.into(), owner_url: None, authority: None, writers: 16, shards: 16, create: false }
     }
 
     async fn engine(&self, service: &str) -> Result<store::Engine, store::Error> {
@@ -83,7 +87,10 @@ impl Databases {
         {
             store::create_database(&format!("{server}/postgres"), name).await?;
         }
-        Ok(store::Engine::Postgres { url, writers: self.writers, shards: self.shards })
+        let owner_url = self.owner_url.as_ref().map(|url| url.replace("{service}", service));
+        let authority = self.authority.clone();
+        let Databases { writers, shards, .. } = *self;
+        Ok(store::Engine::Postgres(store::Database { url, owner_url, authority, writers, shards }))
     }
 }
 

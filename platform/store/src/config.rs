@@ -42,14 +42,32 @@ pub enum Engine {
     },
     /// One PostgreSQL database, shared with other processes of the same service.
     #[cfg(feature = "fleet")]
-    Postgres {
-        /// `postgres://user:password@host/database`.
-        url: String,
-        /// Connections for writes; each waiting body has its own.
-        writers: usize,
-        /// Shards of the log; fixed when the database is created.
-        shards: u32,
-    },
+    Postgres(Database),
+}
+
+/// A PostgreSQL database and how it is used.
+#[cfg(feature = "fleet")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Database {
+    /// `postgres://user:password@host/database`.
+    pub url: String,
+    /// The same database as the role that owns its tables: it brings them up to date and grants the user of `url` what a
+    /// service needs, which is to read and append events and never to change one. Without it, `url` does all.
+    pub owner_url: Option<String>,
+    /// Certificates (PEM) of who vouches for the server; with it no connection is made without TLS.
+    pub authority: Option<PathBuf>,
+    /// Connections for writes; each waiting body has its own.
+    pub writers: usize,
+    /// Shards of the log; fixed when the database is created.
+    pub shards: u32,
+}
+
+#[cfg(feature = "fleet")]
+impl Database {
+    /// A database with sixteen writers and sixteen shards, reached plainly.
+    pub fn at(url: impl Into<String>) -> Self {
+        Self { url: url.into(), owner_url: None, authority: None, writers: 16, shards: 16 }
+    }
 }
 
 impl Config {

@@ -33,6 +33,8 @@ mod postgres;
 
 pub use audit::Audit;
 pub use clock::Clock;
+#[cfg(feature = "fleet")]
+pub use config::Database;
 pub use config::{Config, Engine};
 pub use crash::Site;
 pub use error::{ConstraintKind, Error};

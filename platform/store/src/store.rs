@@ -71,7 +71,7 @@ impl Store {
                 opened.map_err(|error| Error::Open { service, detail: error.to_string() })??
             }
             #[cfg(feature = "fleet")]
-            Engine::Postgres { .. } => crate::postgres::open(&config, &signals).await?,
+            Engine::Postgres(_) => crate::postgres::open(&config, &signals).await?,
         };
         Ok(Self { inner: Arc::new(Inner { config, signals, writer, readers, file, handles: Mutex::new(handles) }) })
     }
@@ -152,7 +152,7 @@ impl Store {
         match &self.inner.config.engine {
             Engine::Sqlite { .. } | Engine::Temporary { .. } | Engine::Scratch { .. } => false,
             #[cfg(feature = "fleet")]
-            Engine::Postgres { .. } => true,
+            Engine::Postgres(_) => true,
         }
     }
 
@@ -179,7 +179,7 @@ impl Store {
             Engine::Sqlite { path } => path.parent().filter(|folder| !folder.as_os_str().is_empty()).map(PathBuf::from),
             Engine::Temporary { folder } | Engine::Scratch { folder } => folder.clone(),
             #[cfg(feature = "fleet")]
-            Engine::Postgres { .. } => None,
+            Engine::Postgres(_) => None,
         };
         Self::open(Config { engine: Engine::Scratch { folder }, readers: 1, ..self.inner.config.clone() }).await
     }

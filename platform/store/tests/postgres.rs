@@ -6,12 +6,13 @@
 
 use std::time::Duration;
 
-use store::{Config, Engine, Error, Migration, MigrationSet, NewEvent, Store, conformance, params, site};
+use deadpool_postgres::tokio_postgres::{self, NoTls, error::SqlState};
+use store::{Config, Database, Engine, Error, Migration, MigrationSet, NewEvent, Store, conformance, params, site};
 
 /// An empty database of its own.
 async fn fresh() -> Config {
     let engine = conformance::engine().await;
-    assert!(matches!(engine, Engine::Postgres { .. }), "STORE_TEST_POSTGRES names no server");
+    assert!(matches!(engine, Engine::Postgres(_)), "STORE_TEST_POSTGRES names no server");
     Config::new("conform", engine)
 }
 
@@ -101,4 +102,93 @@ async fn a_binary_that_is_older_than_the_store_is_refused_and_changes_nothing() 
     let refused = Store::open(config.migrations([OLD])).await.err().unwrap();
     assert!(matches!(&refused, Error::Migration { .. }), "{refused}");
     assert!(refused.to_string().contains("older than the store"), "{refused}");
+}
+
+/// Whoever may do everything, at the database of this name.
+async fn superuser(database: &Database) -> (tokio_postgres::Client, String) {
+    let (client, connection) = tokio_postgres::connect(&database.url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let name = database.url.rsplit_once('/').unwrap().1.to_owned();
+    (client, name)
+}
+
+fn as_role(database: &Database, role: &str) -> String {
+    let (_, rest) = database.url.split_once('@').unwrap();
+    format!("postgres://{role}@{rest}")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a PostgreSQL server"]
+async fn a_service_appends_events_and_can_neither_change_them_nor_the_tables() {
+    let Engine::Postgres(database) = fresh().await.engine else { unreachable!("asked for PostgreSQL") };
+    let (client, name) = superuser(&database).await;
+    let (owner, role) = (format!("{name}_owner"), format!("{name}_service"));
+    client
+        .batch_execute(&format!(
+            "CREATE ROLE {owner} LOGIN; CREATE ROLE {role} LOGIN; ALTER DATABASE {name} OWNER TO {owner}"
+        ))
+        .await
+        .unwrap();
+    let shared =
+        Database { url: as_role(&database, &role), owner_url: Some(as_role(&database, &owner)), ..database.clone() };
+    let config = || Config::new("conform", Engine::Postgres(shared.clone())).migrations([conformance::TABLES]);
+    let (first, second) = tokio::join!(Store::open(config()), Store::open(config()));
+    let (store, _second) = (first.unwrap(), second.unwrap());
+    let body = async |tx: &mut store::Tx| -> Result<u64, Error> {
+        tx.append(event("streams/a", 1));
+        tx.execute("INSERT INTO counters (id, count) VALUES ('a', 0)", &[]).await
+    };
+    store.write(site!("postgres_test.as_service"), body).await.unwrap();
+
+    let (service, connection) = tokio_postgres::connect(&shared.url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    service.batch_execute("UPDATE counters SET count = 1").await.unwrap();
+    for forbidden in [
+        "UPDATE events SET payload = ''",
+        "DELETE FROM events",
+        "TRUNCATE events",
+        "DROP TABLE events",
+        "DELETE FROM shards",
+        "DELETE FROM migrations",
+        "CREATE TABLE mine (id TEXT)",
+        "ALTER TABLE counters ADD COLUMN more TEXT",
+    ] {
+        let refused = service.batch_execute(forbidden).await.err().unwrap();
+        assert_eq!(refused.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{forbidden}: {refused}");
+    }
+    // Nothing to bring up to date, so the service's role is enough.
+    let alone = Database { owner_url: None, ..shared.clone() };
+    Store::open(Config::new("conform", Engine::Postgres(alone)).migrations([conformance::TABLES])).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a PostgreSQL server with a certificate"]
+#[allow(clippy::disallowed_methods, reason = "a test is told where its server's certificate is")]
+async fn a_server_that_no_authority_vouches_for_is_not_spoken_to() {
+    let Engine::Postgres(database) = fresh().await.engine else { unreachable!("asked for PostgreSQL") };
+    let authority = std::env::var("STORE_TEST_POSTGRES_CA").expect("STORE_TEST_POSTGRES_CA names no file");
+    let open = |url: String, authority: &std::path::Path| {
+        let database = Database { url, authority: Some(authority.to_owned()), ..database.clone() };
+        Store::open(Config::new("conform", Engine::Postgres(database)).migrations([conformance::TABLES]))
+    };
+    let store = open(database.url.clone(), authority.as_ref()).await.unwrap();
+    let (client, name) = superuser(&database).await;
+    let encrypted = "SELECT count(*), count(*) FILTER (WHERE ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+                     WHERE datname = $1 AND application_name = 'stoa-conform'";
+    let row = client.query_one(encrypted, &[&name]).await.unwrap();
+    let (all, tls): (i64, i64) = (row.get(0), row.get(1));
+    assert!(all > 0 && all == tls, "{tls} of {all} connections have TLS");
+    drop(store);
+
+    let other = tempfile::tempdir().unwrap();
+    let stranger = other.path().join("stranger.pem");
+    std::fs::write(&stranger, rcgen::generate_simple_self_signed(["stranger".to_owned()]).unwrap().cert.pem()).unwrap();
+    for (url, authority) in [
+        (database.url.clone(), stranger.as_path()),
+        // Vouched for, but under another name.
+        (database.url.replace("127.0.0.1", "localhost"), authority.as_ref()),
+    ] {
+        let refused = open(url, authority).await.err().unwrap();
+        assert!(refused.to_string().contains("certificate"), "{refused}");
+    }
 }

@@ -1,7 +1,9 @@
 //! PostgreSQL.
 
 use std::fs;
-use std::path::PathBuf;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -14,6 +16,7 @@ use crate::command::{Run, tail};
 pub(crate) struct Postgres {
     _server: Server,
     port: u16,
+    certificate: PathBuf,
     programs: PathBuf,
     version: String,
 }
@@ -46,6 +49,7 @@ impl Postgres {
         if !init.status().context("cannot start initdb")?.success() {
             return Ok(Started::Missing("initdb made no database cluster".to_owned()));
         }
+        let certificate = certify(&data, &owner)?;
         let port = free_port()?;
         let mut command = owner.command(&programs.join("postgres"));
         command.arg("-D").arg(&data);
@@ -56,18 +60,24 @@ impl Postgres {
             // Many small stores at once, each with its pools.
             "max_connections=400".to_owned(),
             "recovery_init_sync_method=syncfs".to_owned(),
+            "ssl=on".to_owned(),
         ] {
             command.arg("-c").arg(setting);
         }
         let server = Server::spawn("postgres", command, Signal::INT, port, folder)?;
         let said = Command::new(programs.join("postgres")).arg("--version").output()?;
         let version = String::from_utf8_lossy(&said.stdout).trim().to_owned();
-        Ok(Started::Ready(Self { _server: server, port, programs, version }))
+        Ok(Started::Ready(Self { _server: server, port, certificate, programs, version }))
     }
 
     /// Where its first database is.
     pub(crate) fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// Who vouches for it: its own certificate, for whoever wants TLS.
+    pub(crate) fn certificate(&self) -> &Path {
+        &self.certificate
     }
 
     /// Makes nine databases for each of these fleets, one a service, each owned by a role of its own that is let into no other;
@@ -99,6 +109,19 @@ impl Postgres {
     pub(crate) fn version(&self) -> &str {
         &self.version
     }
+}
+
+/// Gives the server a key and a certificate for its address, where it looks for them.
+fn certify(data: &Path, owner: &Owner) -> Result<PathBuf> {
+    let made = rcgen::generate_simple_self_signed([Ipv4Addr::LOCALHOST.to_string()])?;
+    let certificate = data.join("server.crt");
+    let key = data.join("server.key");
+    fs::write(&certificate, made.cert.pem())?;
+    fs::write(&key, made.signing_key.serialize_pem())?;
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
+    owner.give(&certificate)?;
+    owner.give(&key)?;
+    Ok(certificate)
 }
 
 /// The folder of the newest version's programs; the ones of the distribution are not all on the search path.

@@ -91,7 +91,7 @@ pub fn address_of(folder: Option<&Path>, name: &str) -> Option<String> {
 async fn postgres(url: String) -> Engine {
     let (server, name) = url.rsplit_once('/').expect("postgres://user@host/database");
     crate::create_database(&format!("{server}/postgres"), name).await.expect("a database is created");
-    Engine::Postgres { url, writers: 16, shards: 16 }
+    Engine::Postgres(crate::Database::at(url))
 }
 
 type Outcome<T = ()> = Result<T, Error>;

@@ -7,9 +7,11 @@
 use std::{rc::Rc, time::Duration};
 
 use deadpool_postgres::tokio_postgres;
-use futures_util::{StreamExt as _, future::poll_fn, stream};
+use futures_util::{StreamExt as _, future::pending};
 use tokio::sync::Notify;
-use tokio_postgres::{AsyncMessage, Client, NoTls};
+use tokio_postgres::{AsyncMessage, Client};
+
+use super::wire::Wire;
 
 /// Between two notifications of one process, at least.
 const SPACING: Duration = Duration::from_millis(4);
@@ -19,7 +21,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// Where the hints of a store go and come from.
 #[derive(Clone)]
 pub(super) struct Hints {
-    pub(super) server: tokio_postgres::Config,
+    pub(super) wire: Wire,
     /// This process' own name among those who tell: what it hears of itself it knows already.
     pub(super) me: String,
 }
@@ -32,7 +34,7 @@ impl Hints {
             appended.notified().await;
             let connected = match client.take().filter(|client| !client.is_closed()) {
                 Some(client) => Some(client),
-                None => self.connect().await,
+                None => self.wire.connect().await.ok(),
             };
             if let Some(told) = connected
                 && told.execute("SELECT pg_notify('stoa_appended', $1)", &[&self.me]).await.is_ok()
@@ -46,8 +48,7 @@ impl Hints {
     /// Notifies `heard` each time another process has appended, and whenever that may have been missed, until dropped.
     pub(super) async fn listen(self, heard: Rc<Notify>) {
         loop {
-            if let Ok((client, mut connection)) = self.server.connect(NoTls).await {
-                let mut messages = stream::poll_fn(move |context| connection.poll_message(context));
+            if let Ok((client, mut messages)) = self.wire.open().await {
                 // The connection moves only while it is polled, also for the answer to LISTEN.
                 let listening = client.batch_execute("LISTEN stoa_appended");
                 let hearing = async {
@@ -60,7 +61,7 @@ impl Hints {
                 let listening = async {
                     if listening.await.is_ok() {
                         heard.notify_one();
-                        poll_fn(|_| std::task::Poll::<()>::Pending).await;
+                        pending::<()>().await;
                     }
                 };
                 tokio::select! {
@@ -70,12 +71,5 @@ impl Hints {
             }
             tokio::time::sleep(AGAIN).await;
         }
-    }
-
-    async fn connect(&self) -> Option<Client> {
-        let (client, connection) = self.server.connect(NoTls).await.ok()?;
-        // Ends with its client.
-        tokio::spawn(connection);
-        Some(client)
     }
 }

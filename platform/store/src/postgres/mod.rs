@@ -11,6 +11,7 @@ mod append;
 mod hints;
 mod open;
 mod session;
+mod wire;
 mod workers;
 
 pub use open::create_database;

@@ -7,15 +7,16 @@ use std::{
     time::Duration,
 };
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, tokio_postgres};
+use deadpool_postgres::{Pool, Runtime, tokio_postgres};
 use futures_util::stream::poll_fn;
 use tokio::sync::mpsc;
-use tokio_postgres::{Client, NoTls, error::SqlState};
+use tokio_postgres::{Client, error::SqlState};
 
 use super::{
     append::VERSION_TAKEN,
     hints::Hints,
     session::typed,
+    wire::Wire,
     workers::{Connections, Workers},
 };
 use crate::{
@@ -35,28 +36,31 @@ const MIGRATION_LOCK: i64 = 0x7374_6f61;
 pub(crate) async fn open(config: &Config, signals: &Arc<Signals>) -> Result<Threads, Error> {
     let service = config.name;
     let refuse = |detail: String| Error::Open { service, detail };
-    let Engine::Postgres { url, writers, shards } = &config.engine else {
+    let Engine::Postgres(database) = &config.engine else {
         return Err(refuse("the engine is not PostgreSQL".to_owned()));
     };
-    let mut server = tokio_postgres::Config::from_str(url).map_err(|error| refuse(error.to_string()))?;
-    server.application_name(format!("stoa-{service}"));
-    server.connect_timeout(WAIT_LIMIT);
-
-    let (client, connection) = server.connect(NoTls).await.map_err(|error| refuse(error.to_string()))?;
-    let connection = tokio::spawn(connection);
-    let prepared = prepare(config, &client, (*shards).max(1)).await;
+    let server = |url: &str| {
+        let mut server = tokio_postgres::Config::from_str(url).map_err(|error| refuse(error.to_string()))?;
+        server.application_name(format!("stoa-{service}"));
+        server.connect_timeout(WAIT_LIMIT);
+        Ok::<_, Error>(server)
+    };
+    let wire = |server| Wire::new(server, database.authority.as_deref()).map_err(refuse);
+    let own = server(&database.url)?;
+    let user = own.get_user().unwrap_or_default().to_owned();
+    let own = wire(own)?;
+    let owner = match &database.owner_url {
+        Some(url) => Some(wire(server(url)?)?),
+        None => None,
+    };
+    let client = owner.as_ref().unwrap_or(&own).connect().await.map_err(|error| refuse(describe(&error)))?;
+    let Log { shards, appended } =
+        prepare(config, &client, database.shards.max(1), owner.is_some().then_some(user.as_str())).await?;
     drop(client);
-    // It ends when its client is gone.
-    let _ = connection.await;
-    let Log { shards, appended } = prepared?;
     signals.head.send_replace(appended);
 
     let pool = |size: usize, limit: Duration| {
-        let mut server = server.clone();
-        server.options(format!("-c statement_timeout={}", limit.as_millis()));
-        // Every body ends its own transaction and a connection that could not is thrown away, so nothing is left to clean.
-        let manager = Manager::from_config(server, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
-        Pool::builder(manager)
+        Pool::builder(own.with_options(format!("-c statement_timeout={}", limit.as_millis())).manager())
             .max_size(size)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(WAIT_LIMIT))
@@ -68,14 +72,14 @@ pub(crate) async fn open(config: &Config, signals: &Arc<Signals>) -> Result<Thre
         std::thread::Builder::new().name(name).spawn(body).map_err(|error| refuse(format!("no thread: {error}")))
     };
     let readers_count = config.readers.clamp(1, MOST_READERS);
-    let writers_count = (*writers).max(1);
+    let writers_count = database.writers.max(1);
     let (readers, read_queue) = async_channel::bounded(QUEUE);
     let (writer, mut write_queue) = mpsc::channel(QUEUE);
     let write_queue = poll_fn(move |context| write_queue.poll_recv(context));
     let connections = |count, limit| Ok::<_, Error>(Connections { pool: pool(count, limit)?, count });
     // Any name will do that no other store on the database has.
     let me = format!("{:016x}", RandomState::new().build_hasher().finish());
-    let hints = Hints { server: server.clone(), me };
+    let hints = Hints { wire: own.clone(), me };
     let read = Workers::readers(config, connections(readers_count, config.read_limit)?, hints.clone(), signals);
     let write = Workers::writers(config, connections(writers_count, STATEMENT_LIMIT)?, hints, shards, signals);
     let handles = vec![
@@ -90,7 +94,8 @@ struct Log {
     appended: u64,
 }
 
-async fn prepare(config: &Config, client: &Client, shards: u32) -> Result<Log, Error> {
+/// Checks the server and brings the tables up to date, for this role if it is not the one that owns them.
+async fn prepare(config: &Config, client: &Client, shards: u32, role: Option<&str>) -> Result<Log, Error> {
     let service = config.name;
     let failed = |error: tokio_postgres::Error| typed(service, error);
     for setting in ["fsync", "full_page_writes", "synchronous_commit"] {
@@ -112,7 +117,14 @@ async fn prepare(config: &Config, client: &Client, shards: u32) -> Result<Log, E
         return Err(Error::Open { service, detail: format!("the database sorts by {collation}, not by C") });
     }
     client.execute("SELECT pg_advisory_lock($1)", &[&MIGRATION_LOCK]).await.map_err(failed)?;
-    let migrated = migrate(config, client, shards).await;
+    let migrated = async {
+        migrate(config, client, shards).await?;
+        match role {
+            Some(role) => grant(client, role).await.map_err(failed),
+            None => Ok(()),
+        }
+    };
+    let migrated = migrated.await;
     client.execute("SELECT pg_advisory_unlock($1)", &[&MIGRATION_LOCK]).await.map_err(failed)?;
     migrated?;
     let row = client
@@ -176,6 +188,38 @@ async fn migrate(config: &Config, client: &Client, shards: u32) -> Result<(), Er
     Ok(())
 }
 
+/// Lets the service's role read and append events, and change every table but these; not the tables themselves.
+async fn grant(client: &Client, user: &str) -> Result<(), tokio_postgres::Error> {
+    const OWN: [&str; 3] = ["events", "shards", "migrations"];
+    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    let user = quoted(user);
+    let tables = client
+        .query("SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema()", &[])
+        .await?
+        .iter()
+        .map(|row| row.try_get::<_, String>(0))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut statements = vec![
+        format!("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {user}"),
+        format!("GRANT SELECT, INSERT ON events TO {user}"),
+        format!("GRANT SELECT, UPDATE ON shards TO {user}"),
+        format!("GRANT SELECT ON migrations TO {user}"),
+    ];
+    for table in tables.iter().filter(|table| !OWN.contains(&table.as_str())) {
+        statements.push(format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO {user}", quoted(table)));
+    }
+    // As one transaction: a copy that is running never finds itself without.
+    client.batch_execute(&format!("BEGIN; {}; COMMIT", statements.join("; "))).await
+}
+
+/// The error with what lies behind it: of a connection that could not be made, that is what one needs to know.
+fn describe(error: &tokio_postgres::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
 /// Creates the database `name` on a server unless it is there, sorted as this store wants it; `server` is the address of any
 /// database there, with a role that may create others.
 pub async fn create_database(server: &str, name: &str) -> Result<(), Error> {
@@ -185,17 +229,13 @@ pub async fn create_database(server: &str, name: &str) -> Result<(), Error> {
     if !plain || name.is_empty() {
         return Err(refuse(format!("a database cannot be called {name:?}")));
     }
-    let (client, connection) =
-        tokio_postgres::connect(server, NoTls).await.map_err(|error| refuse(error.to_string()))?;
-    let connection = tokio::spawn(connection);
+    let server = tokio_postgres::Config::from_str(server).map_err(|error| refuse(error.to_string()))?;
+    let wire = Wire::new(server, None).map_err(refuse)?;
+    let client = wire.connect().await.map_err(|error| refuse(describe(&error)))?;
     let create = format!(
         "CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' STRATEGY wal_log"
     );
-    let created = client.batch_execute(&create).await;
-    drop(client);
-    // It ends when its client is gone.
-    let _ = connection.await;
-    match created {
+    match client.batch_execute(&create).await {
         Err(error) if error.code() == Some(&SqlState::DUPLICATE_DATABASE) => Ok(()),
         created => created.map_err(|error| typed(SERVICE, error)),
     }

@@ -64,7 +64,7 @@ pub(crate) fn open(config: &Config, signals: &Arc<Signals>) -> Result<Threads, E
         Engine::Temporary { folder } => (fresh(folder), Keeping::Temporary),
         Engine::Scratch { folder } => (fresh(folder), Keeping::Scratch),
         #[cfg(feature = "fleet")]
-        Engine::Postgres { .. } => return Err(refuse("PostgreSQL has no file".to_owned())),
+        Engine::Postgres(_) => return Err(refuse("PostgreSQL has no file".to_owned())),
     };
     let lock = Lock::take(service, &path, lock::PATIENCE)?;
     let files = (keeping != Keeping::Durable).then(|| TemporaryFiles(path.clone()));
