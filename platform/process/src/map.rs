@@ -69,6 +69,12 @@ pub struct Map {
     /// `postgres://user:password@host/database` with `{service}` where the service's name belongs; without it every process
     /// keeps its services' files in its data folder.
     pub database: Option<String>,
+    /// The same as the role that owns the tables. With it, services may append events and not change any; a copy that is
+    /// started without it finds its tables up to date or does not start.
+    pub database_owner: Option<String>,
+    /// File with the certificates (PEM) of who vouches for the database servers, relative to the map; with it every
+    /// connection to them has TLS.
+    database_authority_file: Option<PathBuf>,
     /// The broker of events; without one, consumers read the logs of the producers.
     pub bus: Option<Bus>,
     /// `redis://user:password@host/0`, where sessions, carts and limits are kept in memory for all copies.
@@ -144,11 +150,21 @@ impl Map {
         }
     }
 
+    /// Who vouches for the database servers, if they are to be asked for it.
+    pub fn database_authority(&self) -> Option<PathBuf> {
+        self.database_authority_file.as_deref().map(|file| self.beside(file))
+    }
+
     /// The key of calls between processes.
     pub fn secret(&self) -> Result<[u8; 32], Error> {
-        let path = self.path.parent().unwrap_or(Path::new("")).join(&self.secret_file);
+        let path = self.beside(&self.secret_file);
         let text = std::fs::read_to_string(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
         blake3::Hash::from_hex(text.trim()).map(|hash| *hash.as_bytes()).map_err(|_| Error::Secret { path })
+    }
+
+    /// A file that the map names.
+    fn beside(&self, file: &Path) -> PathBuf {
+        self.path.parent().unwrap_or(Path::new("")).join(file)
     }
 }
 

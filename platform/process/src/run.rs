@@ -169,7 +169,11 @@ fn connect(
 fn storage(map: &Map, data: &Path) -> Storage {
     #[cfg(feature = "fleet")]
     if let Some(url) = &map.database {
-        return Storage::Postgres(server::Databases::at(url.clone()));
+        return Storage::Postgres(server::Databases {
+            owner_url: map.database_owner.clone(),
+            authority: map.database_authority(),
+            ..server::Databases::at(url.clone())
+        });
     }
     let _ = map;
     Storage::Folder(data.to_owned())
