@@ -43,11 +43,19 @@ pub struct Fleet {
 impl Fleet {
     /// Starts ten processes of this binary; `database` is where their databases are, with `{service}` for the name, or files.
     pub async fn start(binary: PathBuf, database: Option<&str>) -> Result<Self> {
+        Self::start_with(binary, database, None).await
+    }
+
+    /// As [`Fleet::start`], with a broker between the processes: `("kafka", "host:port/PREFIX")`.
+    pub async fn start_with(binary: PathBuf, database: Option<&str>, bus: Option<(&str, &str)>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("fleet-").tempdir()?;
         let ports = free_ports(SERVICES.len() + 1)?;
         let mut map = "secret_file = \"secret\"\n".to_owned();
         if let Some(url) = database {
             writeln!(map, "database = {url:?}")?;
+        }
+        if let Some((kind, address)) = bus {
+            writeln!(map, "[bus]\n{kind} = {address:?}")?;
         }
         map.push_str("[services]\n");
         for (service, port) in SERVICES.iter().zip(&ports) {

@@ -46,6 +46,19 @@ async fn kills_of_every_process_with_databases_change_no_total() -> Result<()> {
     kills(Fleet::start(binary, Some(&database)).await?).await
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sale_goes_through_ten_processes_with_kafka_between_them() -> Result<()> {
+    let (Some((binary, database)), Some(kafka)) = (databases("c"), kafka("c")) else { return Ok(()) };
+    sale(Fleet::start_with(binary, Some(&database), Some(("kafka", &kafka))).await?).await?;
+    a_foreign_consumer_reads_the_order(&kafka).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_of_every_process_with_kafka_between_them_change_no_total() -> Result<()> {
+    let (Some((binary, database)), Some(kafka)) = (databases("d"), kafka("d")) else { return Ok(()) };
+    kills(Fleet::start_with(binary, Some(&database), Some(("kafka", &kafka))).await?).await
+}
+
 #[tokio::test]
 async fn no_service_is_let_into_anothers_database() -> Result<()> {
     let Some((_, database)) = databases("a") else { return Ok(()) };
@@ -76,6 +89,40 @@ fn databases(fleet: &str) -> Option<(PathBuf, String)> {
         return None;
     };
     Some((PathBuf::from(binary), database.replace("{fleet}", fleet)))
+}
+
+/// Where Kafka is, with a prefix for this fleet's topics.
+fn kafka(fleet: &str) -> Option<String> {
+    let Ok(address) = std::env::var("STOA_FLEET_KAFKA") else {
+        skip::not_proven("a fleet with Kafka: there is none");
+        return None;
+    };
+    Some(format!("{address}/fleet-{fleet}-{}", std::process::id()))
+}
+
+/// A program in another language, with the contracts alone, reads the order from Kafka; but what is a person's it cannot.
+async fn a_foreign_consumer_reads_the_order(kafka: &str) -> Result<()> {
+    let Some(folder) = std::env::var_os("STOA_FOREIGN") else {
+        skip::not_proven("a foreign consumer of events: it is not installed");
+        return Ok(());
+    };
+    let (servers, prefix) = kafka.split_once('/').context("host:port/PREFIX")?;
+    let mut command = tokio::process::Command::new("node");
+    command.current_dir(folder).kill_on_drop(true);
+    command.args(["events.mjs", servers, &format!("{prefix}.ordering"), &format!("{prefix}.foreign")]);
+    command.arg("stoa.ordering.v1.OrderConfirmed");
+    let ended = tokio::time::timeout(PATIENCE, command.output()).await.context("it did not end")??;
+    let said = String::from_utf8_lossy(&ended.stdout);
+    ensure!(ended.status.success(), "{said}{}", String::from_utf8_lossy(&ended.stderr));
+    let events = said.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
+    let placed = events.iter().find(|event| event["type"] == "stoa.ordering.v1.OrderPlaced");
+    let placed = placed.with_context(|| format!("no order was placed: {said}"))?;
+    ensure!(placed["source"] == "/services/ordering" && placed["sealed"] == "true", "{placed}");
+    ensure!(placed["subject"] == placed["data"]["order"] && placed["key"] == placed["subject"], "{placed}");
+    ensure!(placed["data"]["lines"][0]["quantity"] == 2, "{placed}");
+    let token = placed["data"]["paymentToken"].as_str().unwrap_or_default();
+    ensure!(token.starts_with("sealed:"), "a payment token lies open: {placed}");
+    Ok(())
 }
 
 async fn sale(fleet: Fleet) -> Result<()> {

@@ -11,7 +11,7 @@ use crate::lanes::Lane;
 use crate::servers::{self, Started};
 use crate::tools::{GRPCURL, Had};
 use crate::workspace::{Workspace, files};
-use crate::{libtest, paths};
+use crate::{foreign, libtest, paths};
 
 /// The feature of `stoa` that carries the planted bugs; never in a release. Their binary, which is built anyway, also has
 /// the engines of the fleet; without a bug switched on it is as sound as the other.
@@ -70,13 +70,26 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
     }
     // Stopped when the lane has ended.
     let mut server = None;
+    let mut broker = None;
     if name == "fleet" {
+        match servers::Kafka::start()? {
+            Started::Ready(started) => {
+                println!("    {}", servers::Kafka::version());
+                run = run.env("STOA_FLEET_KAFKA", started.address());
+                broker = Some(started);
+                match foreign::consumer()? {
+                    Had::Ready(folder) => run = run.env("STOA_FOREIGN", folder),
+                    Had::Missing(reason) => println!("    {reason}"),
+                }
+            }
+            Started::Missing(reason) => println!("    {reason}"),
+        }
         match servers::Postgres::start()? {
             Started::Ready(started) => {
                 println!("    {}", started.version());
                 run = run
                     .env("STOA_FLEET_BIN", paths::release("stoa-planted"))
-                    .env("STOA_FLEET_DATABASES", started.fleets(&["a", "b"])?);
+                    .env("STOA_FLEET_DATABASES", started.fleets(&["a", "b", "c", "d"])?);
                 server = Some(started);
             }
             Started::Missing(reason) => println!("    {reason}"),
@@ -90,7 +103,7 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
         }
     }
     let ended = run.end()?;
-    drop(server);
+    drop((server, broker));
     let mut outcome = libtest::outcome(&ended);
     // A test that lacks something says so in a file: the harness knows only passed and failed.
     for reason in fs::read_to_string(&skips).unwrap_or_default().lines() {

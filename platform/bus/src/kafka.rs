@@ -44,6 +44,13 @@ pub struct Config {
 }
 
 impl Config {
+    /// From `host:port,...` or `host:port,.../PREFIX`, as a fleet's map has it.
+    pub fn at(address: &str) -> Self {
+        let (servers, prefix) = address.split_once('/').unwrap_or((address, ""));
+        let config = Self::new(servers);
+        if prefix.is_empty() { config } else { Self { prefix: prefix.to_owned(), ..config } }
+    }
+
     /// With topics called `stoa.NAME`, kept for a week.
     pub fn new(servers: impl Into<String>) -> Self {
         Self {

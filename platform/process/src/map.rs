@@ -92,7 +92,8 @@ pub struct Map {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "lowercase")]
 pub enum Bus {
-    /// The addresses of some brokers of a Kafka cluster, `host:port,host:port`.
+    /// The addresses of some brokers of a Kafka cluster, `host:port,host:port`; behind a slash, where several fleets share
+    /// one, what the names of this one's topics begin with.
     Kafka(String),
     /// `amqp://user:password@host/vhost`.
     RabbitMq(String),
@@ -127,7 +128,8 @@ impl Map {
         // Whoever names an engine does not want what looks like it.
         let named = [
             ("database", map.database.is_some() && cfg!(not(feature = "fleet"))),
-            ("bus", map.bus.is_some()),
+            ("bus.kafka", matches!(map.bus, Some(Bus::Kafka(_))) && cfg!(not(feature = "fleet"))),
+            ("bus.rabbitmq", matches!(map.bus, Some(Bus::RabbitMq(_)))),
             ("redis", map.redis.is_some()),
             ("mongodb", map.mongodb.is_some()),
         ];

@@ -8,6 +8,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bus::{Broker, Relay};
 use contract::Table;
 use operations::Remote;
 use server::{Context, Failed, Gauge, Limits, Storage, Task, Windows, accept};
@@ -86,6 +87,10 @@ pub async fn run(surroundings: Surroundings, parts: Vec<Part>) -> Result<(), Err
     make_private(&data)?;
     let mut context = Context::in_fleet(storage(&map, &data), &data, methods, &map.secret()?, Clock::system());
     context.windows = windows;
+    let broker = broker(&map);
+    if let Some(broker) = &broker {
+        context.hub.carry(broker.clone());
+    }
 
     let (mut lines, mut tasks, mut listeners) = (vec![], vec![], vec![]);
     let mut here = BTreeSet::new();
@@ -106,6 +111,9 @@ pub async fn run(surroundings: Surroundings, parts: Vec<Part>) -> Result<(), Err
         listeners.push((name, listener, service, door));
     }
     connect(&map, methods, &here, &context, &mut tasks)?;
+    if let Some(broker) = &broker {
+        tasks.extend(here.iter().filter_map(|name| relay(name, broker, &context)));
+    }
     let limits = Limits { drain: context.windows.drain, ..Limits::default() };
     for (name, listener, service, door) in listeners {
         let (limits, shutdown) = (limits.clone(), context.shutdown.clone());
@@ -155,6 +163,10 @@ fn connect(
         let Some(reader) = reader else { continue };
         let remote = Remote::new(peer, context.clients.as_caller(reader).channel(peer));
         context.hub.publish(peer, Arc::new(remote.clone()));
+        // Where a broker says what is new, the log is read only for what is missing.
+        if context.hub.broker().is_some() {
+            continue;
+        }
         let shutdown = context.shutdown.clone();
         tasks.push(Task::endless(format!("bus.{peer}"), async move {
             tokio::select! {
@@ -164,6 +176,24 @@ fn connect(
         }));
     }
     Ok(())
+}
+
+/// What carries events between processes, where the map names something.
+fn broker(map: &Map) -> Option<Arc<dyn Broker>> {
+    #[cfg(feature = "fleet")]
+    if let Some(map::Bus::Kafka(address)) = &map.bus {
+        return Some(Arc::new(bus::kafka::Kafka::new(bus::kafka::Config::at(address))));
+    }
+    // The map was refused if it names what is not built in.
+    let _ = map;
+    None
+}
+
+/// Passes the log of a service that is here on to the broker; each copy of the service offers itself.
+fn relay(name: &str, broker: &Arc<dyn Broker>, context: &Context) -> Option<Task> {
+    let source = context.hub.source(name).filter(|source| source.outbox().is_some())?;
+    let relay = Relay::new(source, broker.clone());
+    Some(Task::endless(format!("{name}.relay"), relay.run(context.shutdown.clone().cancelled_owned())))
 }
 
 fn storage(map: &Map, data: &Path) -> Storage {
