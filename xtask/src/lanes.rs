@@ -62,6 +62,11 @@ pub(crate) fn all() -> Result<Vec<Lane>> {
         redis,
     ));
     lanes.push(Lane::new("kafka", "events reach every consumer once and in order through Kafka, whatever dies", kafka));
+    lanes.push(Lane::new(
+        "rabbitmq",
+        "events reach every consumer once and in order through RabbitMQ, whatever dies",
+        rabbitmq,
+    ));
     lanes.extend(suites::lanes()?);
     Ok(lanes)
 }
@@ -84,6 +89,7 @@ pub(crate) fn checks() -> Result<Vec<Lane>> {
             let mut outcome = lint(&["--workspace"])?;
             outcome.add(lint(&["--package", "store", "--features", "fleet"])?);
             outcome.add(lint(&["--package", "cache", "--features", "fleet"])?);
+            outcome.add(lint(&["--package", "bus", "--features", "rabbitmq,planted-bugs"])?);
             Ok(outcome)
         }),
         Lane::new("deny", "licences, sources and bans of every crate we link", deny::run),
@@ -191,4 +197,29 @@ fn kafka(context: &Context) -> Result<Outcome> {
         .end()?;
     outcome.add(libtest::outcome(&ended));
     Ok(outcome)
+}
+
+/// The suites of the bus, with RabbitMQ between producers and consumers.
+fn rabbitmq(context: &Context) -> Result<Outcome> {
+    let server = match servers::RabbitMq::start()? {
+        Started::Ready(server) => server,
+        Started::Missing(reason) => {
+            let mut outcome = Outcome::default();
+            outcome.skip(reason);
+            return Ok(outcome);
+        }
+    };
+    println!("    {}", server.version());
+    let url = server.url();
+    let control = servers::Control::over(server)?;
+    let ended = Run::cargo("rabbitmq")
+        .args(["test", "--no-fail-fast", "--package", "bus", "--features", "rabbitmq,planted-bugs"])
+        // One after the other: some of them kill the server.
+        .args(["--test", "rabbitmq", "--", "--include-ignored", "--test-threads=1", "--show-output"])
+        .env("BUS_TEST_RABBITMQ", url)
+        .env("BUS_TEST_CONTROL", control.address())
+        .limit(Duration::from_secs(1500))
+        .verbose(context.verbose)
+        .end()?;
+    Ok(libtest::outcome(&ended))
 }

@@ -7,6 +7,7 @@
 mod control;
 mod kafka;
 mod postgres;
+mod rabbitmq;
 mod redis;
 
 use std::fs::{self, File};
@@ -25,6 +26,7 @@ use crate::paths;
 pub(crate) use control::Control;
 pub(crate) use kafka::Kafka;
 pub(crate) use postgres::Postgres;
+pub(crate) use rabbitmq::RabbitMq;
 pub(crate) use redis::Redis;
 
 /// From the start of a server until it takes connections.
@@ -121,6 +123,8 @@ struct Server {
     name: String,
     command: Command,
     child: Child,
+    /// Who is signalled, where the child is only a shell around it.
+    inner: Option<Pid>,
     stop: Signal,
     port: u16,
     _folder: tempfile::TempDir,
@@ -134,7 +138,7 @@ impl Server {
         // Not in our group, so that Ctrl-C at the terminal stops it through us, in order.
         command.stdout(out.try_clone()?).stderr(out).process_group(0);
         let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
-        let mut server = Self { name: name.to_owned(), command, child, stop, port, _folder: folder };
+        let mut server = Self { name: name.to_owned(), command, child, inner: None, stop, port, _folder: folder };
         server.await_ready()?;
         Ok(server)
     }
@@ -162,9 +166,17 @@ impl Server {
 
     /// Ends it without warning.
     fn kill(&mut self) -> Result<()> {
-        self.child.kill()?;
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.signal(Signal::KILL)?;
+        }
         self.child.wait()?;
         Ok(())
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let child = || i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let pid = self.inner.or_else(child).context("a server without a process id")?;
+        Ok(kill_process(pid, signal)?)
     }
 
     /// Starts it again on what it has on disk, unless it runs.
@@ -178,12 +190,14 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process(pid, self.stop);
-        }
         let begun = Instant::now();
+        let mut told = false;
         while matches!(self.child.try_wait(), Ok(None)) {
+            if !std::mem::replace(&mut told, true) {
+                let _ = self.signal(self.stop);
+            }
             if begun.elapsed() > STOPPED {
+                let _ = self.signal(Signal::KILL);
                 let _ = self.child.kill();
                 let _ = self.child.wait();
                 return;

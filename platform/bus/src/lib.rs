@@ -31,6 +31,8 @@ mod message;
 mod outbox;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq;
 mod relay;
 mod source;
 

@@ -11,6 +11,8 @@ static SEQUENCE: AtomicBool = AtomicBool::new(false);
 static NO_FENCE: AtomicBool = AtomicBool::new(false);
 static OFFSET_BEFORE_EFFECT: AtomicBool = AtomicBool::new(false);
 static CURSOR_BEFORE_EFFECT: AtomicBool = AtomicBool::new(false);
+#[cfg(feature = "rabbitmq")]
+static MANDATORY_OFF: AtomicBool = AtomicBool::new(false);
 
 /// From now on every consumer moves its cursor (and inbox) in a commit before that of the effect.
 pub fn cursor_before_effect(on: bool) {
@@ -56,4 +58,15 @@ pub fn offset_before_effect(on: bool) {
 
 pub(crate) fn acknowledges_before_effect() -> bool {
     OFFSET_BEFORE_EFFECT.load(Ordering::Relaxed)
+}
+
+/// From now on RabbitMQ is not told to return what no queue takes.
+#[cfg(feature = "rabbitmq")]
+pub fn mandatory_off(on: bool) {
+    MANDATORY_OFF.store(on, Ordering::Relaxed);
+}
+
+#[cfg(feature = "rabbitmq")]
+pub(crate) fn mandatory_is_off() -> bool {
+    MANDATORY_OFF.load(Ordering::Relaxed)
 }

@@ -1,7 +1,8 @@
 //! A server whose tests may kill it: they say so over a connection to the lane that owns it.
 //!
 //! One line a connection: `kill` ends the server as a power cut would, `start` starts it again with what it has on disk
-//! and answers once it takes connections. The answer is `done`, or what went wrong.
+//! and answers once it takes connections; what else there is, is the server's own. The answer is `done`, with what there is
+//! to say, or what went wrong.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -19,6 +20,11 @@ pub(crate) trait Restart: Send {
 
     /// Starts it again, unless it runs; returns when it takes connections.
     fn start(&mut self) -> Result<()>;
+
+    /// Does what is asked of this kind of server alone; answers in one line.
+    fn ask(&mut self, words: &[&str]) -> Result<String> {
+        anyhow::bail!("{words:?} is not understood")
+    }
 }
 
 /// Owns a server and does with it what it is told; dropping it stops the server.
@@ -57,12 +63,13 @@ fn obey(server: &mut impl Restart, connection: &TcpStream) -> Result<()> {
     connection.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut line = String::new();
     BufReader::new(connection).read_line(&mut line)?;
-    let outcome = match line.trim() {
-        "kill" => server.kill(),
-        "start" => server.start(),
-        other => Err(anyhow::anyhow!("`{other}` is not understood")),
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let outcome = match words[..] {
+        ["kill"] => server.kill().map(|()| String::new()),
+        ["start"] => server.start().map(|()| String::new()),
+        _ => server.ask(&words),
     };
-    let answer = outcome.map_or_else(|error| format!("{error:#}"), |()| "done".to_owned());
+    let answer = outcome.map_or_else(|error| format!("{error:#}"), |said| format!("done {said}").trim_end().to_owned());
     let mut connection = connection;
     Ok(writeln!(connection, "{answer}")?)
 }

@@ -412,3 +412,23 @@ pub async fn a_broker_killed_under_load_loses_nothing(world: World, ground: &imp
     assert_eq!(world.rig.letters().await, []);
     println!("        killed twice: {:?}", copy.fed());
 }
+
+/// What the broker has for the consumer is deleted, twice, while messages flow. For brokers where that can be done to one
+/// consumer; `delete` does it.
+pub async fn what_the_broker_forgets_under_load_is_not_lost(world: World, delete: impl AsyncFn()) {
+    let (relay, copy) = (world.relay(), world.copy_in_doubt_after(Duration::from_secs(5)));
+    let running = Running::start(&copy);
+    world.warm_up(&copy, 4).await;
+    let writers = world.write(4, 200);
+    for time in 1..=2 {
+        eventually(async || world.rig.applied().await.len() > time * 100).await;
+        delete().await;
+    }
+    all(writers).await;
+    caught_up(&copy).await;
+    running.stop().await;
+    relay.stop().await;
+    world.rig.expect_all(4, 201).await;
+    assert_eq!(world.rig.letters().await, []);
+    println!("        deleted twice: {:?}", copy.fed());
+}
