@@ -115,14 +115,14 @@ impl Call {
         }
     }
 
-    /// Runs a write to its end even if the caller vanishes or its deadline passes, and gives its outcome to whoever still
-    /// waits; a drain waits for it.
+    /// Runs a write to its end even if the caller vanishes, and gives its outcome to whoever still waits; a drain waits for
+    /// it. A transaction that is kept waiting by others past the deadline has no effect.
     pub async fn detached<T, F>(&self, write: F) -> Result<T, Status>
     where
         F: Future<Output = Result<T, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        match self.process.writes.spawn(write.in_current_span()).await {
+        match self.process.writes.spawn(store::deadline::inherited(write).in_current_span()).await {
             Ok(outcome) => outcome,
             Err(broken) => Err(status::fault(self.method.path, &broken)),
         }

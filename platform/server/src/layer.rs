@@ -147,7 +147,8 @@ impl Layers {
             method,
             process: Arc::clone(&self.process),
         });
-        let answer = AssertUnwindSafe(self.route(request)).catch_unwind();
+        let work = store::deadline::within(arrival.deadline, self.route(request));
+        let answer = AssertUnwindSafe(work).catch_unwind();
         let answer = if from_here {
             // The caller holds the clock of its own call, and drops this future when it is over.
             answer.await

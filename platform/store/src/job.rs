@@ -9,9 +9,12 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, future::LocalBoxFuture};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
-use crate::{Error, Site, Tx};
+use crate::{Error, Site, Tx, deadline};
 
 /// Bodies that may wait; a caller beyond that waits for a place.
 pub(crate) const QUEUE: usize = 1024;
@@ -42,6 +45,10 @@ pub(crate) trait Job: Send {
     /// Whether it must not share a transaction: it cannot run twice.
     fn is_alone(&self) -> bool;
 
+    /// Until when somebody waits for it; only an engine that others keep waiting asks.
+    #[cfg_attr(not(feature = "fleet"), allow(dead_code))]
+    fn deadline(&self) -> Option<Instant>;
+
     /// Runs the body and keeps its outcome; `true` if the body wants its work kept.
     fn run<'a>(&'a mut self, tx: &'a mut Tx) -> LocalBoxFuture<'a, bool>;
 
@@ -65,7 +72,7 @@ where
     E: From<Error> + Send + 'static,
 {
     let (reply, answer) = oneshot::channel();
-    (Box::new(Work { site, alone, body, outcome: None, reply }), answer)
+    (Box::new(Work { site, alone, deadline: deadline::current(), body, outcome: None, reply }), answer)
 }
 
 /// Runs a body that has nothing to wait for: its transaction answers at once.
@@ -87,6 +94,7 @@ pub(crate) fn run_now(job: &mut dyn Job, tx: &mut Tx) -> bool {
 struct Work<T, E, F> {
     site: Option<&'static Site>,
     alone: bool,
+    deadline: Option<Instant>,
     body: F,
     outcome: Option<Result<T, E>>,
     reply: oneshot::Sender<Result<T, E>>,
@@ -104,6 +112,10 @@ where
 
     fn is_alone(&self) -> bool {
         self.alone
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 
     fn run<'a>(&'a mut self, tx: &'a mut Tx) -> LocalBoxFuture<'a, bool> {

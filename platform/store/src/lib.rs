@@ -16,6 +16,7 @@ pub mod crash;
 mod audit;
 mod clock;
 mod config;
+pub mod deadline;
 mod error;
 mod event;
 mod job;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use deadpool_postgres::tokio_postgres::{self, NoTls, error::SqlState};
 use store::{Config, Database, Engine, Error, Migration, MigrationSet, NewEvent, Store, conformance, params, site};
+use tokio::time::Instant;
 
 /// An empty database of its own.
 async fn fresh() -> Config {
@@ -102,6 +103,31 @@ async fn a_binary_that_is_older_than_the_store_is_refused_and_changes_nothing() 
     let refused = Store::open(config.migrations([OLD])).await.err().unwrap();
     assert!(matches!(&refused, Error::Migration { .. }), "{refused}");
     assert!(refused.to_string().contains("older than the store"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a PostgreSQL server"]
+async fn a_statement_does_not_outlast_its_callers_deadline_and_has_no_effect() {
+    let config = fresh().await;
+    let Engine::Postgres(database) = config.engine.clone() else { unreachable!("asked for PostgreSQL") };
+    let store = Store::open(config.migrations([conformance::TABLES])).await.unwrap();
+    let row = async |tx: &mut store::Tx| tx.execute("INSERT INTO counters (id, count) VALUES ('a', 0)", &[]).await;
+    store.write(site!("postgres_test.row"), row).await.unwrap();
+    let (blocker, name) = superuser(&database).await;
+    blocker.batch_execute("BEGIN; UPDATE counters SET count = 1").await.unwrap();
+
+    let update = async |tx: &mut store::Tx| tx.execute("UPDATE counters SET count = 7", &[]).await;
+    let deadline = Instant::now() + Duration::from_millis(300);
+    let late = store::deadline::within(deadline, store.write(site!("postgres_test.late"), update)).await;
+    assert!(matches!(late, Err(Error::Busy { .. })), "{late:?}");
+
+    // The blocker still holds the row: whoever waited for it has stopped waiting.
+    let (other, _) = superuser(&database).await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND wait_event_type = 'Lock'";
+    assert_eq!(other.query_one(waiting, &[&name]).await.unwrap().get::<_, i64>(0), 0);
+    blocker.batch_execute("ROLLBACK").await.unwrap();
+    let counts = store.read(async |tx| tx.query("SELECT count FROM counters", &[]).await).await.unwrap();
+    assert_eq!(counts.iter().map(|row| row.get::<i64>("count").unwrap()).collect::<Vec<_>>(), [0]);
 }
 
 /// Whoever may do everything, at the database of this name.

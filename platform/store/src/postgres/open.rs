@@ -76,7 +76,9 @@ pub(crate) async fn open(config: &Config, signals: &Arc<Signals>) -> Result<Thre
     let (readers, read_queue) = async_channel::bounded(QUEUE);
     let (writer, mut write_queue) = mpsc::channel(QUEUE);
     let write_queue = poll_fn(move |context| write_queue.poll_recv(context));
-    let connections = |count, limit| Ok::<_, Error>(Connections { pool: pool(count, limit)?, count });
+    let connections = |count, statement_limit| {
+        Ok::<_, Error>(Connections { pool: pool(count, statement_limit)?, count, statement_limit })
+    };
     // Any name will do that no other store on the database has.
     let me = format!("{:016x}", RandomState::new().build_hasher().finish());
     let hints = Hints { wire: own.clone(), me };

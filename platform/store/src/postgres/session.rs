@@ -1,6 +1,6 @@
 //! One pooled PostgreSQL connection: statements in, rows and typed errors out.
 
-use std::{pin::pin, sync::Arc};
+use std::{borrow::Cow, pin::pin, sync::Arc};
 
 use deadpool_postgres::{Object, tokio_postgres};
 use futures_util::{TryStreamExt as _, future::join};
@@ -20,11 +20,11 @@ pub(crate) struct Session {
     pub(super) client: Object,
     service: &'static str,
     /// BEGIN, until it has been sent with the first statement.
-    begin: Option<&'static str>,
+    begin: Option<Cow<'static, str>>,
 }
 
 impl Session {
-    pub(super) fn new(client: Object, service: &'static str, begin: &'static str) -> Self {
+    pub(super) fn new(client: Object, service: &'static str, begin: Cow<'static, str>) -> Self {
         Self { client, service, begin: Some(begin) }
     }
 
@@ -36,7 +36,7 @@ impl Session {
     /// BEGIN, if it is still to be sent. It travels in front of the statement, without a round trip of its own.
     pub(super) async fn begin(&mut self) -> Result<(), Error> {
         match self.begin.take() {
-            Some(begin) => self.client.batch_execute(begin).await.map_err(|error| self.error(error)),
+            Some(begin) => self.client.batch_execute(&begin).await.map_err(|error| self.error(error)),
             None => Ok(()),
         }
     }
@@ -47,7 +47,7 @@ impl Session {
         let run = self.client.execute_raw(&statement, params);
         let changed = match self.begin.take() {
             Some(begin) => {
-                let (begun, changed) = join(self.client.batch_execute(begin), run).await;
+                let (begun, changed) = join(self.client.batch_execute(&begin), run).await;
                 begun.and(changed)
             }
             None => run.await,
@@ -67,7 +67,7 @@ impl Session {
         let run = self.client.query_raw(&statement, params);
         let rows = match self.begin.take() {
             Some(begin) => {
-                let (begun, rows) = join(self.client.batch_execute(begin), run).await;
+                let (begun, rows) = join(self.client.batch_execute(&begin), run).await;
                 begun.and(rows)
             }
             None => run.await,

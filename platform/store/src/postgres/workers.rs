@@ -1,13 +1,13 @@
 //! The threads that poll bodies: one for writes, one for reads, each with a pool of connections.
 
-use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
+use std::{borrow::Cow, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use deadpool_postgres::{Object, Pool};
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use tokio::{
     sync::{Notify, Semaphore},
     task::LocalSet,
-    time::MissedTickBehavior,
+    time::{Instant, MissedTickBehavior},
 };
 
 use super::{
@@ -33,6 +33,7 @@ pub(super) struct Workers {
     clock: Clock,
     pool: Pool,
     limit: usize,
+    statement_limit: Duration,
     signals: Arc<Signals>,
     hints: Hints,
     /// The number of shards; readers append to none.
@@ -43,6 +44,8 @@ pub(super) struct Workers {
 pub(super) struct Connections {
     pub(super) pool: Pool,
     pub(super) count: usize,
+    /// What one statement may take on them.
+    pub(super) statement_limit: Duration,
 }
 
 impl Workers {
@@ -52,6 +55,7 @@ impl Workers {
             clock: config.clock.clone(),
             pool: connections.pool,
             limit: connections.count,
+            statement_limit: connections.statement_limit,
             signals: Arc::clone(signals),
             hints,
             shards: None,
@@ -143,7 +147,13 @@ impl Workers {
     /// Runs a body until its outcome is known, and answers; true if it appended.
     async fn transact(&self, mut job: Box<dyn Job>) -> bool {
         let mut appended = false;
+        let deadline = job.deadline();
+        let over = || deadline.is_some_and(|deadline| deadline <= Instant::now());
         for attempt in 1..=ATTEMPTS {
+            if over() {
+                job.refuse(Error::Busy { detail: "nobody waits for it any more".to_owned() });
+                break;
+            }
             let error = match self.pool.get().await {
                 Ok(client) => match self.attempt(client, job.as_mut()).await {
                     Ok(more) => {
@@ -154,7 +164,7 @@ impl Workers {
                 },
                 Err(error) => Error::Busy { detail: format!("no connection: {error}") },
             };
-            let again = matches!(error, Error::Busy { .. }) && attempt < ATTEMPTS;
+            let again = matches!(error, Error::Busy { .. }) && attempt < ATTEMPTS && !over();
             if !again {
                 job.refuse(error);
                 break;
@@ -167,15 +177,23 @@ impl Workers {
         appended
     }
 
+    /// How its transaction begins: each statement may take what is left of the deadline, if that is less than it may anyway.
+    fn begin(&self, deadline: Option<Instant>) -> Cow<'static, str> {
+        let begin = if self.shards.is_some() { WRITE } else { READ };
+        match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+            // Zero would mean no limit.
+            Some(left) if left < self.statement_limit => {
+                format!("{begin}; SET LOCAL statement_timeout = {}", left.as_millis().max(1)).into()
+            }
+            Some(_) | None => begin.into(),
+        }
+    }
+
     /// Runs the body once. `Ok` if the job knows its outcome, and whether it appended; an error if that did not happen.
     async fn attempt(&self, client: Object, job: &mut dyn Job) -> Result<bool, Error> {
         let mut tx = Tx {
             undoable: true,
-            session: tx::Session::Postgres(Session::new(
-                client,
-                self.service,
-                if self.shards.is_some() { WRITE } else { READ },
-            )),
+            session: tx::Session::Postgres(Session::new(client, self.service, self.begin(job.deadline()))),
             service: self.service,
             writable: self.shards.is_some(),
             now: self.clock.now(),
