@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::command::{Run, tail};
+use crate::command::{Ended, Run, tail};
 use crate::lane::{Context, Outcome};
 use crate::servers::Started;
 use crate::workspace::Workspace;
@@ -177,25 +177,31 @@ fn kafka(context: &Context) -> Result<Outcome> {
     let mut outcome = command("clippy of kafka", &lint, Duration::from_secs(900))?;
     let address = server.address();
     let control = servers::Control::over(server)?;
-    let ended = Run::cargo("kafka")
-        .args(["test", "--no-fail-fast", "--package", "bus", "--features", "kafka,planted-bugs"])
-        // One after the other: some of them kill the server.
-        .args([
-            "--test",
-            "kafka",
-            "--test",
-            "kafka_planted",
-            "--",
-            "--include-ignored",
-            "--test-threads=1",
-            "--show-output",
-        ])
-        .env("BUS_TEST_KAFKA", address)
-        .env("BUS_TEST_CONTROL", control.address())
-        .limit(Duration::from_secs(1500))
-        .verbose(context.verbose)
-        .end()?;
-    outcome.add(libtest::outcome(&ended));
+    let run = |log: &str, features: &str| {
+        Run::cargo(log)
+            .args(["test", "--no-fail-fast", "--package", "bus", "--features", features])
+            // One after the other: some of them kill the server.
+            .args(["--test", "kafka", "--test", "kafka_planted", "--"])
+            .args(["--include-ignored", "--test-threads=1", "--show-output"])
+            .env("BUS_TEST_KAFKA", &address)
+            .env("BUS_TEST_CONTROL", control.address())
+            .limit(Duration::from_secs(1500))
+            .verbose(context.verbose)
+    };
+    let mut tell = |ended: Ended| {
+        ended.output.lines().filter(|line| line.contains(" of every b")).for_each(|line| println!("{line}"));
+        outcome.add(libtest::outcome(&ended));
+    };
+    tell(run("kafka", "kafka,planted-bugs").end()?);
+    // Again where a log has many shards.
+    match servers::Postgres::start()? {
+        Started::Ready(server) => {
+            println!("    {}", server.version());
+            let run = run("kafka-postgres", "kafka,planted-bugs,store/fleet");
+            tell(run.env("STORE_TEST_POSTGRES", server.url()).end()?);
+        }
+        Started::Missing(reason) => outcome.skip(reason),
+    }
     Ok(outcome)
 }
 
