@@ -49,6 +49,17 @@ impl Request {
         Self { principal: principal.into(), method, key: key.into(), fingerprint: *blake3::hash(body).as_bytes() }
     }
 
+    /// The error that answers this request when its key was used for another.
+    pub fn reused(&self) -> Error {
+        Error::RequestIdReused { method: self.method.to_owned(), key: self.key.clone() }
+    }
+
+    /// The reply that was stored for this request.
+    pub fn reply<Reply: Message + Default>(&self, body: &[u8]) -> Result<Reply, Error> {
+        Reply::decode(body)
+            .map_err(|error| Error::StoredReply { method: self.method.to_owned(), detail: error.to_string() })
+    }
+
     /// True for the one claim in [`PURGING`] that drops old answers.
     pub(crate) fn purges(&self) -> bool {
         self.fingerprint[0].is_multiple_of(PURGING)
@@ -231,27 +242,64 @@ where
     Reply: Message + Default,
     X: From<Error> + From<store::Error> + Refusable,
 {
-    let reused = || Error::RequestIdReused { method: request.method.to_owned(), key: request.key.clone() };
+    match recall(tx, request).await?.ok_or_else(|| request.reused())? {
+        Ok(body) => Ok(Ok(request.reply(&body)?)),
+        Err(refusal) => Ok(Err(X::replayed(refusal))),
+    }
+}
+
+/// What a request was answered with: the encoded reply, or the refusal; nothing if it is not known here. Another body under
+/// the same key is an error.
+pub async fn recall(tx: &mut Tx, request: &Request) -> Result<Option<Result<Vec<u8>, Refusal>>, Error> {
     let row = tx
         .query_opt(
             "SELECT fingerprint, state, code, message, body FROM requests
              WHERE principal = $1 AND method = $2 AND key = $3",
             params![request.principal.as_str(), request.method, request.key.as_str()],
         )
-        .await?
-        .ok_or_else(reused)?;
+        .await?;
+    let Some(row) = row else { return Ok(None) };
     if row.get::<Vec<u8>>("fingerprint")? != request.fingerprint {
-        return Err(reused().into());
+        return Err(request.reused());
     }
     let body: Vec<u8> = row.get("body")?;
     if row.get::<String>("state")? == "REFUSED" {
         let code = i32::try_from(row.get::<i64>("code")?).unwrap_or(2);
-        let refusal = Refusal { code, message: row.get("message")?, details: body };
-        return Ok(Err(X::replayed(refusal)));
+        return Ok(Some(Err(Refusal { code, message: row.get("message")?, details: body })));
     }
-    let reply = Reply::decode(body.as_slice())
-        .map_err(|error| Error::StoredReply { method: request.method.to_owned(), detail: error.to_string() })?;
-    Ok(Ok(reply))
+    Ok(Some(Ok(body)))
+}
+
+/// Keeps an answer that was given at `time` by one who keeps its answers elsewhere at first, beside their effects; call it
+/// in the transaction that takes over those effects. An answer that is kept already stays.
+pub async fn keep(
+    tx: &mut Tx,
+    request: &Request,
+    time: jiff::Timestamp,
+    answer: &Result<Vec<u8>, Refusal>,
+) -> Result<(), Error> {
+    let (state, code, message, body) = match answer {
+        Ok(reply) => ("DONE", 0, "", reply),
+        Err(refusal) => ("REFUSED", i64::from(refusal.code), refusal.message.as_str(), &refusal.details),
+    };
+    tx.execute(
+        "INSERT INTO requests (principal, method, key, fingerprint, state, code, message, body, claim_time)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+         ON CONFLICT (principal, method, key) DO NOTHING",
+        params![
+            request.principal.as_str(),
+            request.method,
+            request.key.as_str(),
+            request.fingerprint.to_vec(),
+            state,
+            code,
+            message,
+            body.clone(),
+            time
+        ],
+    )
+    .await?;
+    Ok(())
 }
 
 /// The reply a request was answered with before, for those who answer a repeat without doing its work again; nothing if the
@@ -265,15 +313,12 @@ pub async fn find<Reply: Message + Default>(tx: &mut Tx, request: &Request) -> R
         .await?;
     let Some(row) = row else { return Ok(None) };
     if row.get::<Vec<u8>>("fingerprint")? != request.fingerprint {
-        return Err(Error::RequestIdReused { method: request.method.to_owned(), key: request.key.clone() });
+        return Err(request.reused());
     }
     if row.get::<String>("state")? != "DONE" {
         return Ok(None);
     }
-    let body: Vec<u8> = row.get("body")?;
-    let reply = Reply::decode(body.as_slice())
-        .map_err(|error| Error::StoredReply { method: request.method.to_owned(), detail: error.to_string() })?;
-    Ok(Some(reply))
+    Ok(Some(request.reply(&row.get::<Vec<u8>>("body")?)?))
 }
 
 /// Drops answers older than [`RETENTION`], at most `limit` at a time; returns how many went.

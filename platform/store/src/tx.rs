@@ -101,6 +101,12 @@ impl Tx {
         self.now
     }
 
+    /// Makes this the transaction's time, for one that takes over what has happened elsewhere: its events are stored as
+    /// having happened then.
+    pub fn set_now(&mut self, time: Timestamp) {
+        self.now = time;
+    }
+
     /// The name of the store.
     pub fn service(&self) -> &'static str {
         self.service
