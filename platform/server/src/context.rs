@@ -22,6 +22,9 @@ use crate::page::Sealer;
 pub struct Context {
     /// Where stores are kept.
     pub storage: Storage,
+    /// Where the catalogue keeps its documents, `mongodb://host:port/database`; none: in its store.
+    #[cfg(feature = "fleet")]
+    pub mongodb: Option<String>,
     /// The folder for everything that is no store, such as mail.
     pub data: PathBuf,
     /// The other services.
@@ -270,6 +273,8 @@ impl Context {
     fn build(storage: Storage, data: PathBuf, clients: Registry, fleet: Option<Fleet>, secret: &[u8; 32]) -> Self {
         Context {
             storage,
+            #[cfg(feature = "fleet")]
+            mongodb: None,
             data,
             clients,
             hub: bus::Hub::default(),

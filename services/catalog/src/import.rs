@@ -1,32 +1,37 @@
 //! Imports: a stream of products, written batch by batch.
 //!
-//! Each batch is one transaction, so an import that breaks off has stored whole batches, and the same stream again changes
-//! nothing of them. A product that is refused is counted and stops no other.
+//! Each batch is one transaction where the engine has any, so an import that breaks off has stored whole batches there, and
+//! whole products elsewhere; the same stream again changes nothing of them. A product that is refused is counted and stops
+//! no other.
+
+use std::sync::Arc;
 
 use contracts::catalog::v1 as proto;
-use log::{Log, Meta};
 use server::{Call, status};
-use store::{Tx, site};
 use tonic::{Status, Streaming};
 
 use crate::error::Error;
 use crate::product::{self, Command, Draft, Event, Problem, Rejection};
-use crate::{store as rows, wire};
+use crate::products::{Products, Shelf};
+use crate::store::Stored;
+use crate::{rpc, wire};
 
 /// Refusals that an answer lists.
 const MOST_FAILURES: usize = 1000;
 
 /// One product of the stream.
-struct Line {
-    number: i64,
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    /// Its place in the stream, from 1.
+    pub(crate) number: i64,
     /// The name it came with, or nothing.
-    name: String,
-    draft: Result<Draft, Vec<Problem>>,
+    pub(crate) name: String,
+    pub(crate) draft: Result<Draft, Vec<Problem>>,
 }
 
 /// Writes what comes until the stream ends.
 pub(crate) async fn run(
-    log: &Log<proto::Event>,
+    products: &Arc<dyn Products>,
     call: &Call,
     mut stream: Streaming<proto::ImportProductsRequest>,
     batch_size: usize,
@@ -42,7 +47,7 @@ pub(crate) async fn run(
         let ends = !matches!(next, Ok(Some(_)));
         if batch.len() >= batch_size || (ends && !batch.is_empty()) {
             let lines = std::mem::replace(&mut batch, Vec::with_capacity(batch_size));
-            add(&mut reply, write(log, call, lines).await?);
+            add(&mut reply, write(products, call, lines).await?);
         }
         match next {
             Ok(Some(_)) => {}
@@ -65,70 +70,60 @@ fn line(number: i64, product: Option<&proto::Product>) -> Result<Line, Status> {
 }
 
 async fn write(
-    log: &Log<proto::Event>,
+    products: &Arc<dyn Products>,
     call: &Call,
     lines: Vec<Line>,
 ) -> Result<proto::ImportProductsResponse, Status> {
-    let (log, meta) = (log.clone(), call.meta());
-    let actor = call.subject().map(|subject| subject.id.clone()).unwrap_or_default();
-    call.detached(async move {
-        let written = log
-            .clone()
-            .once(site!("catalog.import_products"), None, async move |tx: &mut Tx| {
-                let mut reply = proto::ImportProductsResponse::default();
-                for line in &lines {
-                    match replace(&log, tx, &meta, &actor, line).await {
-                        Ok(Some(Event::Created(_))) => reply.created_count += 1,
-                        Ok(Some(Event::Updated { .. })) => reply.updated_count += 1,
-                        Ok(None) => reply.unchanged_count += 1,
-                        Err(Error::Rejected { rejection, .. }) => refuse(&mut reply, line.number, &rejection),
-                        Err(fault) => return Err(fault),
-                    }
-                }
-                Ok::<_, Error>(reply)
-            })
-            .await?;
-        Ok(written)
-    })
-    .await
+    let (products, author) = (Arc::clone(products), rpc::author(call));
+    call.detached(async move { Ok(products.import(author, lines).await?) }).await
 }
 
 /// Creates or replaces one product. Everything is decided before anything is written, so a refusal leaves no trace.
-async fn replace(
-    log: &Log<proto::Event>,
-    tx: &mut Tx,
-    meta: &Meta,
-    actor: &str,
-    line: &Line,
-) -> Result<Option<Event>, Error> {
+pub(crate) async fn replace(shelf: &mut impl Shelf, line: &Line) -> Result<Option<Event>, Error> {
     let reject = |rejection| Error::Rejected { name: line.name.clone(), rejection };
     let draft = line.draft.as_ref().map_err(|problems| reject(Rejection::Invalid(problems.clone())))?;
-    let (name, current) = target(tx, &line.name, draft).await?;
+    let (name, current) = target(shelf, &line.name, draft).await?;
     let command = Command::Replace(draft.clone());
-    let taken = rows::taken(tx, &name, command.skus()).await?;
+    let skus: Vec<&str> = command.skus().collect();
+    let taken = shelf.taken(&name, &skus).await?;
     let decided = product::decide(current.as_ref().map(|stored| &stored.product), &command, &taken).map_err(reject)?;
     if let Some(event) = &decided {
-        let version = current.map_or(0, |stored| stored.version);
-        log.append(tx, &name, version, meta, None, vec![wire::to_stored(&name, actor, event)]).await?;
+        shelf.put(&name, current.map_or(0, |stored| stored.version), event).await?;
     }
     Ok(decided)
 }
 
 /// Which product a line is about: the one it names, the one that has its first SKU, or a new one.
-async fn target(tx: &mut Tx, name: &str, draft: &Draft) -> Result<(String, Option<rows::Stored>), Error> {
+async fn target(shelf: &mut impl Shelf, name: &str, draft: &Draft) -> Result<(String, Option<Stored>), Error> {
     if !name.is_empty() {
-        return Ok((name.to_owned(), rows::get(tx, name).await?));
+        return Ok((name.to_owned(), shelf.get(name).await?));
     }
     let sku = draft.variants.first().map(|variant| variant.sku.as_str()).unwrap_or_default();
-    if let Some(stored) = rows::get_by_sku(tx, sku).await? {
+    if let Some(stored) = shelf.get_by_sku(sku).await? {
         return Ok((stored.name.clone(), Some(stored)));
     }
     // The SKU makes the better name; it is only taken when that product has given the SKU up.
     let readable = format!("products/{}", product::id_of_sku(sku));
-    if rows::get(tx, &readable).await?.is_none() {
+    if shelf.get(&readable).await?.is_none() {
         return Ok((readable, None));
     }
     Ok((format!("products/{}", uuid::Uuid::now_v7()), None))
+}
+
+/// Counts what became of a line; a fault is the whole batch's.
+pub(crate) fn count(
+    reply: &mut proto::ImportProductsResponse,
+    line: &Line,
+    outcome: Result<Option<Event>, Error>,
+) -> Result<(), Error> {
+    match outcome {
+        Ok(Some(Event::Created(_))) => reply.created_count += 1,
+        Ok(Some(Event::Updated { .. })) => reply.updated_count += 1,
+        Ok(None) => reply.unchanged_count += 1,
+        Err(Error::Rejected { rejection, .. }) => refuse(reply, line.number, &rejection),
+        Err(fault) => return Err(fault),
+    }
+    Ok(())
 }
 
 fn refuse(reply: &mut proto::ImportProductsResponse, line: i64, rejection: &Rejection) {

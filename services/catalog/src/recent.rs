@@ -2,7 +2,7 @@
 //!
 //! The value of `head` changes with every commit that appends, before that commit is answered. An entry is served only
 //! while the head is the one that was seen before its snapshot began: whoever has the answer to a write reads no older
-//! state. That holds because one process owns the store.
+//! state. That holds because one process owns the rows: its store, or its own copy of the log.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

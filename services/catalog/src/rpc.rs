@@ -5,14 +5,15 @@ use std::sync::Arc;
 use contract::Currency;
 use contracts::catalog::v1 as proto;
 use contracts::catalog::v1::catalog_service_server::CatalogService;
-use log::{Log, Meta};
+use log::Log;
 use server::{Call, status};
 use store::{Site, Tx, site};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::error::Error;
 use crate::filter::{Filter, Grammar};
-use crate::product::{self, Command, Draft, Rejection, State, price_in};
+use crate::product::{Command, Draft, Rejection, State, price_in};
+use crate::products::{Author, Order, Products};
 use crate::recent::Recent;
 use crate::search::{Counts, Search};
 use crate::signature::{Key, Statement};
@@ -26,11 +27,9 @@ const REMEMBERED_PAGE: u32 = DEFAULT_PAGE;
 /// The handlers. A cheap handle.
 #[derive(Clone, Debug)]
 pub(crate) struct Rpc {
-    pub(crate) log: Log<proto::Event>,
-    /// Products by name.
-    pub(crate) products: Arc<Recent<Arc<Stored>>>,
-    /// Products by a SKU of theirs.
-    pub(crate) skus: Arc<Recent<Arc<Stored>>>,
+    pub(crate) products: Arc<dyn Products>,
+    /// The log whose rows lists and searches read.
+    pub(crate) finder: Log<proto::Event>,
     /// Pages of lists by what was asked.
     pub(crate) pages: Arc<Recent<Arc<Vec<Stored>>>>,
     /// Facets and totals by search.
@@ -42,16 +41,14 @@ pub(crate) struct Rpc {
 impl Rpc {
     /// Products by name, in this order; the first that is missing is named.
     async fn by_name(&self, names: Vec<String>) -> Result<Vec<Arc<Stored>>, Error> {
-        let found =
-            self.recall(&self.products, &names, async move |tx: &mut Tx, name| rows::get(tx, name).await).await?;
+        let found = self.products.by_name(&names).await?;
         let missing = |(name, found): (&String, Option<Arc<Stored>>)| found.ok_or_else(|| Error::Missing(name.clone()));
         names.iter().zip(found).map(missing).collect()
     }
 
     /// The products that are for sale and have these SKUs, in this order; the first SKU that is missing is named.
     async fn by_sku(&self, skus: &[String]) -> Result<Vec<Arc<Stored>>, Error> {
-        let found =
-            self.recall(&self.skus, skus, async move |tx: &mut Tx, sku| rows::get_by_sku(tx, sku).await).await?;
+        let found = self.products.by_sku(skus).await?;
         let for_sale = |(sku, found): (&String, Option<Arc<Stored>>)| {
             let found = found.filter(|stored| stored.product.state == State::Active);
             found.ok_or_else(|| Error::UnknownSku(sku.clone()))
@@ -74,49 +71,11 @@ impl Rpc {
             return Ok(page);
         }
         let read = async move |tx: &mut Tx| rows::list(tx, state, &filter.facets, &after, limit + 1).await;
-        let page = Arc::new(self.log.store().read(read).await?);
+        let page = Arc::new(self.finder.store().read(read).await?);
         if limit <= REMEMBERED_PAGE {
             self.pages.keep(seen, &key, Arc::clone(&page));
         }
         Ok(page)
-    }
-
-    /// What is remembered under these keys, and the rest from one snapshot.
-    async fn recall<R>(
-        &self,
-        recent: &Recent<Arc<Stored>>,
-        keys: &[String],
-        mut read: R,
-    ) -> Result<Vec<Option<Arc<Stored>>>, Error>
-    where
-        R: AsyncFnMut(&mut Tx, &str) -> Result<Option<Stored>, store::Error> + Send + 'static,
-    {
-        let seen = recent.head();
-        let mut found: Vec<Option<Arc<Stored>>> = keys.iter().map(|key| recent.get(key)).collect();
-        let lacking: Vec<String> =
-            keys.iter().zip(&found).filter(|(_, found)| found.is_none()).map(|(key, _)| key.clone()).collect();
-        if lacking.is_empty() {
-            return Ok(found);
-        }
-        let mut fresh = self
-            .log
-            .store()
-            .read(async move |tx: &mut Tx| {
-                let mut fresh = Vec::with_capacity(lacking.len());
-                for key in &lacking {
-                    fresh.push(read(tx, key).await?.map(Arc::new));
-                }
-                Ok::<_, Error>(fresh)
-            })
-            .await?
-            .into_iter();
-        for (key, found) in keys.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
-            *found = fresh.next().flatten();
-            if let Some(stored) = found {
-                recent.keep(seen, key, Arc::clone(stored));
-            }
-        }
-        Ok(found)
     }
 
     /// One command to one product, answered with the product as it then is.
@@ -127,25 +86,8 @@ impl Rpc {
         request: Option<log::Request>,
         order: Order,
     ) -> Result<Response<proto::Product>, Status> {
-        let (log, meta, currency) = (self.log.clone(), call.meta(), self.config.currency);
-        let actor = call.subject().map(|subject| subject.id.clone()).unwrap_or_default();
-        let product = call
-            .detached(async move {
-                let answer = log
-                    .clone()
-                    .once(site, request, async move |tx: &mut Tx| {
-                        let stored = execute(&log, tx, &meta, &actor, &order).await?;
-                        let product = wire::product(&stored, currency);
-                        if order.dry_run { Err(Error::DryRun(Box::new(product))) } else { Ok(product) }
-                    })
-                    .await;
-                match answer {
-                    Ok(product) => Ok(product),
-                    Err(Error::DryRun(product)) => Ok(*product),
-                    Err(error) => Err(error.into()),
-                }
-            })
-            .await?;
+        let (products, author) = (Arc::clone(&self.products), author(&call));
+        let product = call.detached(async move { Ok(products.command(site, author, request, order).await?) }).await?;
         Ok(Response::new(product))
     }
 
@@ -157,40 +99,9 @@ impl Rpc {
     }
 }
 
-/// A command to a product, and on which terms.
-struct Order {
-    name: String,
-    command: Command,
-    /// The version the caller has read; empty for any.
-    etag: String,
-    dry_run: bool,
-}
-
-/// Decides and appends one command inside its transaction.
-async fn execute(
-    log: &Log<proto::Event>,
-    tx: &mut Tx,
-    meta: &Meta,
-    actor: &str,
-    order: &Order,
-) -> Result<Stored, Error> {
-    let name = order.name.as_str();
-    let reject = |rejection| Error::Rejected { name: name.to_owned(), rejection };
-    let current = rows::get(tx, name).await?;
-    if let Some(current) = &current
-        && !order.etag.is_empty()
-        && order.etag != current.version.to_string()
-    {
-        return Err(Error::Stale(name.to_owned()));
-    }
-    let taken = rows::taken(tx, name, order.command.skus()).await?;
-    let product = current.as_ref().map(|stored| &stored.product);
-    let event = product::decide(product, &order.command, &taken).map_err(reject)?;
-    if let Some(event) = event {
-        let version = current.as_ref().map_or(0, |stored| stored.version);
-        log.append(tx, name, version, meta, None, vec![wire::to_stored(name, actor, &event)]).await?;
-    }
-    rows::get(tx, name).await?.ok_or_else(|| Error::Missing(name.to_owned()))
+/// Who makes a call that changes something.
+pub(crate) fn author(call: &Call) -> Author {
+    Author { meta: call.meta(), actor: call.subject().map(|subject| subject.id.clone()).unwrap_or_default() }
 }
 
 #[tonic::async_trait]
@@ -252,7 +163,7 @@ impl CatalogService for Rpc {
         let (seen, known) = (self.counts.head(), self.counts.get(&key));
         let remembered = known.clone();
         let (mut found, counts) = self
-            .log
+            .finder
             .store()
             .read(async move |tx: &mut Tx| {
                 let found = search.page(tx, order, offset, limit + 1).await?;
@@ -286,8 +197,7 @@ impl CatalogService for Rpc {
             let (product, _) = wire::variant_parts(name).ok_or_else(|| Error::Missing(name.clone()))?;
             owners.push(product.to_owned());
         }
-        let found =
-            self.recall(&self.products, &owners, async move |tx: &mut Tx, name| rows::get(tx, name).await).await?;
+        let found = self.products.by_name(&owners).await?;
         let mut variants = Vec::with_capacity(asked.names.len() + asked.skus.len());
         for (name, stored) in asked.names.iter().zip(found) {
             let id = wire::variant_parts(name).map(|(_, id)| id).unwrap_or_default();
@@ -353,7 +263,7 @@ impl CatalogService for Rpc {
         request: Request<Streaming<proto::ImportProductsRequest>>,
     ) -> Result<Response<proto::ImportProductsResponse>, Status> {
         let call = Call::of(&request)?;
-        let reply = import::run(&self.log, &call, request.into_inner(), self.config.import_batch.max(1)).await?;
+        let reply = import::run(&self.products, &call, request.into_inner(), self.config.import_batch.max(1)).await?;
         Ok(Response::new(reply))
     }
 
@@ -363,7 +273,7 @@ impl CatalogService for Rpc {
     ) -> Result<Response<proto::ResolvePricesResponse>, Status> {
         let asked = request.into_inner();
         let currency = self.currency(&asked.currency_code)?;
-        let time = self.log.store().clock().now();
+        let time = self.finder.store().clock().now();
         let found = self.by_sku(&asked.skus).await?;
         let mut prices = Vec::with_capacity(found.len());
         let mut statement = Statement { currency, time, prices: Vec::with_capacity(found.len()) };

@@ -22,6 +22,11 @@ pub(crate) const MIGRATIONS: MigrationSet = MigrationSet::new(
     ],
 );
 
+/// The one of them that is not derived, for a log without rows.
+#[cfg(feature = "fleet")]
+pub(crate) const KEYS: MigrationSet =
+    MigrationSet::new("catalog.keys", &[Migration::new(1, "keys", include_str!("../migrations/0002_keys.sql"))]);
+
 /// A product's row.
 #[derive(Clone, Debug)]
 pub(crate) struct Stored {
@@ -213,6 +218,8 @@ pub(crate) fn stored(row: &Row) -> Result<Stored, Error> {
 
 /// The newest key that signs prices; `fresh` becomes the first.
 pub(crate) async fn price_key(tx: &mut Tx, fresh: &Key) -> Result<Key, Error> {
+    // Two copies of this service that start together agree on one key.
+    tx.take_stream("price_keys").await?;
     let sql = "SELECT id, secret FROM price_keys ORDER BY create_time DESC, id DESC LIMIT 1";
     if let Some(row) = tx.query_opt(sql, params![]).await? {
         return Ok(Key { id: row.get("id")?, secret: row.get("secret")? });

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+use std::path::Path;
+
 use auth::{Principal, Role, Subject};
 use catalog::Config;
 use client::{Channel, Outgoing};
@@ -19,20 +21,26 @@ pub(crate) struct Shop {
 
 impl Shop {
     pub(crate) async fn open() -> Shop {
-        Shop::over(Context::temporary(contracts::METHODS)).await
+        Shop::over(anywhere()).await
     }
 
-    pub(crate) async fn in_folder(folder: &std::path::Path) -> Shop {
-        let storage = Storage::Folder(folder.to_owned());
-        Shop::over(Context::new(storage, folder, contracts::METHODS, &[7; 32])).await
+    pub(crate) async fn in_folder(folder: &Path) -> Shop {
+        Shop::over(surroundings(folder)).await
     }
 
     async fn over(mut context: Context) -> Shop {
         let clock = Clock::manual("2026-01-02T03:04:05Z".parse().unwrap());
         context.clock = clock.clone();
-        let component = unlocked(async || catalog::build(Config::default(), &context).await).await;
+        // Small batches, so that an import of a few hundred lines has several.
+        let config = Config { import_batch: 100, ..Config::default() };
+        let component = unlocked(async || catalog::build(config.clone(), &context).await).await;
         context.mount(component);
         Shop { context, clock }
+    }
+
+    /// The catalogue in rows of its own file, wherever the others are.
+    pub(crate) async fn embedded_in(folder: &Path) -> Shop {
+        Shop::over(Context::new(Storage::Folder(folder.to_owned()), folder, contracts::METHODS, &[7; 32])).await
     }
 
     pub(crate) fn client(&self) -> CatalogServiceClient<Channel> {
@@ -83,8 +91,47 @@ impl Shop {
     }
 }
 
-/// The tables of a shop that is dropped.
-pub(crate) async fn reopened(folder: &std::path::Path) -> Store {
+/// The surroundings of a shop that nobody opens again: with documents where the run names a server for them.
+fn anywhere() -> Context {
+    let mut context = Context::temporary(contracts::METHODS);
+    documents(&mut context, None);
+    context
+}
+
+/// The surroundings of a shop that belongs to a folder.
+pub(crate) fn surroundings(folder: &Path) -> Context {
+    let mut context = Context::new(Storage::of_test_in(folder), folder, contracts::METHODS, &[7; 32]);
+    documents(&mut context, Some(folder));
+    context
+}
+
+#[cfg(not(feature = "fleet"))]
+fn documents(_: &mut Context, _: Option<&Path>) {}
+
+/// A database on the server that `CATALOG_TEST_MONGODB` names: the folder's, or a new one.
+#[cfg(feature = "fleet")]
+#[allow(clippy::disallowed_methods, reason = "a test is told where its server is")]
+fn documents(context: &mut Context, folder: Option<&Path>) {
+    static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let number = || COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_string();
+    let name = folder.map_or_else(number, |folder| folder.file_name().unwrap().to_string_lossy().replace('.', ""));
+    if let Ok(server) = std::env::var("CATALOG_TEST_MONGODB") {
+        context.mongodb = Some(format!("{server}/catalog_{}_{name}", std::process::id()));
+    }
+}
+
+/// The store of a shop that is dropped.
+pub(crate) async fn reopened(folder: &Path) -> Store {
+    let context = surroundings(folder);
+    #[cfg(feature = "fleet")]
+    if context.mongodb.is_some() {
+        return unlocked(async || context.open("catalog", &catalog::BESIDE_DOCUMENTS).await).await;
+    }
+    unlocked(async || context.open("catalog", &catalog::MIGRATIONS).await).await
+}
+
+/// The store of a shop in rows of its own file that is dropped.
+pub(crate) async fn reopened_embedded(folder: &Path) -> Store {
     let context = Context::new(Storage::Folder(folder.to_owned()), folder, contracts::METHODS, &[7; 32]);
     unlocked(async || context.open("catalog", &catalog::MIGRATIONS).await).await
 }
