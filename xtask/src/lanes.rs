@@ -67,6 +67,7 @@ pub(crate) fn all() -> Result<Vec<Lane>> {
         "events reach every consumer once and in order through RabbitMQ, whatever dies",
         rabbitmq,
     ));
+    lanes.push(Lane::new("mongo", "the catalogue keeps its promises on documents", mongo));
     lanes.extend(suites::lanes()?);
     Ok(lanes)
 }
@@ -89,6 +90,7 @@ pub(crate) fn checks() -> Result<Vec<Lane>> {
             let mut outcome = lint(&["--workspace"])?;
             outcome.add(lint(&["--package", "store", "--features", "fleet"])?);
             outcome.add(lint(&["--package", "cache", "--features", "fleet"])?);
+            outcome.add(lint(&["--package", "stoa-catalog", "--features", "fleet"])?);
             outcome.add(lint(&["--package", "bus", "--features", "rabbitmq,planted-bugs"])?);
             Ok(outcome)
         }),
@@ -227,5 +229,33 @@ fn rabbitmq(context: &Context) -> Result<Outcome> {
         .limit(Duration::from_secs(1500))
         .verbose(context.verbose)
         .end()?;
+    Ok(libtest::outcome(&ended))
+}
+
+/// The catalogue over documents, its log in PostgreSQL: its suite, its service's tests, and those of what dies.
+fn mongo(context: &Context) -> Result<Outcome> {
+    let mut outcome = Outcome::default();
+    let (documents, log) = match (servers::Mongo::start()?, servers::Postgres::start()?) {
+        (Started::Ready(documents), Started::Ready(log)) => (documents, log),
+        (Started::Missing(reason), _) | (_, Started::Missing(reason)) => {
+            outcome.skip(reason);
+            return Ok(outcome);
+        }
+    };
+    println!("    {}; {}", documents.version(), log.version());
+    let suites = ["importing", "keeping_products", "searching", "signing_prices"];
+    let ended = Run::cargo("mongo")
+        .args(["test", "--no-fail-fast", "--package", "stoa-catalog", "--features", "fleet", "--lib"])
+        .args(suites.iter().flat_map(|suite| ["--test", suite]))
+        .args(["--", "--include-ignored", "--show-output"])
+        .env("CATALOG_TEST_MONGODB", documents.url())
+        .env("CATALOG_TEST_MONGO_PROGRAM", documents.program())
+        .env("STORE_TEST_POSTGRES", log.url())
+        .limit(Duration::from_secs(1500))
+        .verbose(context.verbose)
+        .end()?;
+    for line in ended.output.lines().filter(|line| line.starts_with("suite of the catalogue")) {
+        println!("    {line}");
+    }
     Ok(libtest::outcome(&ended))
 }

@@ -6,6 +6,7 @@
 
 mod control;
 mod kafka;
+mod mongo;
 mod postgres;
 mod rabbitmq;
 mod redis;
@@ -25,6 +26,7 @@ use crate::paths;
 
 pub(crate) use control::Control;
 pub(crate) use kafka::Kafka;
+pub(crate) use mongo::Mongo;
 pub(crate) use postgres::Postgres;
 pub(crate) use rabbitmq::RabbitMq;
 pub(crate) use redis::Redis;

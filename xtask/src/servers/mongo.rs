@@ -1,0 +1,66 @@
+//! A server of the MongoDB protocol: FerretDB as a library in a program of ours, built when it is needed.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use rustix::process::Signal;
+
+use super::{Owner, Server, Started, free_port, private_folder};
+use crate::command::{Run, tail};
+use crate::paths;
+
+/// The first time it downloads and compiles all of FerretDB.
+const BUILD: Duration = Duration::from_secs(600);
+
+/// A private server that takes part in no replica set and asks nobody who they are.
+pub(crate) struct Mongo {
+    _server: Server,
+    port: u16,
+    program: PathBuf,
+    version: String,
+}
+
+impl Mongo {
+    pub(crate) fn start() -> Result<Started<Self>> {
+        let program = paths::tools().join("mongo/stoa-mongo");
+        // Always: it is a matter of seconds when nothing has changed, and never stale.
+        let built = Run::new("build-mongo", "go")
+            .args(["build", "-C"])
+            .args([paths::root().join("integration/mongo")])
+            .args(["-o"])
+            .args([program.as_os_str(), ".".as_ref()])
+            .limit(BUILD)
+            .end();
+        match built {
+            Ok(ended) if ended.success => {}
+            Ok(ended) => return Ok(Started::Missing(format!("FerretDB does not build: {}", tail(&ended.output, 3)))),
+            Err(error) => return Ok(Started::Missing(format!("FerretDB cannot be built: {error:#}"))),
+        }
+        let folder = private_folder("mongo-", &Owner { ids: None })?;
+        let port = free_port()?;
+        let mut command = Command::new(&program);
+        command.current_dir("/").arg("-listen").arg(format!("127.0.0.1:{port}")).arg("-data").arg(folder.path());
+        let server = Server::spawn("mongo", command, Signal::TERM, port, folder)?;
+        let said = Command::new(&program).arg("-version").output()?;
+        ensure!(said.status.success(), "{} does not say its version", program.display());
+        let version = String::from_utf8_lossy(&said.stdout).trim().to_owned();
+        Ok(Started::Ready(Self { _server: server, port, program, version }))
+    }
+
+    /// Where it is, without a database.
+    pub(crate) fn url(&self) -> String {
+        format!("mongodb://127.0.0.1:{}", self.port)
+    }
+
+    /// The program, for tests that kill a server of their own.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// What it says of itself.
+    pub(crate) fn version(&self) -> &str {
+        &self.version
+    }
+}
