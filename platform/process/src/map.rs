@@ -131,7 +131,7 @@ impl Map {
             ("bus.kafka", matches!(map.bus, Some(Bus::Kafka(_))) && cfg!(not(feature = "fleet"))),
             ("bus.rabbitmq", matches!(map.bus, Some(Bus::RabbitMq(_)))),
             ("redis", map.redis.is_some()),
-            ("mongodb", map.mongodb.is_some()),
+            ("mongodb", map.mongodb.is_some() && cfg!(not(feature = "fleet"))),
         ];
         match named.into_iter().find_map(|(engine, absent)| absent.then_some(engine)) {
             Some(engine) => Err(Error::Engine { path: map.path, engine }),

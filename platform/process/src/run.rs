@@ -87,6 +87,10 @@ pub async fn run(surroundings: Surroundings, parts: Vec<Part>) -> Result<(), Err
     make_private(&data)?;
     let mut context = Context::in_fleet(storage(&map, &data), &data, methods, &map.secret()?, Clock::system());
     context.windows = windows;
+    #[cfg(feature = "fleet")]
+    {
+        context.mongodb = map.mongodb.clone();
+    }
     let broker = broker(&map);
     if let Some(broker) = &broker {
         context.hub.carry(broker.clone());
