@@ -34,7 +34,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
         stocking::sample(&shop, &folder, settings.sample_skus, &Voice::silent()).await?;
     }
     let gauge = Gauge::default();
-    let front = Front { gateway: shop.gateway.clone(), gauge: gauge.clone() };
+    let front = Front { gateway: opened.gateway.clone(), gauge: gauge.clone() };
     let limits = Limits { drain: settings.windows().drain, ..Limits::default() };
     let listening = tokio::spawn(accept::run(listener, front, limits, gauge, shutdown.clone()));
     let control = control::start(Arc::clone(&shop), &folder, address).await?;

@@ -22,6 +22,9 @@ pub struct Settings {
     #[arg(long, global = true, value_name = "DIR", env = "STOA_DATA", default_value_os_t = default_data(),
           help_heading = "Settings")]
     pub data: PathBuf,
+    /// Map of a fleet: commands ask its processes over the network instead of a data folder
+    #[arg(long, global = true, value_name = "FILE", env = "STOA_FLEET", help_heading = "Settings")]
+    pub fleet: Option<PathBuf>,
     /// Log lines on standard error: `pretty` for people, `json` for machines
     #[arg(
         long = "log",

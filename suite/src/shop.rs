@@ -10,12 +10,14 @@ use anyhow::Context as _;
 use auth::{Principal, Role, Subject};
 use client::{Channel, Outgoing};
 use gateway::Gateway;
+use operations::Remote;
 use server::{Context, Failed, Storage, Task};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
+use crate::fleet::Map;
 use crate::folder::Folder;
 use crate::psp;
 use crate::settings::Settings;
@@ -28,8 +30,6 @@ pub(crate) const SERVICES: [&str; 9] =
 pub(crate) struct Shop {
     /// What its services share.
     pub(crate) context: Context,
-    /// The door.
-    pub(crate) gateway: Gateway,
     /// Where the payment provider is.
     pub(crate) provider: String,
 }
@@ -38,6 +38,8 @@ pub(crate) struct Shop {
 pub(crate) struct Opened {
     /// The shop.
     pub(crate) shop: Arc<Shop>,
+    /// The door.
+    pub(crate) gateway: Gateway,
     /// The operator's password, if this opening made it up.
     pub(crate) operator_password: Option<identity::Secret>,
     tasks: Vec<Task>,
@@ -139,8 +141,8 @@ impl Opened {
             },
             &context,
         )?;
-        let shop = Arc::new(Shop { context, gateway, provider });
-        Ok(Self { shop, operator_password: identity.operator_password, tasks, inside })
+        let shop = Arc::new(Shop { context, provider });
+        Ok(Self { shop, gateway, operator_password: identity.operator_password, tasks, inside })
     }
 
     /// Starts what runs by itself: sagas, consumers, sweeps, and the provider if it is inside.
@@ -173,7 +175,28 @@ impl Opened {
     }
 }
 
+/// Under which name the logs of a fleet are read; the contract lets it read and nothing else.
+const AUDITOR: &str = "audit";
+
 impl Shop {
+    /// The shop that a fleet is: nothing of it is opened here, everything is asked of its processes.
+    pub(crate) fn of_fleet(settings: &Settings, map: &Map) -> anyhow::Result<Self> {
+        let mut context = Context::in_fleet(
+            Storage::Temporary,
+            &settings.data,
+            contracts::METHODS,
+            &map.secret()?,
+            store::Clock::system(),
+        );
+        context.windows = settings.windows();
+        for service in SERVICES {
+            context.clients.connect(service, &format!("http://{}", map.address(service)?))?;
+            let log = Remote::new(service, context.clients.as_caller(AUDITOR).channel(service));
+            context.hub.publish(service, Arc::new(log));
+        }
+        Ok(Self { context, provider: settings.psp().unwrap_or_default().to_owned() })
+    }
+
     /// The way to a service, as the gateway has it.
     pub(crate) fn channel(&self, service: &'static str) -> Channel {
         self.context.clients.as_caller(auth::GATEWAY).channel(service)

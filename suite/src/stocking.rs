@@ -49,6 +49,12 @@ pub(crate) async fn sample(shop: &Shop, folder: &Folder, skus: usize, voice: &Vo
             folder.set_sample(false)?;
         }
     }
+    whole_sample(shop, skus, voice).await?;
+    Ok(folder.set_sample(true)?)
+}
+
+/// Puts the sample catalogue into a shop, whatever of it is there already.
+pub(crate) async fn whole_sample(shop: &Shop, skus: usize, voice: &Voice) -> anyhow::Result<()> {
     let mut products = sample::products(skus);
     // The catalogue takes a batch while the warehouses receive the one before.
     let mut before: Vec<Product> = Vec::new();
@@ -61,7 +67,7 @@ pub(crate) async fn sample(shop: &Shop, folder: &Folder, skus: usize, voice: &Vo
             anyhow::bail!("the sample catalogue is refused: {reason}: {detail}");
         }
         if batch.is_empty() {
-            return Ok(folder.set_sample(true)?);
+            return Ok(());
         }
         before = batch;
     }

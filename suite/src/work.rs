@@ -7,16 +7,23 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::fleet::Map;
 use crate::folder::{self, Folder};
 use crate::settings::Settings;
 use crate::shop::{Opened, Shop};
-use crate::{audit, control, importing, rebuild, story};
+use crate::{audit, control, importing, rebuild, stocking, story};
 
 /// A piece of work on a shop.
 #[derive(clap::Subcommand, Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Work {
     /// Put products, stock or a year of sales from a file into the shop
     Import(importing::Line),
+    /// Put the sample catalogue and its stock into the shop; twice within a week is once
+    Sample {
+        /// Stock keeping units
+        #[arg(long, value_name = "N", default_value_t = crate::sample::DEFAULT_SKUS)]
+        skus: usize,
+    },
     /// Check the books of all services and of the payment provider; exit code 1 names what is wrong
     Audit,
     /// Tell what happened to an order, step by step
@@ -113,6 +120,7 @@ impl Voice {
 pub(crate) async fn perform(work: Work, shop: &Shop, voice: Voice) {
     let done = match work {
         Work::Import(line) => importing::import(line, shop, &voice).await,
+        Work::Sample { skus } => stocking::whole_sample(shop, skus, &voice).await.map(|()| true),
         Work::Audit => audit::audit(shop, &voice).await,
         Work::Explain { order } => story::explain(shop, &name_of(&order), &voice).await,
         Work::Orders { what: Orders::At { order, time } } => story::at(shop, &name_of(&order), time, &voice).await,
@@ -126,9 +134,15 @@ pub(crate) async fn perform(work: Work, shop: &Shop, voice: Voice) {
     voice.say(last).await;
 }
 
-/// Has the work done by whoever holds the folder, or does it.
+/// Has the work done by the fleet, by whoever holds the folder, or does it.
 pub(crate) async fn answer(work: Work, settings: &Settings) -> anyhow::Result<ExitCode> {
     let work = work.on_this_machine()?;
+    if let Some(path) = &settings.fleet {
+        let shop = Shop::of_fleet(settings, &Map::load(path)?)?;
+        let (voice, ear) = Voice::new();
+        let (code, ()) = tokio::join!(hear(ear), perform(work, &shop, voice));
+        return code;
+    }
     if let Some(running) = folder::running(&settings.data) {
         let ear = control::ask(&running, &work).await?;
         return hear(ear).await;
@@ -156,13 +170,15 @@ impl Work {
     fn on_this_machine(self) -> anyhow::Result<Self> {
         match self {
             Work::Import(line) => Ok(Work::Import(line.absolute().context("the file cannot be found")?)),
-            Work::Audit | Work::Explain { .. } | Work::Orders { .. } | Work::Rebuild { .. } => Ok(self),
+            Work::Sample { .. } | Work::Audit | Work::Explain { .. } | Work::Orders { .. } | Work::Rebuild { .. } => {
+                Ok(self)
+            }
         }
     }
 
     /// Whether it needs the sagas and consumers of an idle shop.
     fn needs_all(&self) -> bool {
-        matches!(self, Work::Import(_))
+        matches!(self, Work::Import(_) | Work::Sample { .. })
     }
 }
 

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::lanes::{self, Lane};
-use crate::{bench, golden, lane};
+use crate::{bench, fleet, golden, lane};
 
 /// The project's own commands.
 #[derive(Parser)]
@@ -25,6 +25,11 @@ enum Command {
         /// Passed on to the benchmark binary.
         #[arg(last = true)]
         arguments: Vec<String>,
+    },
+    /// The services as processes on real servers of this machine: `up`, `status`, `down`.
+    Fleet {
+        #[command(subcommand)]
+        command: fleet::Command,
     },
     /// Formats the contracts and the Rust sources in place.
     Gen,
@@ -51,6 +56,7 @@ pub(crate) fn run() -> Result<bool> {
         Command::Test(selection) => run_lanes(lanes::all()?, &selection),
         Command::Check(selection) => run_lanes(lanes::checks()?, &selection),
         Command::Bench { arguments } => bench::run(&arguments),
+        Command::Fleet { command } => fleet::run(command),
         Command::Gen => crate::contracts::format(),
         Command::Golden => golden::write_missing(),
     }

@@ -2,7 +2,7 @@
 //! the lane.
 //!
 //! Each server is a direct child with its own data folder and a free port on the loopback interface. A server that cannot
-//! be had leaves its lane *skipped, not proven*.
+//! be had leaves its lane *skipped, not proven*. A server of a fleet is the same, but keeps its folder and outlives us.
 
 mod control;
 mod kafka;
@@ -13,8 +13,9 @@ mod redis;
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -116,8 +117,51 @@ fn private_folder(prefix: &str, owner: &Owner) -> Result<tempfile::TempDir> {
     Ok(folder)
 }
 
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// Where a server is to keep its files.
+#[derive(Clone, Copy)]
+pub(crate) enum Place<'a> {
+    /// In a folder that is gone with the lane.
+    Lane,
+    /// In this folder, for good; what it prints goes to that file.
+    Kept { folder: &'a Path, log: &'a Path },
+}
+
+/// A server's folder and the file of what it prints.
+struct Home {
+    folder: PathBuf,
+    log: Option<PathBuf>,
+    temporary: Option<tempfile::TempDir>,
+}
+
+impl Home {
+    fn new(name: &str, place: Place<'_>, owner: &Owner) -> Result<Self> {
+        match place {
+            Place::Lane => Ok(private_folder(&format!("{name}-"), owner)?.into()),
+            Place::Kept { folder, log } => {
+                fs::create_dir_all(folder)?;
+                fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+                owner.give(folder)?;
+                Ok(Self { folder: folder.to_owned(), log: Some(log.to_owned()), temporary: None })
+            }
+        }
+    }
+}
+
+impl From<tempfile::TempDir> for Home {
+    fn from(folder: tempfile::TempDir) -> Self {
+        Self { folder: folder.path().to_owned(), log: None, temporary: Some(folder) }
+    }
+}
+
+/// A server that goes on when we have ended.
+pub(crate) struct Detached {
+    pub(crate) pid: i32,
+    /// What asks it to stop.
+    pub(crate) stop: Signal,
 }
 
 /// A running child; dropping it stops it and removes its folder.
@@ -129,37 +173,39 @@ struct Server {
     inner: Option<Pid>,
     stop: Signal,
     port: u16,
-    _folder: tempfile::TempDir,
+    log: PathBuf,
+    /// None where it stays.
+    folder: Option<tempfile::TempDir>,
+    /// Whether it goes on when we have ended.
+    detached: bool,
 }
 
 impl Server {
     /// Starts it and waits until its port takes connections.
-    fn spawn(name: &str, mut command: Command, stop: Signal, port: u16, folder: tempfile::TempDir) -> Result<Self> {
+    fn spawn(name: &str, mut command: Command, stop: Signal, port: u16, home: impl Into<Home>) -> Result<Self> {
+        let home = home.into();
         fs::create_dir_all(paths::logs())?;
-        let out = File::create(Self::log(name))?;
+        let log = home.log.unwrap_or_else(|| paths::logs().join(format!("server-{name}.log")));
+        let out = File::create(&log)?;
         // Not in our group, so that Ctrl-C at the terminal stops it through us, in order.
         command.stdout(out.try_clone()?).stderr(out).process_group(0);
         let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
-        let mut server = Self { name: name.to_owned(), command, child, inner: None, stop, port, _folder: folder };
+        let (name, folder) = (name.to_owned(), home.temporary);
+        let mut server = Self { name, command, child, inner: None, stop, port, log, folder, detached: false };
         server.await_ready()?;
         Ok(server)
     }
 
-    fn log(name: &str) -> std::path::PathBuf {
-        paths::logs().join(format!("server-{name}.log"))
-    }
-
     fn await_ready(&mut self) -> Result<()> {
-        let Self { name, port, .. } = self;
-        let log = Self::log(name);
+        let Self { name, port, log, .. } = self;
         let begun = Instant::now();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
         while TcpStream::connect_timeout(&address, LOOK).is_err() {
             if let Some(status) = self.child.try_wait()? {
-                bail!("{name} ended at once ({status}): {}", tail(&fs::read_to_string(&log)?, 5));
+                bail!("{name} ended at once ({status}): {}", tail(&fs::read_to_string(&*log)?, 5));
             }
             if begun.elapsed() > READY {
-                bail!("{name} took no connection within {READY:?}: {}", tail(&fs::read_to_string(&log)?, 5));
+                bail!("{name} took no connection within {READY:?}: {}", tail(&fs::read_to_string(&*log)?, 5));
             }
             std::thread::park_timeout(LOOK);
         }
@@ -188,10 +234,23 @@ impl Server {
         }
         self.await_ready()
     }
+
+    /// Lets it run on; its folder stays.
+    fn detach(mut self) -> Result<Detached> {
+        let pid = self.inner.map_or_else(|| i32::try_from(self.child.id()), |pid| Ok(pid.as_raw_nonzero().get()))?;
+        self.detached = true;
+        if let Some(folder) = self.folder.take() {
+            let _ = folder.keep();
+        }
+        Ok(Detached { pid, stop: self.stop })
+    }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if self.detached {
+            return;
+        }
         let begun = Instant::now();
         let mut told = false;
         while matches!(self.child.try_wait(), Ok(None)) {

@@ -6,12 +6,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::command::{Run, tail};
+use crate::fleet::{Missing, Up};
 use crate::lane::{Context, Outcome};
 use crate::lanes::Lane;
 use crate::servers::{self, Started};
 use crate::tools::{GRPCURL, Had};
 use crate::workspace::{Workspace, files};
-use crate::{foreign, libtest, paths};
+use crate::{fleet, foreign, libtest, paths};
 
 /// The feature of `stoa` that carries the planted bugs; never in a release. Their binary, which is built anyway, also has
 /// the engines of the fleet; without a bug switched on it is as sound as the other.
@@ -37,6 +38,7 @@ pub(crate) fn lanes() -> Result<Vec<Lane>> {
             .to_owned();
         lanes.push(Lane::new(format!("integration:{name}"), proves, move |context| drive(&name, context)));
     }
+    lanes.push(Lane::new("fleet", "`fleet up`, the README's tour unchanged, `fleet status`, `fleet down`", fleet_tour));
     Ok(lanes)
 }
 
@@ -110,6 +112,49 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
         outcome.passed = outcome.passed.saturating_sub(1);
         outcome.skip(reason);
     }
+    Ok(outcome)
+}
+
+/// The fleet as the command starts it, toured like the shop in one process.
+fn fleet_tour(context: &Context) -> Result<Outcome> {
+    let mut outcome = Outcome::default();
+    let folder = paths::target().join("fleet-lane");
+    if folder.exists() {
+        // Left by a lane that was killed.
+        fleet::down(&folder, true)?;
+    }
+    let up = Up::aside(folder.clone(), paths::release("stoa-planted"));
+    let started = match fleet::up(&up) {
+        Ok(started) => started,
+        Err(error) if error.is::<Missing>() => {
+            outcome.skip(format!("{error:#}"));
+            fleet::down(&folder, true)?;
+            return Ok(outcome);
+        }
+        Err(error) => return Err(error),
+    };
+    outcome.check("up", if started { vec![] } else { vec!["it said no".to_owned()] });
+    let again = fleet::up(&up)?;
+    outcome.check("up twice is once", if again { vec![] } else { vec!["the second time it said no".to_owned()] });
+    let mut run = Run::cargo("fleet")
+        .args(["test", "--release", "--package", "integration", "--test", "tour", "--", "--ignored"])
+        .env("STOA_BIN", folder.join("bin/stoa"))
+        .env("STOA_SKIPS", paths::logs().join("fleet.skipped"))
+        .limit(Duration::from_secs(300))
+        .verbose(context.verbose);
+    for (name, value) in fleet::environment(&folder)? {
+        run = run.env(name, value);
+    }
+    if let Had::Ready(path) = GRPCURL.get()? {
+        run = run.env("STOA_GRPCURL", path);
+    }
+    let toured = run.end();
+    let well = fleet::status(&folder);
+    let down = fleet::down(&folder, true);
+    outcome.add(libtest::outcome(&toured?));
+    outcome.check("status", if well? { vec![] } else { vec!["not all of it is well".to_owned()] });
+    down?;
+    outcome.check("down", if folder.exists() { vec!["its folder is still there".to_owned()] } else { vec![] });
     Ok(outcome)
 }
 

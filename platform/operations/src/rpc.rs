@@ -7,6 +7,7 @@ use bus::Consumer;
 use contracts::operations::v1::operations_service_server::OperationsService;
 use contracts::operations::v1::{self as proto, SagaPhase};
 use contracts::wkt;
+use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use log::Rebuilt;
 use saga::History;
@@ -393,9 +394,14 @@ impl OperationsService for Rpc {
     type ReadLogStream = reading::Answers<proto::ReadLogResponse>;
 
     async fn read_log(&self, request: Request<proto::ReadLogRequest>) -> Result<Response<Self::ReadLogStream>, Status> {
+        let ended = Call::of(&request)?.shutdown().clone().cancelled_owned();
         let asked = request.into_inner();
         self.check_parent(&asked.parent)?;
-        Ok(Response::new(reading::log(self.desk.source.clone(), &asked)))
+        let answers = reading::log(self.desk.source.clone(), &asked);
+        if !asked.follow {
+            return Ok(Response::new(answers));
+        }
+        Ok(Response::new(Box::pin(answers.take_until(ended))))
     }
 
     type ReadStreamStream = reading::Answers<proto::ReadStreamResponse>;

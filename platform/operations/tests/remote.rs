@@ -4,6 +4,9 @@
 use std::sync::Arc;
 
 use bus::{Hub, Source};
+use client::Channel;
+use contracts::operations::v1::ReadLogRequest;
+use contracts::operations::v1::operations_service_client::OperationsServiceClient;
 use log::Log;
 use log::conformance::toy::{self, Event, opened};
 use operations::{Desk, Remote};
@@ -21,8 +24,8 @@ fn surroundings() -> Context {
     Context::in_fleet(Storage::Temporary, folder, contracts::METHODS, &[7; 32], Clock::system())
 }
 
-/// The toy service behind a port of its own, as another process would be, and its log as this process reads it.
-async fn elsewhere(log: Log<Event>) -> (Context, Remote) {
+/// The toy service behind a port of its own, as another process would be, and the way there.
+async fn elsewhere(log: Log<Event>) -> (Context, Channel) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let there = surroundings();
@@ -33,13 +36,14 @@ async fn elsewhere(log: Log<Event>) -> (Context, Remote) {
     });
     let here = surroundings();
     here.clients.connect("toy", &address).unwrap();
-    (there, Remote::new("toy", here.clients.as_caller("orderview").channel("toy")))
+    (there, here.clients.as_caller("orderview").channel("toy"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_bus_over_the_network_keeps_its_promises() {
     bus::conformance::run(open, async |log: Log<Event>, hub: &Hub| {
-        let (_, remote) = elsewhere(log).await;
+        let (_, channel) = elsewhere(log).await;
+        let remote = Remote::new("toy", channel);
         tokio::spawn(remote.clone().watch());
         hub.publish("toy", Arc::new(remote));
     })
@@ -49,7 +53,8 @@ async fn the_bus_over_the_network_keeps_its_promises() {
 #[tokio::test]
 async fn a_producer_that_is_away_is_an_error_and_no_loss() {
     let log = toy::log(open().await);
-    let (there, remote) = elsewhere(log.clone()).await;
+    let (there, channel) = elsewhere(log.clone()).await;
+    let remote = Remote::new("toy", channel);
     toy::append(&log, "accounts/a", Some("users/1"), vec![opened("Ada")]).await.unwrap();
     let heads = remote.heads().await.unwrap();
     assert_eq!(heads.iter().sum::<u64>(), 1);
@@ -67,4 +72,18 @@ async fn a_producer_that_is_away_is_an_error_and_no_loss() {
     };
     tokio::time::timeout(std::time::Duration::from_secs(20), gone).await.unwrap();
     assert!(matches!(remote.read(shard, 0, 10).await, Err(bus::Error::Remote { .. })));
+}
+
+#[tokio::test]
+async fn a_service_that_ends_does_not_wait_for_who_follows_its_log() {
+    let log = toy::log(open().await);
+    let (there, channel) = elsewhere(log).await;
+    let mut client = OperationsServiceClient::new(channel);
+    let parent = "services/toy".to_owned();
+    let asked = ReadLogRequest { parent, heads_only: true, follow: true, ..ReadLogRequest::default() };
+    let mut answers = client.read_log(asked).await.unwrap().into_inner();
+    answers.message().await.unwrap().unwrap();
+    there.shutdown.cancel();
+    // An end, and not the error of a connection that was cut when the time to drain was over.
+    assert_eq!(answers.message().await.unwrap(), None);
 }

@@ -8,6 +8,7 @@ use client::Outgoing;
 use contract::Method;
 use telemetry::Trace;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Status};
 use tracing::Instrument as _;
@@ -34,6 +35,7 @@ pub struct Call {
 pub(crate) struct Process {
     pub(crate) writes: TaskTracker,
     pub(crate) pages: Sealer,
+    pub(crate) shutdown: CancellationToken,
 }
 
 impl Call {
@@ -41,6 +43,11 @@ impl Call {
     pub fn of<T>(request: &Request<T>) -> Result<Call, Status> {
         let call = request.extensions().get::<Call>();
         call.cloned().ok_or_else(|| Status::internal("the request did not pass the layers of its service"))
+    }
+
+    /// Cancelled when the process is to end: an answer without an end of its own ends then, for a drain waits for it.
+    pub fn shutdown(&self) -> &CancellationToken {
+        &self.process.shutdown
     }
 
     /// The person the call is made for; nobody when a service calls on its own business, or an outsider without a token.

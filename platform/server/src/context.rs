@@ -271,6 +271,8 @@ impl Context {
     }
 
     fn build(storage: Storage, data: PathBuf, clients: Registry, fleet: Option<Fleet>, secret: &[u8; 32]) -> Self {
+        let shutdown = CancellationToken::new();
+        let process = Process { writes: TaskTracker::new(), pages: Sealer::new(secret), shutdown: shutdown.clone() };
         Context {
             storage,
             #[cfg(feature = "fleet")]
@@ -282,8 +284,8 @@ impl Context {
             fleet,
             clock: Clock::system(),
             windows: Windows::default(),
-            shutdown: CancellationToken::new(),
-            process: Arc::new(Process { writes: TaskTracker::new(), pages: Sealer::new(secret) }),
+            shutdown,
+            process: Arc::new(process),
         }
     }
 }

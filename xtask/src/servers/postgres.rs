@@ -1,25 +1,32 @@
 //! PostgreSQL.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
-use super::{Owner, Server, Started, free_port, installed, private_folder};
+use super::{Detached, Home, Owner, Place, Server, Started, free_port, installed};
 use crate::command::{Run, tail};
 
 /// A private PostgreSQL with one superuser, `postgres`, who needs no password on the loopback interface.
 pub(crate) struct Postgres {
-    _server: Server,
+    server: Server,
     port: u16,
     certificate: PathBuf,
     programs: PathBuf,
     version: String,
+    /// Of every role, where others on this machine are to be kept out.
+    password: Option<String>,
 }
+
+/// From a start on what a crash has left until clients are let in.
+const RECOVERED: Duration = Duration::from_secs(120);
 
 /// Who has a database in a fleet.
 const SERVICES: [&str; 9] =
@@ -27,27 +34,39 @@ const SERVICES: [&str; 9] =
 
 impl Postgres {
     pub(crate) fn start() -> Result<Started<Self>> {
+        Self::start_in(Place::Lane, None)
+    }
+
+    /// The same in a place of its own, going on with what is there; with a password, nobody is let in without it.
+    pub(crate) fn start_in(place: Place<'_>, password: Option<&str>) -> Result<Started<Self>> {
         let Some(programs) = installed("postgres", "postgresql", find_postgres)? else {
             return Ok(Started::Missing("PostgreSQL is not installed and cannot be".to_owned()));
         };
         let owner = Owner::of_servers("postgres")?;
-        let folder = private_folder("postgres-", &owner)?;
-        let data = folder.path().join("data");
-        let mut init = owner.command(&programs.join("initdb"));
-        // Locally trusted: the port is on the loopback interface, the data is made for one lane.
-        init.args([
-            "--auth=trust",
-            "--encoding=UTF8",
-            "--locale=C.UTF-8",
-            "--no-sync",
-            "--username=postgres",
-            "--pgdata",
-        ])
-        .arg(&data)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-        if !init.status().context("cannot start initdb")?.success() {
-            return Ok(Started::Missing("initdb made no database cluster".to_owned()));
+        let home = Home::new("postgres", place, &owner)?;
+        let data = home.folder.join("data");
+        let made = home.folder.join("made");
+        if !made.exists() {
+            // What an attempt that was cut off has left.
+            let _ = fs::remove_dir_all(&data);
+            let mut init = owner.command(&programs.join("initdb"));
+            init.args(["--encoding=UTF8", "--locale=C.UTF-8", "--username=postgres"]);
+            match password {
+                // Locally trusted: the port is on the loopback interface, the data is made for one lane.
+                None => init.args(["--auth=trust", "--no-sync"]),
+                Some(password) => {
+                    let file = home.folder.join("password");
+                    fs::write(&file, password)?;
+                    fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+                    owner.give(&file)?;
+                    init.arg("--auth=scram-sha-256").arg("--pwfile").arg(file)
+                }
+            };
+            init.arg("--pgdata").arg(&data).stdout(Stdio::null()).stderr(Stdio::null());
+            if !init.status().context("cannot start initdb")?.success() {
+                return Ok(Started::Missing("initdb made no database cluster".to_owned()));
+            }
+            fs::write(made, "")?;
         }
         let certificate = certify(&data, &owner)?;
         let port = free_port()?;
@@ -56,7 +75,8 @@ impl Postgres {
         for setting in [
             "listen_addresses=127.0.0.1".to_owned(),
             format!("port={port}"),
-            format!("unix_socket_directories={}", folder.path().display()),
+            // Clients come over the loopback interface; the path of a socket may not be as long as that of a folder.
+            "unix_socket_directories=".to_owned(),
             // Many small stores at once, each with its pools.
             "max_connections=400".to_owned(),
             "recovery_init_sync_method=syncfs".to_owned(),
@@ -64,10 +84,11 @@ impl Postgres {
         ] {
             command.arg("-c").arg(setting);
         }
-        let server = Server::spawn("postgres", command, Signal::INT, port, folder)?;
+        let server = Server::spawn("postgres", command, Signal::INT, port, home)?;
+        await_recovered(&programs, port, password.unwrap_or_default())?;
         let said = Command::new(programs.join("postgres")).arg("--version").output()?;
         let version = String::from_utf8_lossy(&said.stdout).trim().to_owned();
-        Ok(Started::Ready(Self { _server: server, port, certificate, programs, version }))
+        Ok(Started::Ready(Self { server, port, certificate, programs, version, password: password.map(str::to_owned) }))
     }
 
     /// Where its first database is.
@@ -105,6 +126,45 @@ impl Postgres {
         Ok(format!("postgres://{{service}}@127.0.0.1:{}/{{fleet}}_{{service}}", self.port))
     }
 
+    /// Makes the nine databases and roles of one fleet unless they are there, as [`fleets`](Self::fleets) does for new ones;
+    /// answers where they are, with `{service}` for the name.
+    pub(crate) fn fleet(&self) -> Result<String> {
+        let password = self.password.as_deref().unwrap_or_default();
+        let mut script = String::new();
+        for service in SERVICES {
+            // Neither statement knows IF NOT EXISTS.
+            writeln!(
+                script,
+                "SELECT $$CREATE ROLE {service} LOGIN PASSWORD '{password}'$$ WHERE NOT EXISTS (SELECT FROM pg_roles WHERE \
+                 rolname = '{service}') \\gexec\n\
+                 SELECT $$CREATE DATABASE stoa_{service} OWNER {service} TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' \
+                 LC_CTYPE 'C' STRATEGY wal_log$$ WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = \
+                 'stoa_{service}') \\gexec\n\
+                 REVOKE CONNECT ON DATABASE stoa_{service} FROM PUBLIC;"
+            )?;
+        }
+        // Not on the command line, where everybody could read the password.
+        let file = tempfile::NamedTempFile::new()?;
+        fs::write(file.path(), script)?;
+        let ended = Run::new("psql", self.programs.join("psql"))
+            .args(["--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1", &self.url(), "--file"])
+            .args([file.path()])
+            .env("PGPASSWORD", password)
+            .end()?;
+        ensure!(ended.success, "the databases cannot be made: {}", tail(&ended.output, 5));
+        Ok(format!("postgres://{{service}}:{password}@127.0.0.1:{}/stoa_{{service}}", self.port))
+    }
+
+    /// Where it listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Lets it run on.
+    pub(crate) fn detach(self) -> Result<Detached> {
+        self.server.detach()
+    }
+
     /// What it says of itself.
     pub(crate) fn version(&self) -> &str {
         &self.version
@@ -122,6 +182,28 @@ fn certify(data: &Path, owner: &Owner) -> Result<PathBuf> {
     owner.give(&certificate)?;
     owner.give(&key)?;
     Ok(certificate)
+}
+
+/// Waits until it lets clients in: after a crash it listens long before.
+fn await_recovered(programs: &Path, port: u16, password: &str) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        let asked = Command::new(programs.join("psql"))
+            .args(["--no-psqlrc", "--host=127.0.0.1", "--username=postgres", "--command=SELECT 1"])
+            .arg(format!("--port={port}"))
+            .env("PGPASSWORD", password)
+            .stdin(Stdio::null())
+            .output()?;
+        if asked.status.success() {
+            return Ok(());
+        }
+        ensure!(
+            begun.elapsed() < RECOVERED,
+            "PostgreSQL lets nobody in after {RECOVERED:?}: {}",
+            String::from_utf8_lossy(&asked.stderr).trim()
+        );
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
 }
 
 /// The folder of the newest version's programs; the ones of the distribution are not all on the search path.
