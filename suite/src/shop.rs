@@ -11,13 +11,13 @@ use auth::{Principal, Role, Subject};
 use client::{Channel, Outgoing};
 use gateway::Gateway;
 use operations::Remote;
+use process::Map;
 use server::{Context, Failed, Storage, Task};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
-use crate::fleet::Map;
 use crate::folder::Folder;
 use crate::psp;
 use crate::settings::Settings;

@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
+use process::Map;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::fleet::Map;
 use crate::folder::{self, Folder};
 use crate::settings::Settings;
 use crate::shop::{Opened, Shop};
