@@ -243,7 +243,7 @@ fn mongo(context: &Context) -> Result<Outcome> {
         }
     };
     println!("    {}; {}", documents.version(), log.version());
-    let suites = ["importing", "keeping_products", "searching", "signing_prices"];
+    let suites = ["importing", "keeping_products", "searching", "signing_prices", "documents"];
     let ended = Run::cargo("mongo")
         .args(["test", "--no-fail-fast", "--package", "stoa-catalog", "--features", "fleet", "--lib"])
         .args(suites.iter().flat_map(|suite| ["--test", suite]))

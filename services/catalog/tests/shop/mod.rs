@@ -19,6 +19,12 @@ pub(crate) struct Shop {
     pub(crate) clock: Clock,
 }
 
+impl Drop for Shop {
+    fn drop(&mut self) {
+        self.context.shutdown.cancel();
+    }
+}
+
 impl Shop {
     pub(crate) async fn open() -> Shop {
         Shop::over(anywhere()).await
@@ -28,14 +34,20 @@ impl Shop {
         Shop::over(surroundings(folder)).await
     }
 
-    async fn over(mut context: Context) -> Shop {
+    async fn over(context: Context) -> Shop {
+        unlocked(async || Shop::try_over(context.clone()).await).await
+    }
+
+    /// The catalogue in these surroundings, with what it does besides answering.
+    pub(crate) async fn try_over(mut context: Context) -> Result<Shop, store::Error> {
         let clock = Clock::manual("2026-01-02T03:04:05Z".parse().unwrap());
         context.clock = clock.clone();
         // Small batches, so that an import of a few hundred lines has several.
         let config = Config { import_batch: 100, ..Config::default() };
-        let component = unlocked(async || catalog::build(config.clone(), &context).await).await;
-        context.mount(component);
-        Shop { context, clock }
+        let (_, tasks) = context.mount(catalog::build(config, &context).await?);
+        let running = context.clone();
+        tokio::spawn(async move { server::supervise(tasks, &running).await });
+        Ok(Shop { context, clock })
     }
 
     /// The catalogue in rows of its own file, wherever the others are.
@@ -114,9 +126,18 @@ fn documents(_: &mut Context, _: Option<&Path>) {}
 fn documents(context: &mut Context, folder: Option<&Path>) {
     static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     let number = || COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_string();
-    let name = folder.map_or_else(number, |folder| folder.file_name().unwrap().to_string_lossy().replace('.', ""));
-    if let Ok(server) = std::env::var("CATALOG_TEST_MONGODB") {
-        context.mongodb = Some(format!("{server}/catalog_{}_{name}", std::process::id()));
+    let Ok(documents) = std::env::var("CATALOG_TEST_MONGODB") else { return };
+    let Some(folder) = folder else {
+        context.mongodb = Some(format!("{documents}/catalog_{}_{}", std::process::id(), number()));
+        return;
+    };
+    // Another process that is given the folder finds the same.
+    let name = folder.file_name().unwrap().to_string_lossy().replace('.', "").to_lowercase();
+    context.mongodb = Some(format!("{documents}/catalog_{name}"));
+    if let Ok(log) = std::env::var("STORE_TEST_POSTGRES") {
+        let (server, _) = log.rsplit_once('/').unwrap();
+        let databases = server::Databases::at(format!("{server}/{name}_{{service}}"));
+        context.storage = Storage::Postgres(server::Databases { writers: 8, shards: 1, create: true, ..databases });
     }
 }
 
