@@ -70,8 +70,9 @@ async fn two_copies_agree_at_once_on_products_and_soon_on_lists() {
     let updated = other.update(cup.clone(), &["title"]).await.unwrap();
     assert_eq!(one.get("products/mug").await.unwrap(), updated, "nothing older is remembered");
     assert_eq!(refusal(one.update(cup, &["title"]).await), (Code::Aborted, "STALE_ETAG".to_owned()));
-    assert_eq!(list(&other).await, [updated.clone()], "who has written sees it in lists");
-    eventually("the other copy lists what was written", async || list(&one).await == [updated.clone()]).await;
+    let updated = [updated];
+    assert_eq!(list(&other).await, updated, "who has written sees it in lists");
+    eventually("the other copy lists what was written", async || list(&one).await == updated).await;
     let query = || proto::SearchProductsRequest { query: "cup".to_owned(), ..Default::default() };
     assert_eq!(one.search(query()).await.unwrap().total_size, 1);
 

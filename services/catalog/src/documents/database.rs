@@ -13,7 +13,7 @@ use log::Request;
 use mongodb::bson::{Binary, Document as Bson, doc, spec::BinarySubtype};
 use mongodb::error::{ErrorKind, WriteFailure};
 use mongodb::options::{Acknowledgment, ClientOptions, ReadConcern, ReturnDocument, WriteConcern};
-use mongodb::{Client, Collection};
+use mongodb::{Client, Collection, IndexModel};
 use serde::{Deserialize, Serialize};
 use store::Error;
 use store::crash::{self, Kind};
@@ -72,15 +72,29 @@ impl Database {
         options.write_concern = Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build());
         options.read_concern = Some(ReadConcern::majority());
         options.selection_criteria = None;
-        let name = options.default_database.clone().ok_or_else(|| unusable(format!("{address} names no database")))?;
+        let name = options
+            .default_database
+            .clone()
+            .ok_or_else(|| unusable("the address of its documents names no database".to_owned()))?;
         let client = Client::with_options(options).map_err(|error| unusable(error.to_string()))?;
         let database = client.database(&name);
         database.run_command(doc! { "ping": 1 }).await.map_err(|error| unusable(error.to_string()))?;
-        Ok(Self {
+        let this = Self {
             products: database.collection("products"),
             skus: database.collection("skus"),
             requests: database.collection("requests"),
-        })
+        };
+        this.make_indexes().await.map_err(|error| unusable(error.to_string()))?;
+        Ok(this)
+    }
+
+    /// What sweeps look for; everything else is found by its key. An index that is there stays.
+    async fn make_indexes(&self) -> Result<(), mongodb::error::Error> {
+        let index = |keys: Bson| IndexModel::builder().keys(keys).build();
+        self.products.create_index(index(doc! { "unsent": 1, "update_time": 1 })).await?;
+        self.products.create_index(index(doc! { "version": 1, "update_time": 1 })).await?;
+        self.requests.create_index(index(doc! { "time": 1 })).await?;
+        Ok(())
     }
 
     /// One document.

@@ -38,8 +38,9 @@ use relay::Relay;
 use replica::Replica;
 use shape::Document;
 
-/// Unsent events and answers that a document may carry: more are only had when the log is gone for long.
-const MOST_UNSENT: usize = 64;
+/// Unsent events and answers that a document may carry: more are only had when the log is gone for long, and each may be as
+/// large as the product, of which a document of MongoDB holds 16 MiB.
+const MOST_UNSENT: usize = 16;
 
 /// The service over documents: routes, its log as a source, the relay and the copy that lists read.
 pub(crate) async fn build(config: Config, context: &Context, address: &str) -> Result<Component, store::Error> {
