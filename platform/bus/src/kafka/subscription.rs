@@ -19,6 +19,9 @@ use crate::{BoxFuture, DELIVERY, Delivery, Envelope, Error, Receipt, Subscriptio
 /// How long acknowledgements are gathered into one commit of offsets. What was not committed in a crash comes again.
 const COMMIT: Duration = Duration::from_millis(100);
 
+/// How long the end of a process waits for its members to leave their groups.
+const LEAVE: Duration = Duration::from_secs(2);
+
 /// A client that can be asked about topics.
 pub(super) trait Asks {
     /// The number of replicas of each partition of a topic; blocks.
@@ -328,10 +331,15 @@ impl Drop for Member {
     fn drop(&mut self) {
         let Some(consumer) = self.consumer.take() else { return };
         self.commit(&consumer);
-        // Leaving the group waits for the broker.
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(move || drop(consumer))),
-            Err(_) => drop(consumer),
+        // Leaving the group waits for the broker, however long that is silent: a thread of its own does it, and what ends
+        // with this process waits for it a little, so that another member gets the partitions at once.
+        let (left, leaving) = std::sync::mpsc::sync_channel::<()>(1);
+        std::thread::spawn(move || {
+            drop(consumer);
+            drop(left);
+        });
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn_blocking(move || leaving.recv_timeout(LEAVE));
         }
     }
 }
