@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustix::process::Signal;
@@ -75,6 +75,16 @@ impl Restart for Kafka {
 
     fn start(&mut self) -> Result<()> {
         self.server.start()
+    }
+
+    fn ask(&mut self, words: &[&str]) -> Result<String> {
+        match words {
+            // It keeps its connections and answers nothing.
+            ["hang"] => self.server.signal(Signal::STOP)?,
+            ["wake"] => self.server.signal(Signal::CONT)?,
+            _ => bail!("{words:?} is not understood"),
+        }
+        Ok(String::new())
     }
 }
 

@@ -143,7 +143,7 @@ impl Relaying {
 }
 
 /// Says a word to whoever controls the broker.
-async fn tell(ground: &impl Ground, word: &str) {
+pub async fn tell(ground: &impl Ground, word: &str) {
     let mut connection = TcpStream::connect(ground.control()).await.expect("the broker's control");
     connection.write_all(format!("{word}\n").as_bytes()).await.expect("told");
     let mut answer = String::new();

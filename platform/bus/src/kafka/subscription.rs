@@ -295,8 +295,9 @@ impl Member {
                     let source = format!("{code}: {reason}").into();
                     return Err(Error::Broker { broker: KAFKA, doing: format!("consume {}", self.topic), source });
                 }
-                // The library goes on by itself: brokers that are away, a coordinator that moves.
-                tracing::debug!(topic = self.topic, %error, "Kafka reports");
+                // The library goes on by itself: brokers that are away, a coordinator that moves. But it also goes on where
+                // only an operator can help, such as a session the brokers do not allow.
+                tracing::warn!(topic = self.topic, %error, "Kafka reports");
             }
         }
         Ok(())
