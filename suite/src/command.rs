@@ -6,7 +6,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::settings::{self, File, Settings};
 use crate::work::{self, Work};
-use crate::{crash_points, psp, run, serve};
+use crate::{crash_points, health, psp, run, serve};
 
 /// A shop in one process: nine services, a gateway and a payment provider to try it with.
 ///
@@ -31,6 +31,8 @@ enum Task {
     Psp(psp::Line),
     /// Run some of the services as a process of a fleet
     Serve(serve::Line),
+    /// Ask a process of a fleet for its health
+    Health(health::Line),
     /// List the points at which a test may kill the process
     #[command(hide = true)]
     CrashPoints,
@@ -86,6 +88,7 @@ async fn answer() -> anyhow::Result<ExitCode> {
         }
         Some(Task::Psp(line)) => psp::run(line, &settings).await,
         Some(Task::Serve(line)) => serve::run(line, settings).await,
+        Some(Task::Health(line)) => health::run(line).await,
         Some(Task::CrashPoints) => crash_points::print().await,
     }
 }

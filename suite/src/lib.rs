@@ -17,6 +17,7 @@ mod banner;
 mod control;
 mod crash_points;
 mod folder;
+mod health;
 mod importing;
 mod ledger;
 mod psp;

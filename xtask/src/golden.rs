@@ -97,7 +97,7 @@ fn folder() -> PathBuf {
 }
 
 /// The contracts as descriptors, options included; `None` while there are none.
-fn pool() -> Result<Option<DescriptorPool>> {
+pub(crate) fn pool() -> Result<Option<DescriptorPool>> {
     let proto = paths::root().join("proto");
     let sources = files(&proto, &["proto"])?;
     if sources.is_empty() {

@@ -8,7 +8,7 @@ use crate::command::{Ended, Run, tail};
 use crate::lane::{Context, Outcome};
 use crate::servers::Started;
 use crate::workspace::Workspace;
-use crate::{contracts, deny, libtest, servers, structure, suites};
+use crate::{contracts, deny, deploy, libtest, servers, structure, suites};
 
 /// Finds out; an error counts as a failure of the lane.
 type Proof = Box<dyn Fn(&Context) -> Result<Outcome>>;
@@ -68,6 +68,11 @@ pub(crate) fn all() -> Result<Vec<Lane>> {
         rabbitmq,
     ));
     lanes.push(Lane::new("mongo", "the catalogue keeps its promises on documents", mongo));
+    lanes.push(Lane::new(
+        "helm",
+        "the chart renders; probes, budgets, policies and arrows are as the contracts say",
+        deploy::helm,
+    ));
     lanes.extend(suites::lanes()?);
     Ok(lanes)
 }

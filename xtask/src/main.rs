@@ -8,6 +8,7 @@ mod cli;
 mod command;
 mod contracts;
 mod deny;
+mod deploy;
 mod fleet;
 mod foreign;
 mod golden;

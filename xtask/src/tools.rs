@@ -41,6 +41,14 @@ pub(crate) const GRPCURL: Tool = Tool {
     limit: Duration::from_secs(420),
 };
 
+/// Renders the chart as a cluster is given it.
+pub(crate) const HELM: Tool = Tool {
+    name: "helm",
+    version: "3.19.2",
+    source: Source::Go("helm.sh/helm/v3/cmd/helm"),
+    limit: Duration::from_secs(600),
+};
+
 /// Judge of licences, sources and duplicate versions.
 pub(crate) const CARGO_DENY: Tool =
     Tool { name: "cargo-deny", version: "0.20.2", source: Source::Crate, limit: Duration::from_secs(900) };

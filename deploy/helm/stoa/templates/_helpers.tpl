@@ -43,13 +43,13 @@ app.kubernetes.io/component: {{ .component }}
 {{/* The map of the fleet as one service has it: with its own password and no other's. */}}
 {{- define "stoa.map" -}}
 {{- $component := .component -}}
-{{- $password := default "" (index .root.Values.passwords $component) -}}
+{{- $password := default "" (index .root.Values.passwords $component) | urlquery | replace "+" "%20" -}}
 secret_file = "fleet.secret"
 {{- range $key, $value := .root.Values.engines }}
 {{- if kindIs "string" $value }}
 {{ $key }} = {{ $value | replace "{password}" $password | toJson }}
-{{- else }}
-{{ $key }} = {{ $value | toJson }}
+{{- else if kindIs "map" $value }}
+{{ $key }} = { {{ range $inner, $text := $value }}{{ $inner }} = {{ $text | replace "{password}" $password | toJson }}{{ end }} }
 {{- end }}
 {{- end }}
 
@@ -61,7 +61,7 @@ secret_file = "fleet.secret"
 
 {{/* Where the copies of a service are: every address that its headless Service has. */}}
 {{- define "stoa.place" -}}
-{ dns = "{{ include "stoa.fullname" .root }}-{{ .service }}:{{ .port }}" }
+"dns://{{ include "stoa.fullname" .root }}-{{ .service }}:{{ .port }}"
 {{- end -}}
 
 {{- define "stoa.podSecurity" -}}
