@@ -7,6 +7,7 @@ use http::{HeaderMap, header};
 use server::status;
 use tonic::Code;
 
+use crate::sessions::{Sessions, Unanswered};
 use crate::transcode::problem::Problem;
 
 /// The clock the tokens' times are checked by; the context's.
@@ -15,17 +16,22 @@ type Clock = Box<dyn Fn() -> jiff::Timestamp + Send + Sync>;
 /// Checks the tokens of requests.
 pub(crate) struct Doorkeeper {
     verifier: Verifier,
+    sessions: Sessions,
     now: Clock,
 }
 
 impl Doorkeeper {
-    pub(crate) fn new(verifier: Verifier, now: impl Fn() -> jiff::Timestamp + Send + Sync + 'static) -> Self {
-        Doorkeeper { verifier, now: Box::new(now) }
+    pub(crate) fn new(
+        verifier: Verifier,
+        sessions: Sessions,
+        now: impl Fn() -> jiff::Timestamp + Send + Sync + 'static,
+    ) -> Self {
+        Doorkeeper { verifier, sessions, now: Box::new(now) }
     }
 
     /// The person behind the token. A token that is not believed is refused even where none is needed: a client that shows
     /// one wants to be somebody, and must hear that it is not.
-    pub(crate) fn principal(&self, headers: &HeaderMap) -> Result<Principal, Problem> {
+    pub(crate) async fn principal(&self, headers: &HeaderMap) -> Result<Principal, Problem> {
         let mut values = headers.get_all(header::AUTHORIZATION).iter();
         let Some(value) = values.next() else {
             return Ok(Principal::Anonymous);
@@ -38,7 +44,15 @@ impl Doorkeeper {
             return Err(Problem::from_status(&unknown));
         }
         let token = value.to_str().ok().and_then(bearer).ok_or_else(|| refused("not a bearer token"))?;
-        self.verifier.verify(token, (self.now)()).map(Principal::User).map_err(|reason| refused(&reason.to_string()))
+        let subject = self.verifier.verify(token, (self.now)()).map_err(|reason| refused(&reason.to_string()))?;
+        match self.sessions.ended(&subject.session).await {
+            Ok(false) => Ok(Principal::User(subject)),
+            Ok(true) => Err(refused("its session was ended")),
+            Err(Unanswered) => {
+                let unknown = "whether the session was ended cannot be found out";
+                Err(Problem::from_status(&status::unavailable(unknown, Duration::from_millis(500))))
+            }
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod front;
 mod identify;
 pub mod keys;
 mod passthrough;
+mod sessions;
 mod standard;
 pub mod storefront;
 pub mod transcode;
@@ -38,6 +39,7 @@ use transcode::{Transcoder, codec::Tables, problem::Problem, table::Limits};
 use identify::Doorkeeper;
 use passthrough::Passthrough;
 use server::{Component, Door, Gauge};
+use sessions::Sessions;
 use upstream::{Caller, Services};
 
 pub use front::Front;
@@ -135,7 +137,7 @@ pub fn build(config: Config, context: &server::Context) -> Result<Gateway, Error
         expose: EXPOSE,
     })?;
     let inner = Inner {
-        doorkeeper: Doorkeeper::new(context.verifier.clone(), {
+        doorkeeper: Doorkeeper::new(context.verifier.clone(), Sessions::new(context), {
             let clock = context.clock.clone();
             move || clock.now()
         }),
@@ -171,7 +173,7 @@ impl Inner {
         }
         let served = async {
             let matched = self.transcoder.find(request.method(), request.uri())?;
-            let principal = self.doorkeeper.principal(request.headers())?;
+            let principal = self.doorkeeper.principal(request.headers()).await?;
             request.extensions_mut().insert(Caller { principal, trace });
             Ok::<_, Problem>(self.transcoder.serve(&matched, request).await)
         };
@@ -179,7 +181,7 @@ impl Inner {
     }
 
     async fn passthrough(&self, mut request: Request<Body>, trace: Trace) -> Response<Body> {
-        match self.doorkeeper.principal(request.headers()) {
+        match self.doorkeeper.principal(request.headers()).await {
             Ok(principal) => {
                 request.extensions_mut().insert(Caller { principal, trace });
                 self.passthrough.answer(request).await

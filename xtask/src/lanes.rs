@@ -156,7 +156,9 @@ fn redis(context: &Context) -> Result<Outcome> {
     };
     println!("    {}", server.version());
     let ended = Run::cargo("redis")
-        .args(["test", "--no-fail-fast", "--package", "cache", "--features", "cache/fleet"])
+        .args(["test", "--no-fail-fast", "--features", "cache/fleet,stoa-identity/fleet"])
+        .args(["--package", "cache", "--package", "stoa-identity"])
+        .args(["--test", "memory", "--test", "redis", "--test", "faults"])
         .args(["--", "--include-ignored"])
         .env("CACHE_TEST_REDIS", server.url())
         .env("CACHE_TEST_REDIS_AUTHORITY", server.authority())

@@ -1,7 +1,10 @@
 //! Who is calling, as services hear it: only what a verified token says.
 
+use std::time::Duration;
+
 use auth::{Principal, Role, SigningKey};
 use contracts::catalog::v1::Product;
+use contracts::identity::v1::CheckSessionResponse;
 
 use crate::rig::Rig;
 
@@ -104,4 +107,53 @@ async fn identity_in_headers_is_nothing_in_any_spelling() {
     let sources: Vec<_> = seen.headers.get_all("stoa-client-address").iter().collect();
     assert_eq!(sources, ["127.0.0.1"], "where a call comes from is what the listener saw");
     assert_eq!(seen.identity.principal, Principal::Anonymous);
+}
+
+const CHECK_SESSION: &str = "/stoa.identity.v1.IdentityService/CheckSession";
+
+#[tokio::test]
+async fn a_token_whose_session_was_ended_is_refused_at_once_and_others_are_not() {
+    let rig = Rig::new().await;
+    let ended = format!("Bearer {}", rig.token("users/1", Role::Customer));
+    let good = format!("Bearer {}", rig.token("users/2", Role::Customer));
+    assert_eq!(get_with(&rig, &[("authorization", &ended)]).await, 200);
+    let mark = cache::Mark { id: "users/1/sessions/1".to_owned(), remaining: Duration::from_secs(300) };
+    rig.context.cache.marks().put(&[mark]).await.unwrap();
+    let calls = rig.calls();
+    assert_eq!(get_with(&rig, &[("authorization", &ended)]).await, 401);
+    assert_eq!(rig.calls(), calls);
+    assert_eq!(get_with(&rig, &[("authorization", &good)]).await, 200);
+    assert_eq!(get_with(&rig, &[]).await, 200);
+}
+
+/// Marks that know nothing, as those of a cache that is away.
+async fn without_a_cache() -> Rig {
+    Rig::with(cache::Cache::of_one_process()).await
+}
+
+#[tokio::test]
+async fn identity_is_asked_while_the_cache_does_not_know_and_not_for_each_request() {
+    let rig = without_a_cache().await;
+    let token = format!("Bearer {}", rig.token("users/1", Role::Customer));
+    rig.answer(CHECK_SESSION, &CheckSessionResponse { revoked: false });
+    for _ in 0..3 {
+        assert_eq!(get_with(&rig, &[("authorization", &token)]).await, 200);
+    }
+    let asked = rig.seen.lock().unwrap().iter().filter(|seen| seen.path == CHECK_SESSION).count();
+    assert!((1..=3).contains(&asked));
+    let other = format!("Bearer {}", rig.token("users/2", Role::Customer));
+    rig.answer(CHECK_SESSION, &CheckSessionResponse { revoked: true });
+    assert_eq!(get_with(&rig, &[("authorization", &other)]).await, 401);
+}
+
+#[tokio::test]
+async fn a_token_is_refused_when_neither_the_cache_nor_identity_knows() {
+    let rig = without_a_cache().await;
+    rig.refuse(CHECK_SESSION, tonic::Status::unavailable("away"));
+    let token = format!("Bearer {}", rig.token("users/1", Role::Customer));
+    rig.answer(GET_PRODUCT, &Product::default());
+    let answer = rig.send("GET", "/v1/products/1", &[("authorization", &token)], "").await;
+    assert_eq!(answer.status, 503);
+    assert!(!answer.header("retry-after").is_empty());
+    assert_eq!(get_with(&rig, &[]).await, 200);
 }

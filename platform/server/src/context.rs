@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use auth::{Fleet, Issuer, Keyring, SigningKey, Verifier};
+use cache::Cache;
 use client::Registry;
 use contract::Table;
 use store::{Clock, MigrationSet, Store};
@@ -33,6 +34,8 @@ pub struct Context {
     pub hub: bus::Hub,
     /// Checks access tokens; identity publishes its keys into its keyring.
     pub verifier: Verifier,
+    /// What the copies of a service share and can lose.
+    pub cache: Cache,
     /// The key of calls over the network; none when everything runs in this process.
     pub fleet: Option<Fleet>,
     /// The time.
@@ -195,7 +198,8 @@ impl Context {
     ) -> Self {
         let fleet = Fleet::from_seed(secret);
         let registry = Registry::in_fleet(methods, fleet.clone(), clock.clone());
-        Context { clock, ..Self::build(storage, data.into(), registry, Some(fleet), secret) }
+        let cache = Cache::unshared();
+        Context { clock, cache, ..Self::build(storage, data.into(), registry, Some(fleet), secret) }
     }
 
     /// The surroundings of a test: everything temporary, a clock the test may replace.
@@ -281,6 +285,7 @@ impl Context {
             clients,
             hub: bus::Hub::default(),
             verifier: Verifier::new(Keyring::new(), ISSUER, AUDIENCE),
+            cache: Cache::of_one_process(),
             fleet,
             clock: Clock::system(),
             windows: Windows::default(),

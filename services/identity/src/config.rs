@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use server::duration;
 
-use crate::limits::Limit;
-
 /// How identity behaves.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -29,6 +27,21 @@ pub struct Config {
     pub source_limit: Limit,
     /// What a password's hash costs.
     pub hashing: Hashing,
+}
+
+/// So many failures within a time; they come back evenly over it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// How many at once.
+    pub failures: u32,
+    /// How long until all of them are back.
+    pub window: Duration,
+}
+
+impl From<Limit> for cache::Limit {
+    fn from(limit: Limit) -> Self {
+        cache::Limit { times: limit.failures, window: limit.window }
+    }
 }
 
 /// Parameters of Argon2id, and how much of it runs at once.

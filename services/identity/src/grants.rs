@@ -34,6 +34,8 @@ pub(crate) struct Granted {
 pub(crate) enum Refreshed {
     Granted(Box<Granted>),
     Refused(Rejection),
+    /// The refusal, and the session was ended with it.
+    Ended(Rejection),
 }
 
 impl Rpc {
@@ -103,7 +105,7 @@ impl Rpc {
                 let event = wire::revoked(&name, proto::RevokeReason::TokenReused, "");
                 self.log.append(tx, &name, version, meta, None, vec![event]).await?;
                 rows::drop_family(tx, &name).await?;
-                return Ok(Refreshed::Refused(Rejection::SessionRevoked));
+                return Ok(Refreshed::Ended(Rejection::SessionRevoked));
             }
             Verdict::First => {
                 let started = wire::started(&name, &principal, role, expire_time);

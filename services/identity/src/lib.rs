@@ -11,11 +11,12 @@ mod config;
 mod error;
 mod grants;
 mod keys;
-mod limits;
 mod password;
+mod revocations;
 mod rpc;
 pub mod session;
 mod store;
+mod sweep;
 mod token;
 mod wire;
 
@@ -30,9 +31,8 @@ use log::Log;
 use server::{Component, Context, Task};
 use tonic::service::Routes;
 
-pub use config::{Config, Flags, Hashing, Secret};
+pub use config::{Config, Flags, Hashing, Limit, Secret};
 pub use error::{Error, Rejected};
-pub use limits::Limit;
 pub use store::MIGRATIONS;
 
 /// E-mail address of the first operator.
@@ -69,13 +69,19 @@ async fn assemble(config: Config, context: &Context) -> Result<(Built, Log<Event
     let log = Log::new(store, vec![Arc::new(store::Rows)]);
     derive_if_emptied(&log).await?;
     let keys = keys::Keys::open(log.clone(), context, config.access_lifetime, config.key_notice).await?;
-    let rpc = rpc::Rpc::open(log.clone(), &config, keys.clone()).await?;
+    let revocations = revocations::Revocations::new(log.clone(), context, config.access_lifetime, config.replay_window);
+    let rpc = rpc::Rpc::open(log.clone(), &config, keys.clone(), &context.cache, revocations.clone()).await?;
     let operator_password = first_operator(&log, &rpc, config.operator_password).await?;
     let routes = Routes::new(IdentityServiceServer::new(rpc));
     let desk = operations::Desk::new(&log);
-    let component = Component::new("identity", contract::Table(METHODS), routes)
+    revocations.begin().await;
+    let mut component = Component::new("identity", contract::Table(METHODS), routes)
         .task(Task::endless("identity.signing_keys", keys.keep()))
         .source(bus::source(log.clone()));
+    component = component.task(sweep::task(log.clone(), context));
+    if let Some(task) = revocations.task(context) {
+        component = component.task(task);
+    }
     Ok((Built { component: desk.serve(component), operator_password }, log))
 }
 
@@ -132,6 +138,33 @@ mod tests {
     use super::*;
     use contracts::identity::v1 as proto;
     use contracts::identity::v1::identity_service_client::IdentityServiceClient;
+
+    #[tokio::test]
+    async fn what_is_kept_of_the_tokens_of_expired_sessions_is_swept_and_nothing_else() {
+        let mut context = Context::temporary(contracts::METHODS);
+        context.clock = ::store::Clock::manual(Timestamp::from_second(1_800_000_000).unwrap());
+        let hashing = Hashing { memory_kib: 64, passes: 1, ..Hashing::default() };
+        let (built, log) = assemble(Config { hashing, ..Config::default() }, &context).await.unwrap();
+        let password = built.operator_password.unwrap().expose().to_owned();
+        let (_service, _tasks) = context.mount(built.component);
+        let client = IdentityServiceClient::new(context.clients.as_caller("gateway").channel("identity"));
+        let sign_in = async || {
+            let sign_in = proto::SignInRequest { email: OPERATOR_EMAIL.to_owned(), password: password.clone() };
+            client.clone().sign_in(sign_in).await.unwrap().into_inner().refresh_token
+        };
+        let refresh = async |refresh_token: &str| {
+            let shown = proto::RefreshSessionRequest { refresh_token: refresh_token.to_owned() };
+            client.clone().refresh_session(shown).await
+        };
+        let expired = sign_in().await;
+        context.clock.advance(Duration::from_secs(31 * 24 * 60 * 60));
+        let good = sign_in().await;
+        assert_eq!(sweep::sweep(&log).await.unwrap(), 1);
+        assert_eq!(sweep::sweep(&log).await.unwrap(), 0);
+        let refused = refresh(&expired).await.unwrap_err();
+        assert_eq!(server::status::reason(&refused).as_deref(), Some("SESSION_EXPIRED"));
+        refresh(&good).await.unwrap();
+    }
 
     #[tokio::test]
     async fn derived_rows_are_rebuilt_byte_equal_also_after_an_erasure() {

@@ -2,9 +2,8 @@
 //!
 //! No stored reply holds personal fields or secrets: `once` keeps names, and what the caller is shown is read after it.
 
-use std::sync::Arc;
-
 use auth::Subject;
+use cache::{Cache, Limiter};
 use contract::Role;
 use contracts::identity::v1 as proto;
 use contracts::identity::v1::identity_service_server::IdentityService;
@@ -20,8 +19,8 @@ use crate::config::Config;
 use crate::error::{Error, Rejection};
 use crate::grants::{Granted, Lifetimes, Refreshed};
 use crate::keys::Keys;
-use crate::limits::Buckets;
 use crate::password::Hasher;
+use crate::revocations::Revocations;
 use crate::session::{State, Windows};
 use crate::token::{self, Kind, Mint, Ticket};
 use crate::{OPERATOR_EMAIL, later, random, store as rows, wire};
@@ -39,8 +38,9 @@ pub(crate) struct Rpc {
     hasher: Hasher,
     pub(crate) mint: Mint,
     email_key: [u8; 32],
-    accounts: Arc<Buckets>,
-    sources: Arc<Buckets>,
+    accounts: Limiter,
+    sources: Limiter,
+    revocations: Revocations,
     pub(crate) lifetimes: Lifetimes,
     pub(crate) windows: Windows,
 }
@@ -56,7 +56,13 @@ struct Tokens {
 }
 
 impl Rpc {
-    pub(crate) async fn open(log: Log<proto::Event>, config: &Config, keys: Keys) -> Result<Self, Error> {
+    pub(crate) async fn open(
+        log: Log<proto::Event>,
+        config: &Config,
+        keys: Keys,
+        cache: &Cache,
+        revocations: Revocations,
+    ) -> Result<Self, Error> {
         let (email, refresh) = (random()?, random()?);
         let secrets = log.store().write(site!("identity.secrets"), async move |tx: &mut Tx| {
             Ok::<_, Error>((rows::secret(tx, "email", &email).await?, rows::secret(tx, "refresh", &refresh).await?))
@@ -66,8 +72,9 @@ impl Rpc {
             hasher: Hasher::new(&config.hashing)?,
             mint: Mint::new(refresh_key),
             email_key,
-            accounts: Arc::new(Buckets::new(config.account_limit)),
-            sources: Arc::new(Buckets::new(config.source_limit)),
+            accounts: cache.limiter("sign-in.account", config.account_limit.into()),
+            sources: cache.limiter("sign-in.source", config.source_limit.into()),
+            revocations,
             lifetimes: Lifetimes { user: config.session_lifetime, guest: config.guest_lifetime },
             windows: Windows { guest: config.guest_lifetime, replay: config.replay_window },
             log,
@@ -301,6 +308,7 @@ impl IdentityService for Rpc {
                     Ok::<_, Error>(proto::User { name: name.clone(), ..Default::default() })
                 })
                 .await?;
+            rpc.revocations.told().await;
             Ok(Response::new(proto::EraseUserResponse { user: Some(rpc.user(stored.name).await?) }))
         })
         .await
@@ -311,10 +319,12 @@ impl IdentityService for Rpc {
         let source = source_of(&request);
         let proto::SignInRequest { email, password } = request.into_inner();
         let (email_hash, now) = (self.email_hash(&email), self.log.store().clock().now());
-        if let Some(source) = &source {
-            self.sources.take(source.as_bytes(), now).map_err(|wait| Error::Limited { wait })?;
-        }
-        self.accounts.take(&email_hash, now).map_err(|wait| Error::Limited { wait })?;
+        let limited = |wait| Error::Limited { wait };
+        let by_source = match &source {
+            Some(source) => Some(self.sources.take(source.as_bytes(), now).await.map_err(limited)?),
+            None => None,
+        };
+        let by_account = self.accounts.take(&email_hash, now).await.map_err(limited)?;
         let proven = match self.authenticate(email_hash, password).await {
             Err(error @ Error::Rejected(_)) => {
                 tracing::warn!(target: "audit", source = source.as_deref().unwrap_or(""), "a sign-in failed");
@@ -322,9 +332,9 @@ impl IdentityService for Rpc {
             }
             // Right, or not looked at for a reason of ours: neither counts.
             outcome => {
-                self.accounts.give_back(&email_hash);
-                if let Some(source) = &source {
-                    self.sources.give_back(source.as_bytes());
+                self.accounts.give_back(&email_hash, by_account).await;
+                if let (Some(source), Some(charge)) = (&source, by_source) {
+                    self.sources.give_back(source.as_bytes(), charge).await;
                 }
                 outcome?
             }
@@ -371,6 +381,10 @@ impl IdentityService for Rpc {
                 match refreshed.await? {
                     Refreshed::Granted(granted) => Ok(rpc.tokens(*granted)?),
                     Refreshed::Refused(rejection) => Err(Error::from(rejection).into()),
+                    Refreshed::Ended(rejection) => {
+                        rpc.revocations.told().await;
+                        Err(Error::from(rejection).into())
+                    }
                 }
             })
             .await?;
@@ -453,6 +467,7 @@ impl IdentityService for Rpc {
         }
         let key = call.request(&message, &message.request_id);
         let (log, meta, actor, name) = (self.log.clone(), call.meta(), call.principal(), message.name);
+        let revocations = self.revocations.clone();
         call.detached(async move {
             let reply = log
                 .clone()
@@ -467,9 +482,22 @@ impl IdentityService for Rpc {
                     Ok::<_, Error>(proto::RevokeSessionResponse { session })
                 })
                 .await?;
+            revocations.told().await;
             Ok(Response::new(reply))
         })
         .await
+    }
+
+    async fn check_session(
+        &self,
+        request: Request<proto::CheckSessionRequest>,
+    ) -> Result<Response<proto::CheckSessionResponse>, Status> {
+        Call::of(&request)?;
+        let name = request.into_inner().name;
+        let found = self.log.store().read(async move |tx: &mut Tx| rows::get_session(tx, &name).await);
+        let found = found.await.map_err(log::Error::from).map_err(Error::from)?;
+        let revoked = found.is_some_and(|session| session.state == State::Revoked);
+        Ok(Response::new(proto::CheckSessionResponse { revoked }))
     }
 
     async fn get_jwks(&self, _: Request<proto::GetJwksRequest>) -> Result<Response<proto::GetJwksResponse>, Status> {

@@ -107,12 +107,11 @@ pub fn judge(
         };
     };
     let family = match (session.state, family) {
+        // What was kept of the tokens of a session that expired may be gone.
+        (State::Active, _) if session.expire_time <= now => return Verdict::Expired,
         (State::Active, Some(family)) => family,
         (State::Active, None) | (State::Revoked, _) => return Verdict::Revoked,
     };
-    if session.expire_time <= now {
-        return Verdict::Expired;
-    }
     if shown.generation == family.generation && shown.hash == family.token_hash {
         return Verdict::Rotate;
     }
@@ -164,6 +163,8 @@ mod tests {
     fn the_good_token_is_rotated_until_the_session_expires() {
         assert_eq!(judged(&shown(2), 499), Verdict::Rotate);
         assert_eq!(judged(&shown(2), 500), Verdict::Expired);
+        let swept = judge(Some(&session(State::Active)), None, &shown(2), at(500), &WINDOWS);
+        assert_eq!(swept, Verdict::Expired);
     }
 
     #[test]

@@ -13,8 +13,13 @@ use crate::session::{Family, Session, State};
 use crate::wire;
 
 /// The tables of this service.
-pub const MIGRATIONS: MigrationSet =
-    MigrationSet::new("identity", &[Migration::new(1, "identity", include_str!("../migrations/0001_identity.sql"))]);
+pub const MIGRATIONS: MigrationSet = MigrationSet::new(
+    "identity",
+    &[
+        Migration::new(1, "identity", include_str!("../migrations/0001_identity.sql")),
+        Migration::new(2, "revoked sessions", include_str!("../migrations/0002_revoked_sessions.sql")),
+    ],
+);
 
 /// A user as stored, personal fields sealed.
 #[derive(Clone, Debug)]
@@ -258,6 +263,14 @@ pub(crate) async fn active_sessions(tx: &mut Tx, principal: &str) -> Result<Vec<
     rows.iter().map(session).collect()
 }
 
+/// The sessions that were ended and had been started or refreshed since then, with that time.
+pub(crate) async fn ended_sessions(tx: &mut Tx, since: Timestamp) -> Result<Vec<(String, Timestamp)>, Error> {
+    let rows = tx
+        .query("SELECT name, refresh_time FROM sessions WHERE state = 'REVOKED' AND refresh_time > $1", params![since])
+        .await?;
+    rows.iter().map(|row| Ok((row.get("name")?, row.get("refresh_time")?))).collect()
+}
+
 /// What is kept of a session's tokens, and the masked successor.
 pub(crate) async fn get_family(tx: &mut Tx, session: &str) -> Result<Option<(Family, Option<[u8; 32]>)>, Error> {
     let row = tx
@@ -312,6 +325,18 @@ pub(crate) async fn rotate_family(
 pub(crate) async fn drop_family(tx: &mut Tx, session: &str) -> Result<(), Error> {
     tx.execute("DELETE FROM refresh_tokens WHERE session = $1", params![session]).await?;
     Ok(())
+}
+
+/// Sessions that have expired and whose tokens are still kept, at most `limit`.
+pub(crate) async fn expired_families(tx: &mut Tx, now: Timestamp, limit: u32) -> Result<Vec<String>, Error> {
+    let rows = tx
+        .query(
+            "SELECT t.session FROM refresh_tokens t JOIN sessions s ON s.name = t.session
+             WHERE s.expire_time < $1 ORDER BY t.rotate_time LIMIT CAST($2 AS BIGINT)",
+            params![now, limit],
+        )
+        .await?;
+    rows.iter().map(|row| row.get("session")).collect()
 }
 
 /// The service's own key of this name, made at its first use.

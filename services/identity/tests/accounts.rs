@@ -548,3 +548,59 @@ async fn until(mut condition: impl AsyncFnMut() -> bool) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
+
+impl Shop {
+    async fn standing(&self, session: &str) -> cache::Standing {
+        self.context.cache.marks().standing(session).await.unwrap()
+    }
+
+    async fn check(&self, session: &str) -> bool {
+        let request = proto::CheckSessionRequest { name: session.to_owned() };
+        self.client.clone().check_session(request).await.unwrap().into_inner().revoked
+    }
+}
+
+#[tokio::test]
+async fn doors_know_that_a_session_ended_before_its_end_is_answered_and_after_a_restart() {
+    let folder = TempDir::new().unwrap();
+    let storage = Storage::of_test_in(folder.path());
+    let (shop, _) = open(storage.clone(), clock(), config()).await;
+    shop.sign_up("ada@example.com").await;
+    let signed_out = shop.sign_in("ada@example.com", PASSWORD).await.unwrap();
+    let reused = shop.sign_in("ada@example.com", PASSWORD).await.unwrap();
+    let kept = shop.sign_in("ada@example.com", PASSWORD).await.unwrap();
+    shop.sign_up("eve@example.com").await;
+    let erased = shop.sign_in("eve@example.com", PASSWORD).await.unwrap();
+    assert_eq!(shop.standing(&signed_out.session).await, cache::Standing::Good);
+
+    shop.revoke(&signed_out.session, &shop.subject(&signed_out.access_token)).await.unwrap();
+    assert_eq!(shop.standing(&signed_out.session).await, cache::Standing::Revoked);
+
+    shop.refresh(&reused.refresh_token).await.unwrap();
+    shop.later(11);
+    shop.refresh(&reused.refresh_token).await.unwrap_err();
+    assert_eq!(shop.standing(&reused.session).await, cache::Standing::Revoked);
+
+    let eve = shop.subject(&erased.access_token);
+    let erase = proto::EraseUserRequest { name: eve.id.clone(), request_id: String::new() };
+    shop.client.clone().erase_user(as_person(erase, &eve)).await.unwrap();
+    assert_eq!(shop.standing(&erased.session).await, cache::Standing::Revoked);
+
+    let clock = shop.context.clock.clone();
+    drop(shop);
+    let (shop, _) = open(storage.clone(), clock.clone(), config()).await;
+    for ended in [&signed_out.session, &reused.session, &erased.session] {
+        assert_eq!(shop.standing(ended).await, cache::Standing::Revoked);
+        assert!(shop.check(ended).await);
+    }
+    assert_eq!(shop.standing(&kept.session).await, cache::Standing::Good);
+    assert!(!shop.check(&kept.session).await);
+    assert!(!shop.check(&format!("guests/{}/sessions/{}", id(), id())).await);
+    drop(shop);
+
+    // Nobody can show a token of it any more: it needs no mark.
+    clock.advance(Duration::from_secs(10 * 60));
+    let (shop, _) = open(storage, clock, config()).await;
+    assert_eq!(shop.standing(&signed_out.session).await, cache::Standing::Good);
+    assert!(shop.check(&signed_out.session).await);
+}
