@@ -77,8 +77,13 @@ pub struct Map {
     database_authority_file: Option<PathBuf>,
     /// The broker of events; without one, consumers read the logs of the producers.
     pub bus: Option<Bus>,
-    /// `redis://user:password@host/0`, where sessions, carts and limits are kept in memory for all copies.
+    /// `rediss://user@host:port/0`, where the copies share limits and doors look which sessions ended.
     pub redis: Option<String>,
+    /// File with the password of Redis' user; relative to the map.
+    pub redis_password_file: Option<PathBuf>,
+    /// File with the certificate of the authority that signed Redis' own, PEM; relative to the map. The system's where none is
+    /// named.
+    pub redis_authority_file: Option<PathBuf>,
     /// `mongodb://user:password@host/database`, where the catalogue is.
     pub mongodb: Option<String>,
     /// Where each service is, by its short name.
@@ -130,7 +135,7 @@ impl Map {
             ("database", map.database.is_some() && cfg!(not(feature = "fleet"))),
             ("bus.kafka", matches!(map.bus, Some(Bus::Kafka(_))) && cfg!(not(feature = "fleet"))),
             ("bus.rabbitmq", matches!(map.bus, Some(Bus::RabbitMq(_)))),
-            ("redis", map.redis.is_some()),
+            ("redis", map.redis.is_some() && cfg!(not(feature = "fleet"))),
             ("mongodb", map.mongodb.is_some() && cfg!(not(feature = "fleet"))),
         ];
         match named.into_iter().find_map(|(engine, absent)| absent.then_some(engine)) {
@@ -157,16 +162,35 @@ impl Map {
         self.database_authority_file.as_deref().map(|file| self.beside(file))
     }
 
+    /// Where the copies share what they can lose; none where the map names no Redis.
+    #[cfg(feature = "fleet")]
+    pub fn cache(&self) -> Result<Option<cache::Address>, Error> {
+        let Some(url) = &self.redis else { return Ok(None) };
+        let read = |file: &Option<PathBuf>| file.as_ref().map(|file| self.read(file)).transpose();
+        let mut address = cache::Address::new(url);
+        address.password = read(&self.redis_password_file)?.map(|(text, _)| text.trim().to_owned());
+        address.authority = read(&self.redis_authority_file)?.map(|(text, _)| text.into_bytes());
+        Ok(Some(address))
+    }
+
     /// The key of calls between processes.
     pub fn secret(&self) -> Result<[u8; 32], Error> {
-        let path = self.beside(&self.secret_file);
-        let text = std::fs::read_to_string(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+        let (text, path) = self.read(&self.secret_file)?;
         blake3::Hash::from_hex(text.trim()).map(|hash| *hash.as_bytes()).map_err(|_| Error::Secret { path })
     }
 
     /// A file that the map names.
     fn beside(&self, file: &Path) -> PathBuf {
         self.path.parent().unwrap_or(Path::new("")).join(file)
+    }
+
+    /// What it holds, and where it is.
+    fn read(&self, file: &Path) -> Result<(String, PathBuf), Error> {
+        let path = self.beside(file);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok((text, path)),
+            Err(source) => Err(Error::Read { path, source }),
+        }
     }
 }
 
@@ -201,6 +225,24 @@ mod tests {
         let map = Map::load(&path).unwrap();
         assert_eq!(map.place("cart").unwrap().addresses().len(), 2);
         assert!(matches!(map.address("cart"), Err(Error::Unbound { service: "cart", .. })));
+    }
+
+    #[cfg(feature = "fleet")]
+    #[test]
+    fn a_map_says_how_redis_is_reached_and_its_password_lies_in_a_file() {
+        let named = "redis_password_file = \"key\"\nredis_authority_file = \"key\"\n";
+        let (_folder, path) = written(
+            &format!("secret_file = \"key\"\nredis = \"rediss://stoa@127.0.0.1:6380/0\"\n{named}[services]\n"),
+            "word\n",
+        );
+        let address = Map::load(&path).unwrap().cache().unwrap().unwrap();
+        assert_eq!(address.url, "rediss://stoa@127.0.0.1:6380/0");
+        assert_eq!(address.password.as_deref(), Some("word"));
+        assert_eq!(address.authority.as_deref(), Some(&b"word\n"[..]));
+        std::fs::remove_file(path.with_file_name("key")).unwrap();
+        assert!(matches!(Map::load(&path).unwrap().cache(), Err(Error::Read { .. })));
+        let (_folder, path) = written("secret_file = \"key\"\n[services]\n", "");
+        assert!(Map::load(&path).unwrap().cache().unwrap().is_none());
     }
 
     #[test]

@@ -38,6 +38,9 @@ pub enum Error {
     /// The map does not do.
     #[error(transparent)]
     Map(#[from] map::Error),
+    /// What the copies share cannot be used as the map says.
+    #[error(transparent)]
+    Cache(#[from] cache::Misconfigured),
     /// Another service cannot be bound.
     #[error(transparent)]
     Connect(#[from] client::Error),
@@ -94,6 +97,10 @@ pub async fn run(surroundings: Surroundings, parts: Vec<Part>) -> Result<(), Err
     let broker = broker(&map);
     if let Some(broker) = &broker {
         context.hub.carry(broker.clone());
+    }
+    #[cfg(feature = "fleet")]
+    if let Some(address) = map.cache()? {
+        context.cache = cache::Cache::shared(&address)?;
     }
 
     let (mut lines, mut tasks, mut listeners) = (vec![], vec![], vec![]);
