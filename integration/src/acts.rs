@@ -157,7 +157,11 @@ async fn people(stage: &Stage<'_>) -> Result<()> {
     ensure!([200, 401].contains(&renewed.status), "{}", renewed.describe());
 
     let revoke = json!({ "requestId": request_id() });
-    customer.http.post(&format!("/v1/{session}:revoke"), &revoke).await?.ok()?;
+    let revoked = customer.http.post(&format!("/v1/{session}:revoke"), &revoke).await?;
+    // Who asks again after a lost answer does so with a token of the session that has ended.
+    ensure!([200, 401].contains(&revoked.status), "{}", revoked.describe());
+    let refused = customer.http.get(&sessions).await?;
+    ensure!(refused.status == 401, "a session that was ended is let in: {}", refused.describe());
 
     let mut operator = stage.operator().await?;
     let users = json!({

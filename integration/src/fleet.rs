@@ -48,16 +48,21 @@ impl Fleet {
 
     /// As [`Fleet::start`], with a broker between the processes: `("kafka", "host:port/PREFIX")`.
     pub async fn start_with(binary: PathBuf, database: Option<&str>, bus: Option<(&str, &str)>) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("fleet-").tempdir()?;
-        let ports = free_ports(SERVICES.len() + 1)?;
-        let mut map = "secret_file = \"secret\"\n".to_owned();
+        let mut engines = String::new();
         if let Some(url) = database {
-            writeln!(map, "database = {url:?}")?;
+            writeln!(engines, "database = {url:?}")?;
         }
         if let Some((kind, address)) = bus {
-            writeln!(map, "[bus]\n{kind} = {address:?}")?;
+            writeln!(engines, "[bus]\n{kind} = {address:?}")?;
         }
-        map.push_str("[services]\n");
+        Self::start_on(binary, &engines).await
+    }
+
+    /// As [`Fleet::start`], with these lines of the map about engines.
+    pub async fn start_on(binary: PathBuf, engines: &str) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("fleet-").tempdir()?;
+        let ports = free_ports(SERVICES.len() + 1)?;
+        let mut map = format!("secret_file = \"secret\"\n{engines}[services]\n");
         for (service, port) in SERVICES.iter().zip(&ports) {
             writeln!(map, "{service} = \"127.0.0.1:{port}\"")?;
         }

@@ -59,6 +59,75 @@ async fn kills_of_every_process_with_kafka_between_them_change_no_total() -> Res
     kills(Fleet::start_with(binary, Some(&database), Some(("kafka", &kafka))).await?).await
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_was_ended_is_refused_at_once_also_while_redis_is_stopped() -> Result<()> {
+    let Some((binary, redis)) = redis() else { return Ok(()) };
+    let fleet = Fleet::start_on(binary, &redis.map).await?;
+    ends_at_once(&fleet).await.context("with Redis")?;
+    {
+        let _stopped = redis.stop()?;
+        for _ in 0..3 {
+            ends_at_once(&fleet).await.context("without Redis")?;
+        }
+    }
+    ends_at_once(&fleet).await.context("with Redis again")?;
+    let said = fleet.tail(GATEWAY, 200);
+    ensure!(said.matches("the cache is away").count() == 1, "not said once: {said}");
+    ensure!(said.contains("the cache is back"), "not said: {said}");
+    Ok(())
+}
+
+/// Two sessions of one customer: one is ended, and neither request before nor after is answered wrongly.
+async fn ends_at_once(fleet: &Fleet) -> Result<()> {
+    let mut ended = Shopper::customer_over(fleet.client().insisting(PATIENCE)).await?;
+    let mut other = Shopper::customer_over(fleet.client().insisting(PATIENCE)).await?;
+    let sessions = format!("/v1/{}/sessions", ended.user);
+    let list = ended.http.get(&sessions).await?.ok()?;
+    let session = text(&list["sessions"][0], "name")?;
+    let revoke = serde_json::json!({ "requestId": request_id() });
+    ended.http.post(&format!("/v1/{session}:revoke"), &revoke).await?.ok()?;
+    for _ in 0..20 {
+        let refused = ended.http.get(&sessions).await?;
+        ensure!(refused.status == 401, "it is let in: {}", refused.describe());
+    }
+    other.http.get(&format!("/v1/{}/sessions", other.user)).await?.ok()?;
+    Ok(())
+}
+
+/// A Redis of the lane, as the map names it, and its process.
+struct Redis {
+    map: String,
+    process: rustix::process::Pid,
+}
+
+/// Lets the server go on when it is dropped.
+struct Stopped(rustix::process::Pid);
+
+impl Redis {
+    fn stop(&self) -> Result<Stopped> {
+        rustix::process::kill_process(self.process, rustix::process::Signal::STOP)?;
+        Ok(Stopped(self.process))
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = rustix::process::kill_process(self.0, rustix::process::Signal::CONT);
+    }
+}
+
+/// The binary with the fleet's engines, and the Redis to run it with.
+fn redis() -> Option<(PathBuf, Redis)> {
+    let given = std::env::var_os("STOA_FLEET_BIN").zip(std::env::var("STOA_FLEET_REDIS").ok());
+    let process = std::env::var("STOA_FLEET_REDIS_PROCESS").ok().and_then(|id| id.parse().ok());
+    let process = process.and_then(rustix::process::Pid::from_raw);
+    let (Some((binary, map)), Some(process)) = (given, process) else {
+        skip::not_proven("a fleet with Redis: no binary built for it, or no server");
+        return None;
+    };
+    Some((PathBuf::from(binary), Redis { map, process }))
+}
+
 #[tokio::test]
 async fn no_service_is_let_into_anothers_database() -> Result<()> {
     let Some((_, database)) = databases("a") else { return Ok(()) };

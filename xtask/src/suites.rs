@@ -73,6 +73,7 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
     // Stopped when the lane has ended.
     let mut server = None;
     let mut broker = None;
+    let mut redis = None;
     if name == "fleet" {
         match servers::Kafka::start()? {
             Started::Ready(started) => {
@@ -83,6 +84,17 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
                     Had::Ready(folder) => run = run.env("STOA_FOREIGN", folder),
                     Had::Missing(reason) => println!("    {reason}"),
                 }
+            }
+            Started::Missing(reason) => println!("    {reason}"),
+        }
+        match servers::Redis::start()? {
+            Started::Ready(started) => {
+                println!("    {}", started.version());
+                run = run
+                    .env("STOA_FLEET_BIN", paths::release("stoa-planted"))
+                    .env("STOA_FLEET_REDIS", started.lines()?)
+                    .env("STOA_FLEET_REDIS_PROCESS", started.process().to_string());
+                redis = Some(started);
             }
             Started::Missing(reason) => println!("    {reason}"),
         }
@@ -105,7 +117,7 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
         }
     }
     let ended = run.end()?;
-    drop((server, broker));
+    drop((server, broker, redis));
     let mut outcome = libtest::outcome(&ended);
     // A test that lacks something says so in a file: the harness knows only passed and failed.
     for reason in fs::read_to_string(&skips).unwrap_or_default().lines() {

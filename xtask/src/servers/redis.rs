@@ -11,7 +11,7 @@ use super::{Owner, Server, Started, free_port, installed, private_folder};
 
 /// A private Redis that speaks TLS alone and lets one user in, to the keys that begin with `stoa:`.
 pub(crate) struct Redis {
-    _server: Server,
+    server: Server,
     port: u16,
     program: PathBuf,
     authority: PathBuf,
@@ -46,7 +46,7 @@ impl Redis {
         let said = Command::new(&program).arg("--version").output()?;
         let version = String::from_utf8_lossy(&said.stdout).trim().to_owned();
         let server = Server::spawn("redis", command, Signal::TERM, port, folder)?;
-        Ok(Started::Ready(Self { _server: server, port, program, authority, version }))
+        Ok(Started::Ready(Self { server, port, program, authority, version }))
     }
 
     /// Where it is, with the user and the user's password.
@@ -62,6 +62,21 @@ impl Redis {
     /// The server's program, for tests that kill servers of their own.
     pub(crate) fn program(&self) -> &Path {
         &self.program
+    }
+
+    /// What a map of a fleet says of it.
+    pub(crate) fn lines(&self) -> Result<String> {
+        let password = self.authority.with_file_name("password");
+        fs::write(&password, PASSWORD)?;
+        Ok(format!(
+            "redis = \"rediss://stoa@127.0.0.1:{}/0\"\nredis_password_file = {password:?}\nredis_authority_file = {:?}\n",
+            self.port, self.authority
+        ))
+    }
+
+    /// Its process, for who stops it and lets it go on.
+    pub(crate) fn process(&self) -> u32 {
+        self.server.child.id()
     }
 
     /// What it says of itself.
