@@ -1,11 +1,10 @@
 //! Whether the session of an access token was ended, though the token itself has not expired.
 //!
 //! The cache says so while somebody vouches for it. When nobody does (it was emptied, or is away), identity is asked, which
-//! knows; a session that it finds good is believed for [`BELIEVED`], so that an absent cache costs identity a call for each
-//! session in that time and not for each request. When neither answers, the request is refused: ended stays ended.
+//! knows. Its answer is not remembered: the end of a session may be answered a moment later, by a copy whose cache is back
+//! before ours is. When neither answers, the request is refused: ended stays ended.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cache::{Marks, Standing};
@@ -16,12 +15,6 @@ use tokio::time::Instant;
 /// How long identity may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long a session is good after identity said so.
-const BELIEVED: Duration = Duration::from_secs(1);
-
-/// Answers of identity that are remembered at most.
-const MAX_BELIEVED: usize = 8 * 1024;
-
 /// Neither the cache nor identity knows.
 #[derive(Debug)]
 pub(crate) struct Unanswered;
@@ -30,7 +23,6 @@ pub(crate) struct Unanswered;
 pub(crate) struct Sessions {
     marks: Arc<dyn Marks>,
     identity: IdentityServiceClient<Channel>,
-    good_until: Mutex<HashMap<Box<str>, Instant>>,
 }
 
 impl Sessions {
@@ -38,7 +30,6 @@ impl Sessions {
         Sessions {
             marks: Arc::clone(context.cache.marks()),
             identity: IdentityServiceClient::new(context.clients.as_caller(auth::GATEWAY).channel("identity")),
-            good_until: Mutex::default(),
         }
     }
 
@@ -56,33 +47,14 @@ impl Sessions {
     }
 
     async fn asked(&self, session: &str) -> Result<bool, Unanswered> {
-        let now = Instant::now();
-        if self.good_until().get(session).is_some_and(|until| now < *until) {
-            return Ok(false);
-        }
-        let asking = Outgoing { deadline: Some(now + PATIENCE), ..Outgoing::default() };
+        let asking = Outgoing { deadline: Some(Instant::now() + PATIENCE), ..Outgoing::default() };
         let asking = asking.request(CheckSessionRequest { name: session.to_owned() });
         match self.identity.clone().check_session(asking).await {
-            Ok(reply) if reply.get_ref().revoked => Ok(true),
-            Ok(_) => {
-                let mut good_until = self.good_until();
-                if good_until.len() >= MAX_BELIEVED {
-                    good_until.retain(|_, until| now < *until);
-                    if good_until.len() >= MAX_BELIEVED {
-                        good_until.clear();
-                    }
-                }
-                good_until.insert(session.into(), now + BELIEVED);
-                Ok(false)
-            }
+            Ok(reply) => Ok(reply.get_ref().revoked),
             Err(status) => {
                 tracing::warn!(code = ?status.code(), "a session cannot be looked up, and its request is refused");
                 Err(Unanswered)
             }
         }
-    }
-
-    fn good_until(&self) -> std::sync::MutexGuard<'_, HashMap<Box<str>, Instant>> {
-        self.good_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

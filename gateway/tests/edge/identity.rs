@@ -132,18 +132,13 @@ async fn without_a_cache() -> Rig {
 }
 
 #[tokio::test]
-async fn identity_is_asked_while_the_cache_does_not_know_and_not_for_each_request() {
+async fn identity_is_asked_while_the_cache_does_not_know_and_its_answer_is_not_remembered() {
     let rig = without_a_cache().await;
     let token = format!("Bearer {}", rig.token("users/1", Role::Customer));
     rig.answer(CHECK_SESSION, &CheckSessionResponse { revoked: false });
-    for _ in 0..3 {
-        assert_eq!(get_with(&rig, &[("authorization", &token)]).await, 200);
-    }
-    let asked = rig.seen.lock().unwrap().iter().filter(|seen| seen.path == CHECK_SESSION).count();
-    assert!((1..=3).contains(&asked));
-    let other = format!("Bearer {}", rig.token("users/2", Role::Customer));
+    assert_eq!(get_with(&rig, &[("authorization", &token)]).await, 200);
     rig.answer(CHECK_SESSION, &CheckSessionResponse { revoked: true });
-    assert_eq!(get_with(&rig, &[("authorization", &other)]).await, 401);
+    assert_eq!(get_with(&rig, &[("authorization", &token)]).await, 401);
 }
 
 #[tokio::test]
