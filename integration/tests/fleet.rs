@@ -70,10 +70,13 @@ async fn a_session_that_was_ended_is_refused_at_once_also_while_redis_is_stopped
             ends_at_once(&fleet).await.context("without Redis")?;
         }
     }
-    ends_at_once(&fleet).await.context("with Redis again")?;
-    let said = fleet.tail(GATEWAY, 200);
+    let said = until(SOON, "word that Redis is back", async || {
+        ends_at_once(&fleet).await.context("with Redis again")?;
+        let said = fleet.tail(GATEWAY, 400);
+        Ok(said.contains("the cache is back").then_some(said))
+    })
+    .await?;
     ensure!(said.matches("the cache is away").count() == 1, "not said once: {said}");
-    ensure!(said.contains("the cache is back"), "not said: {said}");
     Ok(())
 }
 
