@@ -332,7 +332,7 @@ pub(crate) async fn expired_families(tx: &mut Tx, now: Timestamp, limit: u32) ->
     let rows = tx
         .query(
             "SELECT t.session FROM refresh_tokens t JOIN sessions s ON s.name = t.session
-             WHERE s.expire_time < $1 ORDER BY t.rotate_time LIMIT CAST($2 AS BIGINT)",
+             WHERE s.expire_time < $1 LIMIT CAST($2 AS BIGINT)",
             params![now, limit],
         )
         .await?;
