@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
+use super::control::Restart;
 use super::{Detached, Home, Owner, Place, Server, Started, free_port, installed};
 use crate::command::{Run, tail};
 
@@ -168,6 +169,22 @@ impl Postgres {
     /// What it says of itself.
     pub(crate) fn version(&self) -> &str {
         &self.version
+    }
+}
+
+impl Restart for Postgres {
+    fn kill(&mut self) -> Result<()> {
+        self.server.kill()
+    }
+
+    fn start(&mut self) -> Result<()> {
+        // What the killed one has left running holds its memory for a moment, and it does not start beside that.
+        let begun = Instant::now();
+        while let Err(error) = self.server.start() {
+            ensure!(begun.elapsed() < RECOVERED, "{error:#}");
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+        await_recovered(&self.programs, self.port, self.password.as_deref().unwrap_or_default())
     }
 }
 
