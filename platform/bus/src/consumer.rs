@@ -22,7 +22,7 @@ pub struct Limits {
     pub batch: u32,
     /// Messages parked at most; a consumer with a full lot stops rather than drops.
     pub lot: u64,
-    /// How long commits are gathered after a wake-up, so that a busy producer means larger batches
+    /// The least time between two looks that commits wake, so that a busy producer means larger batches
     /// rather than more of them.
     pub gather: Duration,
     /// How often sources are looked at without being woken, and how long the cursor may stay behind
@@ -41,7 +41,7 @@ impl Default for Limits {
         Self {
             batch: 256,
             lot: 10_000,
-            gather: Duration::from_millis(10),
+            gather: Duration::from_millis(6),
             poll: Duration::from_secs(1),
             doubt: Duration::from_secs(30),
             retry_first: Duration::from_millis(20),
@@ -237,11 +237,13 @@ impl Consumer {
         let mut paused = self.inner.paused.subscribe();
         let mut standing = Standing::default();
         let mut attempt = 0;
+        let mut stepped;
         loop {
             // The sender lives in `self`, so waiting cannot fail.
             let _ = paused.wait_for(|paused| !paused).await;
             // Marked as seen before reading: what is committed after the read wakes again.
             changed.borrow_and_update();
+            stepped = Instant::now();
             match self.step(producer, source, shard, &mut standing).await {
                 Ok(dealt_with) => {
                     if attempt > 0 {
@@ -257,7 +259,8 @@ impl Consumer {
                     tokio::select! {
                         _ = poll.tick() => {}
                         more = changed.changed() => match more {
-                            Ok(()) => tokio::time::sleep(self.inner.limits.gather).await,
+                            // A first commit after a pause is applied at once.
+                            Ok(()) => tokio::time::sleep_until(stepped + self.inner.limits.gather).await,
                             // The producer has closed; only the poll is left.
                             Err(_) => drop(poll.tick().await),
                         }
