@@ -20,6 +20,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::ServiceExt as _;
 
+use crate::endpoints::{End, Endpoints, Place};
 use crate::outgoing::Outgoing;
 use crate::registry::{Signing, Slot, Target};
 use crate::retry::{self, Budget};
@@ -105,15 +106,14 @@ impl Inner {
         let call = Call { method, principal: outgoing.principal, trace: outgoing.trace.child(), deadline };
         self.budget.earn();
         if !retry::repeatable(method) {
-            return self.attempt(&call, parts, body).await;
+            return self.attempt(&call, parts, Message::of_one_attempt(body, method, &self.slot).await?).await;
         }
 
         let message = buffer(body, method).await?;
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let body = Body::new(Full::new(message.clone()));
-            let answer = self.attempt(&call, parts.clone(), body).await;
+            let answer = self.attempt(&call, parts.clone(), Message::Kept(message.clone())).await;
             let pause = match &answer {
                 Ok(response) if retry::unavailable(response.headers()) => {
                     self.budget.pause(attempt, response.headers(), deadline)
@@ -129,18 +129,20 @@ impl Inner {
         }
     }
 
-    async fn attempt(&self, call: &Call, parts: Parts, body: Body) -> Result<http::Response<Body>, Status> {
+    async fn attempt(&self, call: &Call, parts: Parts, message: Message) -> Result<http::Response<Body>, Status> {
         let target = self.slot.target.load_full();
         let Some(target) = target.as_deref() else {
             return Err(Status::unavailable(format!("{} does not serve yet", self.slot.name)));
         };
         let identity = Identity { caller: Cow::Borrowed(self.caller), principal: call.principal.clone() };
-        let request = http::Request::from_parts(parts, body);
         self.pass(Kind::CallBefore, call.method);
         let answer = match target {
-            Target::Here(callee) => self.here(call, callee.as_ref(), identity, request).await,
-            Target::Elsewhere { channel, signing } => {
-                self.elsewhere(call, channel.clone(), signing, &identity, request).await
+            Target::Here(callee) => {
+                let request = http::Request::from_parts(parts, message.into_body());
+                self.here(call, callee.as_ref(), identity, request).await
+            }
+            Target::Elsewhere { copies, signing } => {
+                self.elsewhere(call, copies, signing, &identity, parts, message).await
             }
         };
         self.pass(Kind::CallAfter, call.method);
@@ -161,38 +163,70 @@ impl Inner {
         }
     }
 
+    /// Sends the call to a copy, and to another one as long as it certainly reached none.
     async fn elsewhere(
         &self,
         call: &Call,
-        channel: tonic::transport::Channel,
+        copies: &Endpoints,
         signing: &Signing,
         identity: &Identity,
-        mut request: http::Request<Body>,
+        mut parts: Parts,
+        message: Message,
     ) -> Result<http::Response<Body>, Status> {
         let token = signing
             .fleet
             .sign(identity, self.slot.name, signing.clock.now())
             .map_err(|error| Status::internal(error.to_string()))?;
-        let headers = request.headers_mut();
-        headers.insert(http::header::AUTHORIZATION, header(format!("Bearer {token}"))?);
-        headers.insert("traceparent", header(call.trace.traceparent())?);
-        let left = call.deadline.saturating_duration_since(Instant::now());
-        headers.insert("grpc-timeout", header(timeout(left))?);
+        parts.headers.insert(http::header::AUTHORIZATION, header(format!("Bearer {token}"))?);
+        parts.headers.insert("traceparent", header(call.trace.traceparent())?);
+        let mut message = Some(message);
+        let mut tried = Vec::new();
+        while let Some(place) = copies.take(&tried)
+            && let Some(now) = message.take()
+        {
+            // A stream of requests can be sent once.
+            message = now.again();
+            let left = call.deadline.saturating_duration_since(Instant::now());
+            parts.headers.insert("grpc-timeout", header(timeout(left))?);
+            let request = http::Request::from_parts(parts.clone(), now.into_body());
+            match self.to_copy(call, &place, request).await {
+                Sent::Answered(response) => return Ok(response),
+                Sent::Late => return Err(self.late(call.method)),
+                Sent::Broken => break,
+                Sent::Unsent => tried.push(place.copy()),
+            }
+        }
+        Err(Status::unavailable(format!("{} cannot be reached", self.slot.name)))
+    }
+
+    async fn to_copy(&self, call: &Call, place: &Place, request: http::Request<Body>) -> Sent {
+        let mut channel = place.channel();
         let answer = async {
-            let mut channel = channel;
             channel.ready().await?;
             tower::Service::call(&mut channel, request).await
         };
         match tokio::time::timeout_at(call.deadline, answer).await {
-            Ok(Ok(response)) => Ok(response),
-            // The connection's own timer, set by `grpc-timeout`, may fire first and calls it a cancellation.
-            Ok(Err(_)) if Instant::now() + MARGIN >= call.deadline => Err(self.late(call.method)),
-            // Whether the callee did anything is unknown, as with every connection that breaks: who may repeat, repeats.
-            Ok(Err(error)) => {
-                tracing::debug!(callee = self.slot.name, %error, "the connection failed");
-                Err(Status::unavailable(format!("{} cannot be reached", self.slot.name)))
+            Ok(Ok(response)) => {
+                let unable = retry::unavailable(response.headers());
+                place.ended(if unable { End::Unable } else { End::Answered });
+                Sent::Answered(response)
             }
-            Err(_) => Err(self.late(call.method)),
+            // The connection's own timer, set by `grpc-timeout`, may fire first and calls it a cancellation.
+            Ok(Err(_)) if Instant::now() + MARGIN >= call.deadline => {
+                place.ended(End::Unable);
+                Sent::Late
+            }
+            Ok(Err(error)) => {
+                place.ended(End::Broken);
+                let unsent = retry::unsent(&error);
+                tracing::debug!(callee = self.slot.name, %error, unsent, "the connection failed");
+                // Else whether the copy did anything is unknown: who may repeat, repeats.
+                if unsent { Sent::Unsent } else { Sent::Broken }
+            }
+            Err(_) => {
+                place.ended(End::Unable);
+                Sent::Late
+            }
         }
     }
 
@@ -203,6 +237,47 @@ impl Inner {
     fn pass(&self, kind: Kind, method: &Method) {
         if crash::active() {
             crash::hit(kind, &format!("{}->{}", self.caller, method.path));
+        }
+    }
+}
+
+/// What became of a call at one copy.
+enum Sent {
+    Answered(http::Response<Body>),
+    Late,
+    /// Nobody knows whether the copy got it.
+    Broken,
+    /// The copy did not get it.
+    Unsent,
+}
+
+/// What is sent: kept, so that it can go to another copy, or a stream that flows by.
+enum Message {
+    Kept(Bytes),
+    Once(Body),
+}
+
+impl Message {
+    /// The message of a call that is attempted once: kept only where it goes over the network.
+    async fn of_one_attempt(body: Body, method: &Method, slot: &Slot) -> Result<Self, Status> {
+        let elsewhere = matches!(slot.target.load().as_deref(), Some(Target::Elsewhere { .. }));
+        if elsewhere && !method.client_streaming {
+            return Ok(Message::Kept(buffer(body, method).await?));
+        }
+        Ok(Message::Once(body))
+    }
+
+    fn again(&self) -> Option<Self> {
+        match self {
+            Message::Kept(bytes) => Some(Message::Kept(bytes.clone())),
+            Message::Once(_) => None,
+        }
+    }
+
+    fn into_body(self) -> Body {
+        match self {
+            Message::Kept(bytes) => Body::new(Full::new(bytes)),
+            Message::Once(body) => body,
         }
     }
 }

@@ -3,11 +3,13 @@
 //! A generated client is built over a [`Channel`], which leads to the callee's own layers in this process or to a process
 //! elsewhere; the caller cannot tell which. Invariants: every call has a deadline; a call is sent again only if its method is
 //! idempotent by contract, the answer was `UNAVAILABLE`, and the channel's retry budget allows it; the callee learns who
-//! calls from this crate alone, never from headers.
+//! calls from this crate alone, never from headers; of several copies of a callee the one with fewer calls in flight is asked,
+//! and a call that may not be repeated goes to a second copy only if the first one certainly did not get it.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod channel;
+mod endpoints;
 mod outgoing;
 mod registry;
 mod retry;

@@ -2,15 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use auth::Fleet;
 use contract::{Access, Table};
 use store::{Clock, Site};
-use tonic::transport::Endpoint;
 
 use crate::channel::{Callee, Channel};
+use crate::endpoints::Endpoints;
 use crate::retry::Budget;
 
 /// The names this process can call. Clones are handles to the same names.
@@ -68,20 +67,20 @@ impl Registry {
 
     /// From now on the name is answered at this address; the connection is made by the first call.
     pub fn connect(&self, name: &'static str, uri: &str) -> Result<(), Error> {
+        self.locate(name, &[uri.to_owned()])
+    }
+
+    /// From now on the name is answered by the copies at these addresses. Copies that stay keep their connections; calls in
+    /// flight to those that went are not touched.
+    pub fn locate(&self, name: &'static str, uris: &[String]) -> Result<(), Error> {
         let signing = self.inner.signing.clone().ok_or(Error::NoFleetKey(name))?;
-        let endpoint = Endpoint::from_shared(uri.to_owned()).map_err(|source| Error::Address {
-            name,
-            uri: uri.to_owned(),
-            source,
-        })?;
-        let channel = endpoint
-            .tcp_nodelay(true)
-            .connect_timeout(Duration::from_secs(3))
-            .http2_keep_alive_interval(Duration::from_secs(30))
-            .keep_alive_timeout(Duration::from_secs(10))
-            .connect_lazy();
-        let target = Target::Elsewhere { channel, signing };
-        self.inner.slot(name).target.store(Some(Arc::new(target)));
+        let refused = |(uri, source)| Error::Address { name, uri, source };
+        let slot = self.inner.slot(name);
+        if let Some(Target::Elsewhere { copies, .. }) = slot.target.load_full().as_deref() {
+            return copies.replace(uris).map_err(refused);
+        }
+        let target = Target::Elsewhere { copies: Endpoints::new(uris).map_err(refused)?, signing };
+        slot.target.store(Some(Arc::new(target)));
         Ok(())
     }
 
@@ -134,7 +133,7 @@ pub(crate) struct Slot {
 
 pub(crate) enum Target {
     Here(Arc<dyn Callee>),
-    Elsewhere { channel: tonic::transport::Channel, signing: Arc<Signing> },
+    Elsewhere { copies: Endpoints, signing: Arc<Signing> },
 }
 
 pub(crate) struct Signing {

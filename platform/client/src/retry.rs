@@ -2,6 +2,7 @@
 //!
 //! Retries are at most a fifth of the calls plus ten a second, so that they cannot become the load that keeps a callee down.
 
+use std::error::Error as StdError;
 use std::time::Duration;
 
 use contract::{Idempotency, Method};
@@ -56,6 +57,20 @@ pub(crate) fn repeatable(method: &Method) -> bool {
 /// Whether an answer says that the callee did nothing: a refusal carries its status in the headers, without a body.
 pub(crate) fn unavailable(headers: &HeaderMap) -> bool {
     headers.get("grpc-status").is_some_and(|status| Code::from_bytes(status.as_bytes()) == Code::Unavailable)
+}
+
+/// Whether a call that failed has certainly not been taken up by the callee: no connection was made, the connection had
+/// ended before the request was written, or the callee refused it unread. Such a call may go elsewhere whatever it does.
+pub(crate) fn unsent(error: &(dyn StdError + 'static)) -> bool {
+    std::iter::successors(Some(error), |&error| error.source()).any(|cause| {
+        if let Some(error) = cause.downcast_ref::<h2::Error>() {
+            // A GOAWAY without an error ends only the streams that it says were not begun (RFC 9113, 6.8).
+            let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            let gone = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+            return error.is_remote() && (refused || gone);
+        }
+        cause.is::<tonic::ConnectError>() || cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)
+    })
 }
 
 enum Pushback {

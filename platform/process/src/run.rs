@@ -165,12 +165,13 @@ fn connect(
             continue;
         }
         let called = methods.owned_by(peer).any(|it| it.policy.callers.iter().any(|caller| here.contains(caller)));
-        let address = match map.address(peer) {
-            Ok(address) => address,
+        let place = match map.place(peer) {
+            Ok(place) => place,
             Err(map::Error::Missing { .. }) if !called => continue,
             Err(error) => return Err(error.into()),
         };
-        context.clients.connect(peer, &format!("http://{address}"))?;
+        let uris: Vec<String> = place.addresses().iter().map(|address| format!("http://{address}")).collect();
+        context.clients.locate(peer, &uris)?;
         let Some(reader) = reader else { continue };
         let remote = Remote::new(peer, context.clients.as_caller(reader).channel(peer));
         context.hub.publish(peer, Arc::new(remote.clone()));
