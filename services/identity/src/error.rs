@@ -63,7 +63,7 @@ pub enum Error {
 /// A no of the domain, opaque outside.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error(transparent)]
-pub struct Rejected(#[from] Rejection);
+pub struct Rejected(#[from] pub(crate) Rejection);
 
 impl From<Rejection> for Error {
     fn from(rejection: Rejection) -> Self {

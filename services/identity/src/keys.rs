@@ -83,6 +83,8 @@ impl Keys {
         let first = log.clone();
         log.store()
             .write(site!("identity.first_signing_key"), async move |tx: &mut Tx| {
+                // Copies that start for the first time at the same time: one makes the key, the others find it.
+                tx.take_stream(STREAM).await?;
                 let now = tx.now();
                 if rows::signing_keys(tx, now).await?.iter().any(|key| key.retire_time.is_none()) {
                     return Ok(());
@@ -149,6 +151,13 @@ impl Keys {
         let clock = self.inner.context.clock.clone();
         loop {
             let due = next_change(&self.held());
+            // What another copy has published is in no memory of this one.
+            let others = async {
+                match self.inner.context.storage.is_shared() {
+                    true => tokio::time::sleep(self.inner.context.windows.sweep).await,
+                    false => std::future::pending().await,
+                }
+            };
             let wait = async {
                 match due {
                     Some(due) => clock.sleep_until(due).await,
@@ -159,6 +168,7 @@ impl Keys {
                 () = self.inner.context.shutdown.cancelled() => return,
                 () = self.inner.changed.notified() => continue,
                 () = wait => {}
+                () = others => {}
             }
             if let Err(error) = self.tidy().await {
                 tracing::warn!(%error, "signing keys could not be looked after; tried again");

@@ -110,8 +110,12 @@ async fn first_operator(log: &Log<Event>, rpc: &rpc::Rpc, given: Option<Secret>)
         None => Some(Secret::from(made_up_password()?)),
     };
     let Some(password) = given.or_else(|| made_up.clone()) else { return Ok(None) };
-    rpc.create_operator(site!("identity.first_operator"), OPERATOR_EMAIL, password.expose()).await?;
-    Ok(made_up)
+    match rpc.create_operator(site!("identity.first_operator"), OPERATOR_EMAIL, password.expose()).await {
+        Ok(()) => Ok(made_up),
+        // Another copy that started at the same time was faster, and has told its password.
+        Err(Error::Rejected(Rejected(error::Rejection::EmailTaken))) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// 192 random bits as text that a person can copy.

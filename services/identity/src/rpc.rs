@@ -65,6 +65,8 @@ impl Rpc {
     ) -> Result<Self, Error> {
         let (email, refresh) = (random()?, random()?);
         let secrets = log.store().write(site!("identity.secrets"), async move |tx: &mut Tx| {
+            // One of the copies that start first makes them.
+            tx.take_stream("secrets").await?;
             Ok::<_, Error>((rows::secret(tx, "email", &email).await?, rows::secret(tx, "refresh", &refresh).await?))
         });
         let (email_key, refresh_key) = secrets.await?;
