@@ -93,7 +93,7 @@ struct Inner {
     doorkeeper: Doorkeeper,
     transcoder: Transcoder,
     passthrough: Passthrough,
-    shutdown: CancellationToken,
+    leaving: [CancellationToken; 2],
 }
 
 /// Where identity is, whose keys the gateway verifies tokens with.
@@ -127,7 +127,7 @@ pub fn build(config: Config, context: &server::Context) -> Result<Gateway, Error
         Some(method) => Limits { deadline: method.deadline, max_request_bytes: method.max_request_bytes as usize },
         None => Limits::default(),
     };
-    let standard = standard::routes(config.descriptors, &pool, context.shutdown.clone())?;
+    let standard = standard::routes(config.descriptors, &pool, [context.draining.clone(), context.shutdown.clone()])?;
     let transcoder = Transcoder::new(transcode::Config {
         pool,
         limits: Box::new(limits),
@@ -143,7 +143,7 @@ pub fn build(config: Config, context: &server::Context) -> Result<Gateway, Error
         }),
         transcoder,
         passthrough: Passthrough::new(methods, services, standard, FORWARD.to_vec()),
-        shutdown: context.shutdown.clone(),
+        leaving: [context.draining.clone(), context.shutdown.clone()],
     };
     Ok(Gateway { inner: Arc::new(inner) })
 }
@@ -194,7 +194,7 @@ impl Inner {
     fn probe(&self, request: &Request<Body>) -> Option<Response<Body>> {
         let ready = match request.uri().path() {
             "/healthz" => true,
-            "/readyz" => !self.shutdown.is_cancelled(),
+            "/readyz" => !self.leaving.iter().any(CancellationToken::is_cancelled),
             _ => return None,
         };
         if request.method() != http::Method::GET && request.method() != http::Method::HEAD {

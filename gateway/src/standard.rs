@@ -21,7 +21,7 @@ pub(crate) fn answers(path: &str) -> bool {
 pub(crate) fn routes(
     descriptors: &'static [u8],
     pool: &DescriptorPool,
-    shutdown: CancellationToken,
+    leaving: [CancellationToken; 2],
 ) -> Result<Routes, tonic_reflection::server::Error> {
     // Encoded sets keep their options; decoded ones would lose the HTTP rules.
     let builder = || {
@@ -30,18 +30,18 @@ pub(crate) fn routes(
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
     };
     let services = pool.services().map(|service| service.full_name().to_owned()).collect();
-    let health = Standing { services: Arc::new(services), shutdown };
+    let health = Standing { services: Arc::new(services), leaving };
     Ok(Routes::new(builder().build_v1()?)
         .add_service(builder().build_v1alpha()?)
         .add_service(HealthServer::new(health))
         .prepare())
 }
 
-/// Whether services serve: all of them do until the process is to end, since a part that fails ends it.
+/// Whether services serve: all of them do until the process says that it will end or ends, since a part that fails ends it.
 #[derive(Clone)]
 struct Standing {
     services: Arc<HashSet<String>>,
-    shutdown: CancellationToken,
+    leaving: [CancellationToken; 2],
 }
 
 impl Standing {
@@ -49,7 +49,11 @@ impl Standing {
         if !service.is_empty() && !self.services.contains(service) {
             return None;
         }
-        Some(if self.shutdown.is_cancelled() { ServingStatus::NotServing } else { ServingStatus::Serving })
+        Some(if self.leaving.iter().any(CancellationToken::is_cancelled) {
+            ServingStatus::NotServing
+        } else {
+            ServingStatus::Serving
+        })
     }
 }
 
@@ -72,9 +76,12 @@ impl Health for Standing {
             let unknown = stream::once(async { Ok(answer(ServingStatus::ServiceUnknown)) });
             return Ok(Response::new(Box::pin(unknown.chain(stream::pending()))));
         };
-        let shutdown = self.shutdown.clone();
+        let [draining, shutdown] = self.leaving.clone();
         let end = stream::once(async move {
-            shutdown.cancelled().await;
+            tokio::select! {
+                () = draining.cancelled() => {}
+                () = shutdown.cancelled() => {}
+            }
             Ok(answer(ServingStatus::NotServing))
         });
         let first = stream::once(async move { Ok(answer(now)) });

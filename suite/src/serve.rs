@@ -24,6 +24,8 @@ pub(crate) struct Line {
     /// Where this copy of a single service listens, if the map does not name one address alone; port 0 takes any
     #[arg(long, value_name = "ADDR:PORT", env = "STOA_BIND")]
     bind: Option<SocketAddr>,
+    #[command(flatten)]
+    notice: process::Notice,
 }
 
 const DOOR: &str = "gateway";
@@ -44,8 +46,13 @@ pub(crate) async fn run(line: Line, settings: Settings) -> anyhow::Result<ExitCo
     let keys = if here.contains(&"identity") { Keys::Here } else { Keys::Elsewhere };
     let parts = here.iter().map(|name| Ok(part(name, keys, &settings)?.bind(line.bind)));
     let parts = parts.collect::<anyhow::Result<Vec<Part>>>()?;
-    let surroundings =
-        Surroundings { map, data: folder.path().to_owned(), windows: settings.windows(), methods: contracts::METHODS };
+    let surroundings = Surroundings {
+        map,
+        data: folder.path().to_owned(),
+        windows: settings.windows(),
+        notice: line.notice.notice,
+        methods: contracts::METHODS,
+    };
     process::run(surroundings, parts).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -82,6 +82,11 @@ impl Desk {
     /// Serves it beside what the component serves already.
     #[must_use]
     pub fn serve(self, mut component: Component) -> Component {
+        let store = self.store.clone();
+        component = component.ready(Arc::new(move || {
+            let store = store.clone();
+            Box::pin(async move { store.read(async |tx: &mut Tx| tx.heads().await).await.is_ok() })
+        }));
         component.routes = component.routes.add_service(OperationsServiceServer::new(Rpc::new(self)));
         component.methods = contracts::METHODS;
         component

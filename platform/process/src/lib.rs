@@ -11,6 +11,8 @@
 
 pub mod map;
 
+#[cfg(feature = "fleet")]
+mod discovery;
 mod part;
 mod program;
 mod run;
@@ -21,5 +23,5 @@ pub use map::Map;
 pub use part::Part;
 pub use program::main;
 pub use run::{Error, Surroundings, run};
-pub use settings::{Faults, NoFlags, Settings, Times};
+pub use settings::{Faults, NoFlags, Notice, Settings, Times};
 pub use signals::until_asked_to_stop;

@@ -86,6 +86,9 @@ pub struct Map {
     pub redis_authority_file: Option<PathBuf>,
     /// `mongodb://user:password@host/database`, where the catalogue is.
     pub mongodb: Option<String>,
+    /// How names are looked up.
+    #[serde(default)]
+    pub discovery: Discovery,
     /// Where each service is, by its short name.
     #[serde(default)]
     services: BTreeMap<String, Place>,
@@ -104,24 +107,65 @@ pub enum Bus {
     RabbitMq(String),
 }
 
-/// Where the copies of a service are.
+/// Where the copies of a service are: `"ADDR:PORT"`, a list of them, `"dns://HOST:PORT"` or `"srv://NAME"`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[serde(try_from = "Written")]
 pub enum Place {
-    /// One copy.
-    One(SocketAddr),
-    /// Several copies.
-    Several(Vec<SocketAddr>),
+    /// At these addresses.
+    Listed(Vec<SocketAddr>),
+    /// At the addresses of a host, all at one port.
+    Dns {
+        /// The host.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// At the hosts and ports of a service record.
+    Srv(String),
 }
 
 impl Place {
-    /// The addresses that are known from the map alone.
-    pub fn addresses(&self) -> &[SocketAddr] {
-        match self {
-            Place::One(address) => std::slice::from_ref(address),
-            Place::Several(addresses) => addresses,
-        }
+    /// Whether the copies are found by a name.
+    pub fn is_looked_up(&self) -> bool {
+        matches!(self, Place::Dns { .. } | Place::Srv(_))
     }
+}
+
+/// A place as the map writes it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    One(String),
+    Several(Vec<SocketAddr>),
+}
+
+impl TryFrom<Written> for Place {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Self, String> {
+        let text = match written {
+            Written::Several(addresses) if addresses.is_empty() => return Err("a service is somewhere".to_owned()),
+            Written::Several(addresses) => return Ok(Place::Listed(addresses)),
+            Written::One(text) => text,
+        };
+        let wrong = || format!("`{text}` is neither ADDR:PORT, dns://HOST:PORT nor srv://NAME");
+        if let Some(name) = text.strip_prefix("srv://") {
+            return if name.is_empty() { Err(wrong()) } else { Ok(Place::Srv(name.to_owned())) };
+        }
+        if let Some((host, port)) = text.strip_prefix("dns://").and_then(|rest| rest.rsplit_once(':')) {
+            let port = port.parse().map_err(|_| wrong())?;
+            return if host.is_empty() { Err(wrong()) } else { Ok(Place::Dns { host: host.to_owned(), port }) };
+        }
+        Ok(Place::Listed(vec![text.parse().map_err(|_| wrong())?]))
+    }
+}
+
+/// How places are found that the map does not list.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Discovery {
+    /// The DNS server to ask, `ADDR:PORT`, for example an agent of Consul; without it the system's.
+    pub dns: Option<SocketAddr>,
 }
 
 impl Map {
@@ -137,6 +181,7 @@ impl Map {
             ("bus.rabbitmq", matches!(map.bus, Some(Bus::RabbitMq(_)))),
             ("redis", map.redis.is_some() && cfg!(not(feature = "fleet"))),
             ("mongodb", map.mongodb.is_some() && cfg!(not(feature = "fleet"))),
+            ("dns", map.services.values().any(Place::is_looked_up) && cfg!(not(feature = "fleet"))),
         ];
         match named.into_iter().find_map(|(engine, absent)| absent.then_some(engine)) {
             Some(engine) => Err(Error::Engine { path: map.path, engine }),
@@ -151,9 +196,11 @@ impl Map {
 
     /// Where the only copy of a service listens.
     pub fn address(&self, service: &'static str) -> Result<SocketAddr, Error> {
-        match self.place(service)?.addresses() {
-            [address] => Ok(*address),
-            _ => Err(Error::Unbound { path: self.path.clone(), service }),
+        match self.place(service)? {
+            Place::Listed(addresses) if addresses.len() == 1 => Ok(addresses[0]),
+            Place::Listed(_) | Place::Dns { .. } | Place::Srv(_) => {
+                Err(Error::Unbound { path: self.path.clone(), service })
+            }
         }
     }
 
@@ -223,7 +270,7 @@ mod tests {
         let (_folder, path) =
             written("secret_file = \"key\"\n[services]\ncart = [\"127.0.0.1:7003\", \"127.0.0.1:7013\"]\n", "");
         let map = Map::load(&path).unwrap();
-        assert_eq!(map.place("cart").unwrap().addresses().len(), 2);
+        assert!(matches!(map.place("cart").unwrap(), Place::Listed(addresses) if addresses.len() == 2));
         assert!(matches!(map.address("cart"), Err(Error::Unbound { service: "cart", .. })));
     }
 
@@ -243,6 +290,18 @@ mod tests {
         assert!(matches!(Map::load(&path).unwrap().cache(), Err(Error::Read { .. })));
         let (_folder, path) = written("secret_file = \"key\"\n[services]\n", "");
         assert!(Map::load(&path).unwrap().cache().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_place_is_an_address_or_a_name_that_is_looked_up() {
+        let place = |text: &str| Place::try_from(Written::One(text.to_owned()));
+        assert_eq!(place("[::1]:7003"), Ok(Place::Listed(vec!["[::1]:7003".parse().unwrap()])));
+        assert_eq!(place("dns://cart.shop:7003"), Ok(Place::Dns { host: "cart.shop".to_owned(), port: 7003 }));
+        assert_eq!(place("srv://_grpc._tcp.cart"), Ok(Place::Srv("_grpc._tcp.cart".to_owned())));
+        for wrong in ["cart:7003", "dns://cart", "dns://:1", "dns://cart:http", "srv://", "http://cart:1"] {
+            assert!(place(wrong).is_err(), "{wrong}");
+        }
+        assert!(Place::try_from(Written::Several(vec![])).is_err());
     }
 
     #[test]

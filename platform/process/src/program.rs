@@ -45,6 +45,7 @@ async fn answer<F: Args>(name: &'static str, methods: Table, part: impl FnOnce(F
         map: crate::Map::load(&settings.fleet)?,
         data: settings.data,
         windows: settings.times.windows(),
+        notice: settings.notice.notice,
         methods,
     };
     Ok(run(surroundings, vec![part(line.flags).bind(settings.bind)]).await?)

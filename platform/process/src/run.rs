@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bus::{Broker, Relay};
 use contract::Table;
@@ -28,6 +29,8 @@ pub struct Surroundings {
     pub data: PathBuf,
     /// How long things may stay open.
     pub windows: Windows,
+    /// How long the process says that it will end before it takes no more calls.
+    pub notice: Duration,
     /// All methods of all services.
     pub methods: Table,
 }
@@ -62,6 +65,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// Names cannot be looked up at all.
+    #[error("names cannot be looked up: {0}")]
+    Names(String),
     /// The data folder cannot be made.
     #[error("the data folder {} cannot be used", path.display())]
     Data {
@@ -86,7 +92,7 @@ const READ_LOG: &str = "/stoa.operations.v1.OperationsService/ReadLog";
 
 /// Runs the parts until asked to stop, or until something of one fails.
 pub async fn run(surroundings: Surroundings, parts: Vec<Part>) -> Result<(), Error> {
-    let Surroundings { map, data, windows, methods } = surroundings;
+    let Surroundings { map, data, windows, notice, methods } = surroundings;
     make_private(&data)?;
     let mut context = Context::in_fleet(storage(&map, &data), &data, methods, &map.secret()?, Clock::system());
     context.windows = windows;
@@ -135,7 +141,8 @@ pub async fn run(surroundings: Surroundings, parts: Vec<Part>) -> Result<(), Err
         tasks.push(Task::endless(format!("{name}.listener"), listening));
     }
 
-    until_asked_to_stop(context.shutdown.clone())?;
+    until_asked_to_stop(context.draining.clone())?;
+    tasks.push(Task::endless("notice", give_notice(notice, context.clone())));
     let running = tokio::spawn({
         let context = context.clone();
         async move { server::supervise(tasks, &context).await }
@@ -146,6 +153,16 @@ pub async fn run(surroundings: Surroundings, parts: Vec<Part>) -> Result<(), Err
     let outcome = running.await?;
     context.finish_writes().await;
     Ok(outcome?)
+}
+
+/// Whoever balances over the copies is told first, and has a moment to send no more.
+async fn give_notice(notice: Duration, context: Context) {
+    let given = async {
+        context.draining.cancelled().await;
+        tokio::time::sleep(notice).await;
+        context.shutdown.cancel();
+    };
+    context.shutdown.run_until_cancelled(given).await;
 }
 
 /// Binds the services that are not here, and their logs for whoever here may read them.
@@ -170,8 +187,23 @@ fn connect(
             Err(map::Error::Missing { .. }) if !called => continue,
             Err(error) => return Err(error.into()),
         };
-        let uris: Vec<String> = place.addresses().iter().map(|address| format!("http://{address}")).collect();
+        let listed = match place {
+            map::Place::Listed(addresses) => &**addresses,
+            // Nowhere yet.
+            map::Place::Dns { .. } | map::Place::Srv(_) => &[],
+        };
+        let uris: Vec<String> = listed.iter().map(|address| format!("http://{address}")).collect();
         context.clients.locate(peer, &uris)?;
+        #[cfg(feature = "fleet")]
+        if place.is_looked_up() {
+            let names =
+                crate::discovery::Names::new(map.discovery.dns).map_err(|error| Error::Names(error.to_string()))?;
+            let following = names.follow(peer, place.clone(), {
+                let clients = context.clients.clone();
+                move |uris: &[String]| clients.locate(peer, uris)
+            });
+            tasks.push(Task::endless(format!("discovery.{peer}"), until_shutdown(following, context)));
+        }
         let Some(reader) = reader else { continue };
         let remote = Remote::new(peer, context.clients.as_caller(reader).channel(peer));
         context.hub.publish(peer, Arc::new(remote.clone()));
@@ -188,6 +220,17 @@ fn connect(
         }));
     }
     Ok(())
+}
+
+#[cfg(feature = "fleet")]
+fn until_shutdown(
+    work: impl Future<Output = ()> + Send + 'static,
+    context: &Context,
+) -> impl Future<Output = ()> + Send + 'static {
+    let shutdown = context.shutdown.clone();
+    async move {
+        shutdown.run_until_cancelled(work).await;
+    }
 }
 
 /// What carries events between processes, where the map names something.

@@ -27,6 +27,9 @@ pub struct Settings {
     /// What is logged, for example `info,store=debug`
     #[arg(long, value_name = "FILTER", env = "STOA_LOG_FILTER", default_value = "warn,audit=info")]
     pub log_filter: String,
+    /// Before it ends.
+    #[command(flatten)]
+    pub notice: Notice,
     /// How long things may stay open.
     #[command(flatten)]
     pub times: Times,
@@ -79,6 +82,14 @@ impl Times {
             drain: self.drain,
         }
     }
+}
+
+/// What comes before the end.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Notice {
+    /// How long a process that is asked to stop says so (health: not serving) before it takes no more calls
+    #[arg(long, value_name = "TIME", env = "STOA_NOTICE", default_value = "2s", value_parser = duration)]
+    pub notice: Duration,
 }
 
 /// Faults for tests: a process that dies at a named point.

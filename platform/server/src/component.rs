@@ -10,6 +10,7 @@ use tonic::service::Routes;
 
 use crate::accept::{self, Gauge, Limits};
 use crate::context::Context;
+use crate::health::Probe;
 
 /// What a service's `build` gives: everything it is, not running yet.
 pub struct Component {
@@ -25,6 +26,8 @@ pub struct Component {
     pub source: Option<Arc<dyn bus::Source>>,
     /// How many calls it works on at once before it sheds load.
     pub max_calls: usize,
+    /// Whether it can do its work now: what it stands on is reachable.
+    pub ready: Option<Probe>,
     /// What whoever starts the process is told once.
     pub notices: Vec<String>,
 }
@@ -32,7 +35,16 @@ pub struct Component {
 impl Component {
     /// A component that answers calls and does nothing else.
     pub fn new(name: &'static str, methods: Table, routes: Routes) -> Self {
-        Component { name, methods, routes, tasks: Vec::new(), source: None, max_calls: 4096, notices: Vec::new() }
+        Component {
+            name,
+            methods,
+            routes,
+            tasks: Vec::new(),
+            source: None,
+            max_calls: 4096,
+            ready: None,
+            notices: Vec::new(),
+        }
     }
 
     /// Also runs this.
@@ -46,6 +58,13 @@ impl Component {
     #[must_use]
     pub fn notice(mut self, line: impl Into<String>) -> Self {
         self.notices.push(line.into());
+        self
+    }
+
+    /// Also tells by this whether it can do its work.
+    #[must_use]
+    pub fn ready(mut self, probe: Probe) -> Self {
+        self.ready = Some(probe);
         self
     }
 

@@ -12,9 +12,11 @@ use store::{Clock, MigrationSet, Store};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic_health::pb::health_server::HealthServer;
 
 use crate::call::Process;
 use crate::component::{Component, Task};
+use crate::health::Standing;
 use crate::layer::{Layers, Service};
 use crate::page::Sealer;
 
@@ -42,6 +44,8 @@ pub struct Context {
     pub clock: Clock,
     /// The windows a test makes short.
     pub windows: Windows,
+    /// Cancelled when the process says that it will end, a moment before it does.
+    pub draining: CancellationToken,
     /// Cancelled when the process is to end.
     pub shutdown: CancellationToken,
     process: Arc<Process>,
@@ -248,7 +252,22 @@ impl Context {
 
     /// Puts the layers around a component, lets the services of this process call it and listen to it, and hands back its
     /// service for a listener and its tasks for [`supervise`](crate::supervise).
-    pub fn mount(&self, component: Component) -> (Service, Vec<Task>) {
+    ///
+    /// In a fleet the service also answers how it is, to anybody.
+    pub fn mount(&self, mut component: Component) -> (Service, Vec<Task>) {
+        if self.fleet.is_some() {
+            let served = component.methods.iter().filter(|method| method.owner == component.name);
+            let mut names: Vec<String> = served.map(|method| method.service.to_owned()).collect();
+            names.push(component.name.to_owned());
+            names.dedup();
+            let health = Standing {
+                names: names.into(),
+                probe: component.ready.clone(),
+                draining: self.draining.clone(),
+                shutdown: self.shutdown.clone(),
+            };
+            component.routes = component.routes.add_service(HealthServer::new(health));
+        }
         let service = Service::new(Layers {
             name: component.name,
             methods: component.methods,
@@ -289,6 +308,7 @@ impl Context {
             fleet,
             clock: Clock::system(),
             windows: Windows::default(),
+            draining: CancellationToken::new(),
             shutdown,
             process: Arc::new(process),
         }

@@ -16,6 +16,7 @@ mod call;
 mod component;
 mod context;
 mod deadline;
+mod health;
 mod layer;
 mod page;
 
@@ -26,4 +27,5 @@ pub use component::{Component, Door, Failed, Task, serve, supervise};
 pub use context::Databases;
 pub use context::{Context, Storage, Windows, duration};
 pub use deadline::requested as requested_deadline;
+pub use health::Probe;
 pub use layer::Service;

@@ -4,7 +4,9 @@
 
 mod echo;
 
+use std::future::ready;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use auth::{Identity, Role};
@@ -18,6 +20,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tonic::{Code, Request};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 const SECRET: [u8; 32] = [5; 32];
 
@@ -225,16 +230,34 @@ async fn a_request_larger_than_its_method_allows_is_refused() {
 
 #[tokio::test]
 async fn health_is_open_to_everybody_and_nothing_else_is() {
-    let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_service_status("echo", tonic_health::ServingStatus::Serving).await;
-    let mut component = component(who());
-    component.routes = component.routes.add_service(health);
+    let well = Arc::new(AtomicBool::new(true));
+    let probed = Arc::clone(&well);
+    let component = component(who()).ready(Arc::new(move || Box::pin(ready(probed.load(Ordering::Relaxed)))));
     let server = running(component).await;
 
-    let mut client = tonic_health::pb::health_client::HealthClient::new(server.outside());
-    let check = tonic_health::pb::HealthCheckRequest { service: "echo".to_owned() };
-    let answer = client.check(check).await.unwrap().into_inner();
-    assert_eq!(answer.status, tonic_health::pb::health_check_response::ServingStatus::Serving as i32);
+    let mut client = HealthClient::new(server.outside());
+    let mut check = async |service: &str| {
+        let asked = HealthCheckRequest { service: service.to_owned() };
+        Ok::<_, tonic::Status>(client.check(asked).await?.into_inner().status())
+    };
+    for name in ["", "live", "startup", "echo", "stoa.echo.v1.EchoService"] {
+        assert_eq!(check(name).await.unwrap(), ServingStatus::Serving, "{name}");
+    }
+    assert_eq!(check("ordering").await.unwrap_err().code(), Code::NotFound);
+    well.store(false, Ordering::Relaxed);
+    assert_eq!(check("echo").await.unwrap(), ServingStatus::NotServing, "what it stands on is away");
+    assert_eq!(check("").await.unwrap(), ServingStatus::Serving);
+    well.store(true, Ordering::Relaxed);
+
+    let mut watching = HealthClient::new(server.outside());
+    let asked = HealthCheckRequest { service: "echo".to_owned() };
+    let mut told = watching.watch(asked).await.unwrap().into_inner();
+    assert_eq!(told.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    // It says so before it stops to answer.
+    server.context.draining.cancel();
+    assert_eq!(told.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
+    assert_eq!(check("echo").await.unwrap(), ServingStatus::NotServing);
+    assert_eq!(check("live").await.unwrap(), ServingStatus::Serving);
 
     let status = echo::call(server.outside(), "Secret", trusted("hello".to_owned())).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
