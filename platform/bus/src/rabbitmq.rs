@@ -6,7 +6,8 @@
 //!
 //! A message is published when a quorum queue has it on disk (publisher confirms) and there was such a queue at all
 //! (`mandatory`: what no queue takes is returned, and is an error). So a shard whose queue is missing holds its relay,
-//! and nothing is lost: the log keeps what is not published.
+//! and nothing is lost: the log keeps what is not published. Only a producer that no group has ever asked for publishes to
+//! nobody.
 //!
 //! Connections are made when they are first needed and again when they broke, after a pause that doubles. There are two: the
 //! broker stops reading from who publishes while it is short of memory or disk, and acknowledgements must still arrive then.
@@ -15,6 +16,7 @@ mod fault;
 mod link;
 mod subscription;
 mod topology;
+mod wanted;
 mod wire;
 
 use std::collections::HashMap;
@@ -30,6 +32,7 @@ use self::fault::{Fault, KIND};
 use self::link::{Link, Open, within};
 use self::subscription::Subscribed;
 use self::topology::Names;
+use self::wanted::Wanted;
 use crate::{BoxFuture, Broker, Envelope, Error, Subscription};
 
 /// Queues of one group of consumers for one producer, at most. More queues are more flushes a second; fewer are fewer
@@ -41,11 +44,15 @@ const CONFIRMED: Duration = Duration::from_secs(10);
 /// How long a publication waits for a broker that takes nothing before it says so.
 const UNBLOCKED: Duration = Duration::from_secs(2);
 
+/// How long a producer is held that no group has asked for.
+const WANTED: Duration = Duration::from_secs(30);
+
 /// A broker, or several that are one cluster. Nothing is connected until something is asked of it.
 pub struct RabbitMq {
     names: Names,
     publishing: Link,
     consuming: Link,
+    wanted: Wanted,
     /// The channels that wait for the next batch of their shard: one whose batch did not end well is not among them, so what
     /// is left of that batch cannot be taken for an answer to the next.
     idle: Mutex<HashMap<(String, u32), Channel>>,
@@ -65,8 +72,15 @@ impl RabbitMq {
             names: Names::new(prefix),
             publishing: Link::new("publishing", uri.clone()),
             consuming: Link::new("consuming", uri),
+            wanted: Wanted::new(WANTED),
             idle: Mutex::new(HashMap::new()),
         })
+    }
+
+    /// With another time for which a producer is held that no group has asked for, rather than half a minute.
+    #[must_use]
+    pub fn wanted_within(self, patience: Duration) -> Self {
+        Self { wanted: Wanted::new(patience), ..self }
     }
 
     /// Closes its connections, so that the broker need not find out.
@@ -94,6 +108,17 @@ impl RabbitMq {
     }
 
     async fn publish_all(&self, producer: &str, shard: u32, envelopes: &[Envelope]) -> Result<(), Fault> {
+        // Asked on the connection that is never blocked.
+        if self.wanted.by_nobody(&self.consuming, &self.names, producer).await? {
+            return Ok(());
+        }
+        match self.send_all(producer, shard, envelopes).await {
+            Err(Fault::Unroutable) => self.wanted.untaken(&self.consuming, &self.names, producer).await,
+            outcome => outcome,
+        }
+    }
+
+    async fn send_all(&self, producer: &str, shard: u32, envelopes: &[Envelope]) -> Result<(), Fault> {
         let open = self.publishing.open().await?;
         open.unblocked(UNBLOCKED).await?;
         let channel = self.channel(&open, producer, shard).await?;
@@ -115,11 +140,13 @@ impl RabbitMq {
     async fn join(&self, consumer: &str, producer: &str, shards: u32) -> Result<Subscribed, Fault> {
         let open = self.consuming.open().await?;
         let queues = shards.clamp(1, QUEUES);
+        // Before the queues: a message that finds none of them is held for their sake.
+        self.names.want(&open, producer).await?;
+        self.names.declare(&open, producer).await?;
         let feeds = (0..queues).map(async |queue| {
             let name = self.names.queue(producer, consumer, queue);
             let bound: Vec<u32> = (0..shards).filter(|shard| shard % queues == queue).collect();
             let wanted = topology::Queue { name: &name, exchange: &self.names.exchange(producer), shards: &bound };
-            self.names.declare(&open, producer).await?;
             wanted.declare(&open, &self.names).await?;
             if let Err(Fault::Silent(_)) = self.prove(&name).await {
                 tracing::warn!(queue = name, "a queue takes nothing: it is made anew, what was in it is fetched");

@@ -18,8 +18,10 @@ pub(super) enum Fault {
     Silent(&'static str),
     #[error("it takes no messages until it has room again: {0}")]
     Blocked(String),
-    #[error("no queue takes them: no group of consumers has one yet, or it was deleted")]
+    #[error("no queue takes them: the queue of their consumers is gone")]
     Unroutable,
+    #[error("no queue takes them: nobody has asked for them yet")]
+    Unwanted,
     #[error("it could not store them")]
     Refused,
     #[error("the queue was deleted or is moving")]

@@ -45,6 +45,23 @@ impl Names {
         format!("{}.-dead", self.prefix)
     }
 
+    /// The sign that somebody wants the events of a producer.
+    fn sign(&self, producer: &str) -> String {
+        format!("{}.{producer}.-wanted", self.prefix)
+    }
+
+    pub(super) async fn want(&self, open: &Open, producer: &str) -> Result<(), Fault> {
+        declare_exchange(&channel(open).await?, &self.sign(producer), ExchangeKind::Fanout).await
+    }
+
+    pub(super) async fn are_wanted(&self, open: &Open, producer: &str) -> Result<bool, Fault> {
+        let channel = channel(open).await?;
+        let sign = self.sign(producer);
+        let options = ExchangeDeclareOptions { passive: true, durable: true, ..Default::default() };
+        let asking = channel.exchange_declare(sign.into(), ExchangeKind::Fanout, options, FieldTable::default());
+        found(within("look for an exchange", asking).await)
+    }
+
     /// The exchange of a producer, and where dead letters go.
     pub(super) async fn declare(&self, open: &Open, producer: &str) -> Result<(), Fault> {
         let channel = channel(open).await?;
@@ -104,7 +121,11 @@ async fn exists(open: &Open, queue: &str) -> Result<bool, Fault> {
     let channel = channel(open).await?;
     let options = QueueDeclareOptions { passive: true, durable: true, ..Default::default() };
     let asking = channel.queue_declare(queue.into(), options, FieldTable::default());
-    match within("look for a queue", asking).await {
+    found(within("look for a queue", asking).await)
+}
+
+fn found<T>(answer: Result<T, Fault>) -> Result<bool, Fault> {
+    match answer {
         Ok(_) => Ok(true),
         Err(Fault::Protocol(error)) if is(&error, AMQPSoftError::NOTFOUND) => Ok(false),
         Err(fault) => Err(fault),

@@ -7,11 +7,11 @@ use bus::rabbitmq::{QUEUES, RabbitMq};
 use bus::{Broker, Error, WINDOW};
 #[cfg(feature = "planted-bugs")]
 use futures_util::FutureExt as _;
-use lapin::options::{BasicPublishOptions, ExchangeDeclareOptions, QueueDeclareOptions};
+use lapin::options::{BasicPublishOptions, ExchangeDeclareOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, ExchangeKind};
 
-use crate::rig::{broker, channel, envelopes, in_time, next, prefix, receive_until, subscribe, tell};
+use crate::rig::{broker, channel, envelopes, in_time, next, prefix, publish, receive_until, subscribe, tell};
 
 #[tokio::test]
 #[ignore = "needs RabbitMQ"]
@@ -43,6 +43,36 @@ async fn the_messages_of_every_shard_come_whole_and_in_order() {
 #[ignore = "needs RabbitMQ"]
 async fn what_no_queue_takes_is_an_error_and_is_taken_once_there_is_one() {
     what_no_queue_takes_is_held(&broker(&prefix())).await;
+}
+
+#[tokio::test]
+#[ignore = "needs RabbitMQ"]
+async fn a_producer_nobody_ever_asked_for_is_held_for_a_while_and_then_not_any_more() {
+    let prefix = prefix();
+    let broker = broker(&prefix).wanted_within(Duration::from_millis(300));
+    broker.prepare("toy", 1).await.expect("prepared");
+    let refused = broker.publish(&envelopes(0, 1, 5)).await.expect_err("somebody may come");
+    assert!(refused.to_string().contains("nobody has asked for them yet"), "{refused}");
+    publish(&broker, &envelopes(0, 1, 5)).await;
+    broker.publish(&envelopes(0, 6, 9)).await.expect("to nobody");
+    // Somebody does, and later ones find a queue; a queue that is missing then holds them.
+    let mut subscription = subscribe(&broker, "reader", 1).await;
+    let first = async {
+        let mut position = 10;
+        loop {
+            publish(&broker, &envelopes(0, position, position)).await;
+            let delivery = tokio::time::timeout(Duration::from_millis(500), subscription.next()).await;
+            if let Ok(delivery) = delivery {
+                return delivery.expect("a delivery").envelopes;
+            }
+            position += 1;
+        }
+    };
+    assert_eq!(in_time(first).await.len(), 1);
+    let queue = format!("{prefix}.toy.reader.0");
+    channel().await.queue_delete(queue.into(), QueueDeleteOptions::default()).await.expect("deleted");
+    let refused = broker.publish(&envelopes(0, 90, 99)).await.expect_err("its queue is gone");
+    assert!(refused.to_string().contains("the queue of their consumers is gone"), "{refused}");
 }
 
 #[cfg(feature = "planted-bugs")]
