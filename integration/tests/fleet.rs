@@ -60,6 +60,18 @@ async fn kills_of_every_process_with_kafka_between_them_change_no_total() -> Res
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sale_goes_through_ten_processes_with_rabbitmq_between_them() -> Result<()> {
+    let (Some((binary, database)), Some(rabbitmq)) = (databases("e"), rabbitmq("e")) else { return Ok(()) };
+    sale(Fleet::start_with(binary, Some(&database), Some(("rabbitmq", &rabbitmq))).await?).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_of_every_process_with_rabbitmq_between_them_change_no_total() -> Result<()> {
+    let (Some((binary, database)), Some(rabbitmq)) = (databases("f"), rabbitmq("f")) else { return Ok(()) };
+    kills(Fleet::start_with(binary, Some(&database), Some(("rabbitmq", &rabbitmq))).await?).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_was_ended_is_refused_at_once_also_while_redis_is_stopped() -> Result<()> {
     let Some((binary, redis)) = redis() else { return Ok(()) };
     let fleet = Fleet::start_on(binary, &redis.map).await?;
@@ -170,6 +182,15 @@ fn kafka(fleet: &str) -> Option<String> {
         return None;
     };
     Some(format!("{address}/fleet-{fleet}-{}", std::process::id()))
+}
+
+/// Where RabbitMQ is, with a virtual host for this fleet.
+fn rabbitmq(fleet: &str) -> Option<String> {
+    let Ok(address) = std::env::var("STOA_FLEET_RABBITMQ") else {
+        skip::not_proven("a fleet with RabbitMQ: there is none");
+        return None;
+    };
+    Some(address.replace("{fleet}", fleet))
 }
 
 /// A program in another language, with the contracts alone, reads the order from Kafka; but what is a person's it cannot.

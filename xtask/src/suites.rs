@@ -74,6 +74,7 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
     let mut server = None;
     let mut broker = None;
     let mut redis = None;
+    let mut other = None;
     if name == "fleet" {
         match servers::Kafka::start()? {
             Started::Ready(started) => {
@@ -84,6 +85,14 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
                     Had::Ready(folder) => run = run.env("STOA_FOREIGN", folder),
                     Had::Missing(reason) => println!("    {reason}"),
                 }
+            }
+            Started::Missing(reason) => println!("    {reason}"),
+        }
+        match servers::RabbitMq::start()? {
+            Started::Ready(started) => {
+                println!("    {}", started.version());
+                run = run.env("STOA_FLEET_RABBITMQ", started.fleets(&["e", "f"])?);
+                other = Some(started);
             }
             Started::Missing(reason) => println!("    {reason}"),
         }
@@ -103,7 +112,7 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
                 println!("    {}", started.version());
                 run = run
                     .env("STOA_FLEET_BIN", paths::release("stoa-planted"))
-                    .env("STOA_FLEET_DATABASES", started.fleets(&["a", "b", "c", "d"])?);
+                    .env("STOA_FLEET_DATABASES", started.fleets(&["a", "b", "c", "d", "e", "f"])?);
                 server = Some(started);
             }
             Started::Missing(reason) => println!("    {reason}"),
@@ -117,7 +126,7 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
         }
     }
     let ended = run.end()?;
-    drop((server, broker, redis));
+    drop((server, broker, redis, other));
     let mut outcome = libtest::outcome(&ended);
     // A test that lacks something says so in a file: the harness knows only passed and failed.
     for reason in fs::read_to_string(&skips).unwrap_or_default().lines() {

@@ -103,7 +103,7 @@ pub enum Bus {
     /// The addresses of some brokers of a Kafka cluster, `host:port,host:port`; behind a slash, where several fleets share
     /// one, what the names of this one's topics begin with.
     Kafka(String),
-    /// `amqp://user:password@host/vhost`.
+    /// `amqp://user:password@host:port/vhost`; several fleets that share a RabbitMQ have a virtual host each.
     RabbitMq(String),
 }
 
@@ -178,7 +178,7 @@ impl Map {
         let named = [
             ("database", map.database.is_some() && cfg!(not(feature = "fleet"))),
             ("bus.kafka", matches!(map.bus, Some(Bus::Kafka(_))) && cfg!(not(feature = "fleet"))),
-            ("bus.rabbitmq", matches!(map.bus, Some(Bus::RabbitMq(_)))),
+            ("bus.rabbitmq", matches!(map.bus, Some(Bus::RabbitMq(_))) && cfg!(not(feature = "fleet"))),
             ("redis", map.redis.is_some() && cfg!(not(feature = "fleet"))),
             ("mongodb", map.mongodb.is_some() && cfg!(not(feature = "fleet"))),
             ("dns", map.services.values().any(Place::is_looked_up) && cfg!(not(feature = "fleet"))),

@@ -41,6 +41,9 @@ pub enum Error {
     /// The map does not do.
     #[error(transparent)]
     Map(#[from] map::Error),
+    /// The broker of events cannot be used.
+    #[error(transparent)]
+    Bus(#[from] bus::Error),
     /// What the copies share cannot be used as the map says.
     #[error(transparent)]
     Cache(#[from] cache::Misconfigured),
@@ -100,7 +103,7 @@ pub async fn run(surroundings: Surroundings, parts: Vec<Part>) -> Result<(), Err
     {
         context.mongodb = map.mongodb.clone();
     }
-    let broker = broker(&map);
+    let broker = broker(&map)?;
     if let Some(broker) = &broker {
         context.hub.carry(broker.clone());
     }
@@ -234,14 +237,18 @@ fn until_shutdown(
 }
 
 /// What carries events between processes, where the map names something.
-fn broker(map: &Map) -> Option<Arc<dyn Broker>> {
+fn broker(map: &Map) -> Result<Option<Arc<dyn Broker>>, Error> {
     #[cfg(feature = "fleet")]
-    if let Some(map::Bus::Kafka(address)) = &map.bus {
-        return Some(Arc::new(bus::kafka::Kafka::new(bus::kafka::Config::at(address))));
+    match &map.bus {
+        Some(map::Bus::Kafka(address)) => {
+            return Ok(Some(Arc::new(bus::kafka::Kafka::new(bus::kafka::Config::at(address)))));
+        }
+        Some(map::Bus::RabbitMq(url)) => return Ok(Some(Arc::new(bus::rabbitmq::RabbitMq::new(url, "stoa")?))),
+        None => {}
     }
     // The map was refused if it names what is not built in.
     let _ = map;
-    None
+    Ok(None)
 }
 
 /// Passes the log of a service that is here on to the broker; each copy of the service offers itself.

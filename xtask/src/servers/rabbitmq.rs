@@ -58,6 +58,15 @@ impl RabbitMq {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
     }
 
+    /// Makes a virtual host for each of these fleets; answers where they are, with `{fleet}` for the name.
+    pub(crate) fn fleets(&self, names: &[&str]) -> Result<String> {
+        for name in names {
+            self.ctl(&["add_vhost", name])?;
+            self.ctl(&["set_permissions", "--vhost", name, "guest", ".*", ".*", ".*"])?;
+        }
+        Ok(format!("amqp://guest:guest@127.0.0.1:{}/{{fleet}}", self.port))
+    }
+
     /// What it is.
     pub(crate) fn version(&self) -> String {
         format!("RabbitMQ {}, one node", self.version)
