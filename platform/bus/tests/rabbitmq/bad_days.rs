@@ -19,9 +19,11 @@ async fn a_broker_that_is_away_is_an_error_at_once_and_is_found_again() {
     while next(&mut subscription).await.is_ok() {}
     broker.subscribe("reader", "toy", 1).await.err().expect("nobody is there");
     tell("start").await;
-    publish(&broker, &envelopes(0, 11, 20)).await;
+    // The consumer comes back as well, and first: a broker that is killed soon after may have forgotten a binding, or a queue
+    // with what was in it, and then the relay waits for it.
     let mut subscription = subscribe(&broker, "reader", 1).await;
-    receive_until(&mut subscription, 0, 0, 20).await;
+    publish(&broker, &envelopes(0, 11, 20)).await;
+    receive_until(&mut subscription, 0, 10, 20).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
