@@ -89,7 +89,7 @@ async fn answer() -> anyhow::Result<ExitCode> {
         Some(Task::Psp(line)) => psp::run(line, &settings).await,
         Some(Task::Serve(line)) => serve::run(line, settings).await,
         Some(Task::Health(line)) => health::run(line).await,
-        Some(Task::CrashPoints) => crash_points::print().await,
+        Some(Task::CrashPoints) => Box::pin(crash_points::print()).await,
     }
 }
 
