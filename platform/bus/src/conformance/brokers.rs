@@ -26,6 +26,12 @@ pub trait Ground {
 
     /// Where the one listens who kills and starts it: a line `kill` or `start`, answered by `done`.
     fn control(&self) -> SocketAddr;
+
+    /// Whether nothing arrives of a batch whose publication failed. Where some of it may, what came before that in the batch
+    /// is a hole to who gets the rest, and is read from the log.
+    fn refuses_batches_whole(&self) -> bool {
+        true
+    }
 }
 
 /// Runs every case; says how many there are.
@@ -390,7 +396,9 @@ pub async fn an_outbox_that_grew_while_the_broker_was_down_drains_in_order(world
     world.rig.expect_all(4, 201).await;
     let fed = copy.fed();
     assert!(fed.delivered >= 800, "{fed:?}");
-    assert_eq!(fed.fetched, fetched, "it did not come in order: {fed:?}");
+    if ground.refuses_batches_whole() {
+        assert_eq!(fed.fetched, fetched, "it did not come in order: {fed:?}");
+    }
 }
 
 /// Killed twice while messages flow.
