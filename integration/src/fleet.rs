@@ -1,4 +1,5 @@
-//! A shop as ten processes: nine services and the gateway, each with a data folder and a port, and the payment provider.
+//! A shop as processes: nine services and the gateway, a copy or several of each, every one with a data folder and a port,
+//! and the payment provider.
 //!
 //! Ports are chosen before the first start, since each process is told where all others are. A process that was killed is
 //! started again at its port.
@@ -9,7 +10,8 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -35,9 +37,30 @@ pub struct Fleet {
     pub provider: Provider,
     binary: PathBuf,
     folder: TempDir,
-    address: SocketAddr,
-    running: BTreeMap<&'static str, Child>,
-    outputs: BTreeMap<&'static str, Output>,
+    addresses: BTreeMap<Copy, SocketAddr>,
+    running: BTreeMap<Copy, Child>,
+    outputs: BTreeMap<Copy, Output>,
+}
+
+/// One copy of a service or of the gateway, counted from 0.
+pub type Copy = (&'static str, usize);
+
+/// What a fleet is made of.
+#[derive(Clone, Debug, Default)]
+pub struct Plan<'a> {
+    /// Lines of the map about engines; see [`engines`].
+    pub engines: &'a str,
+    /// Copies of everything beyond the first, but for the catalogue, which keeps a file.
+    pub more: usize,
+    /// Copies that the map names and nobody starts yet.
+    pub reserved: &'a [Copy],
+}
+
+impl Plan<'_> {
+    fn copies(&self) -> Vec<Copy> {
+        let most = |name| if name == "catalog" { 1 } else { 1 + self.more };
+        SERVICES.into_iter().chain([GATEWAY]).flat_map(|name| (0..most(name)).map(move |copy| (name, copy))).collect()
+    }
 }
 
 impl Fleet {
@@ -48,72 +71,120 @@ impl Fleet {
 
     /// As [`Fleet::start`], with a broker between the processes: `("kafka", "host:port/PREFIX")`.
     pub async fn start_with(binary: PathBuf, database: Option<&str>, bus: Option<(&str, &str)>) -> Result<Self> {
-        let mut engines = String::new();
-        if let Some(url) = database {
-            writeln!(engines, "database = {url:?}")?;
-        }
-        if let Some((kind, address)) = bus {
-            writeln!(engines, "[bus]\n{kind} = {address:?}")?;
-        }
-        Self::start_on(binary, &engines).await
+        Self::start_on(binary, &engines(database, bus)?).await
     }
 
     /// As [`Fleet::start`], with these lines of the map about engines.
     pub async fn start_on(binary: PathBuf, engines: &str) -> Result<Self> {
+        Self::start_as(binary, &Plan { engines, ..Plan::default() }).await
+    }
+
+    /// Starts what the plan says.
+    pub async fn start_as(binary: PathBuf, plan: &Plan<'_>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("fleet-").tempdir()?;
-        let ports = free_ports(SERVICES.len() + 1)?;
-        let mut map = format!("secret_file = \"secret\"\n{engines}[services]\n");
-        for (service, port) in SERVICES.iter().zip(&ports) {
-            writeln!(map, "{service} = \"127.0.0.1:{port}\"")?;
+        let copies = plan.copies();
+        let named: Vec<Copy> = copies.iter().chain(plan.reserved).copied().collect();
+        let ports = free_ports(named.len())?.into_iter().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let addresses: BTreeMap<Copy, SocketAddr> = named.into_iter().zip(ports).collect();
+        let mut map = format!("secret_file = \"secret\"\n{}[services]\n", plan.engines);
+        for service in SERVICES {
+            let own = addresses.iter().filter(|((name, _), _)| *name == service);
+            let own: Vec<String> = own.map(|(_, address)| address.to_string()).collect();
+            writeln!(map, "{service} = {own:?}")?;
         }
         std::fs::write(folder.path().join("fleet.toml"), map)?;
         // Known to everybody on this machine, as the fleet's ports are to nobody else.
         std::fs::write(folder.path().join("secret"), "5a".repeat(32))?;
-        let door = ports.last().copied().context("a port")?;
         let mut fleet = Self {
             provider: Provider::start().await?,
             binary,
             folder,
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, door)),
+            addresses,
             running: BTreeMap::new(),
             outputs: BTreeMap::new(),
         };
-        fleet.provider.send_webhooks_to(fleet.address).await?;
-        for name in SERVICES.into_iter().chain([GATEWAY]) {
-            fleet.launch(name).await?;
+        fleet.provider.send_webhooks_to(fleet.address((GATEWAY, 0))?).await?;
+        for copy in copies {
+            fleet.launch(copy).await?;
         }
         fleet.answers().await?;
         Ok(fleet)
     }
 
-    /// Starts the process of that name and waits until it listens.
-    pub async fn launch(&mut self, name: &'static str) -> Result<()> {
+    /// Everything that runs.
+    pub fn running(&self) -> Vec<Copy> {
+        self.running.keys().copied().collect()
+    }
+
+    fn address(&self, copy: Copy) -> Result<SocketAddr> {
+        self.addresses.get(&copy).copied().with_context(|| format!("the map has no {copy:?}"))
+    }
+
+    /// Starts a process and waits until it listens.
+    pub async fn launch(&mut self, copy: Copy) -> Result<()> {
+        let ((name, number), address) = (copy, self.address(copy)?.to_string());
         let mut command = Command::new(&self.binary);
+        command.args(["--psp", &self.provider.url()]).args(SHORT_WINDOWS);
+        if name == GATEWAY {
+            command.args(["--listen", &address]);
+        }
         command
-            .args(["--listen", &self.address.to_string(), "--psp", &self.provider.url()])
-            .args(SHORT_WINDOWS)
-            .args(["serve", name, "--fleet"])
+            .args(["serve", name, "--notice", "500ms", "--fleet"])
             .arg(self.folder.path().join("fleet.toml"))
             .arg("--data")
-            .arg(self.folder.path().join(name))
+            .arg(self.folder.path().join(format!("{name}-{number}")))
             .env("STOA_OPERATOR_PASSWORD", OPERATOR.1);
-        let output = self.outputs.entry(name).or_default();
-        let (child, _) = spawn(&mut command, output).await.with_context(|| name.to_owned())?;
-        self.running.insert(name, child);
+        if name != GATEWAY {
+            command.args(["--bind", &address]);
+        }
+        let output = self.outputs.entry(copy).or_default();
+        let (child, _) = spawn(&mut command, output).await.with_context(|| format!("{copy:?}"))?;
+        self.running.insert(copy, child);
         Ok(())
     }
 
     /// kill -9 for one process, which is gone then.
-    pub async fn kill(&mut self, name: &'static str) -> Result<()> {
-        if let Some(mut child) = self.running.remove(name) {
+    pub async fn kill(&mut self, copy: Copy) -> Result<()> {
+        if let Some(mut child) = self.running.remove(&copy) {
             child.kill().await?;
         }
         Ok(())
     }
 
+    /// SIGTERM for one process, which has to end well within the time a drain may take.
+    pub async fn leave(&mut self, copy: Copy) -> Result<()> {
+        self.signal(copy, Signal::TERM)?;
+        let mut child = self.running.remove(&copy).with_context(|| format!("{copy:?} does not run"))?;
+        let status = tokio::time::timeout(START, child.wait()).await.context("it does not end")??;
+        ensure!(status.success(), "{copy:?} ended with {status}:\n{}", self.tail(copy, 20));
+        Ok(())
+    }
+
+    /// SIGSTOP for one process: it is there, and does nothing.
+    pub fn freeze(&self, copy: Copy) -> Result<()> {
+        self.signal(copy, Signal::STOP)
+    }
+
+    /// SIGCONT for one process.
+    pub fn thaw(&self, copy: Copy) -> Result<()> {
+        self.signal(copy, Signal::CONT)
+    }
+
+    fn signal(&self, copy: Copy, signal: Signal) -> Result<()> {
+        let id = self.running.get(&copy).and_then(Child::id).and_then(|id| i32::try_from(id).ok());
+        let pid = id.and_then(Pid::from_raw).with_context(|| format!("{copy:?} does not run"))?;
+        Ok(kill_process(pid, signal)?)
+    }
+
     /// A connection to the gateway, without a token.
     pub fn client(&self) -> Client {
-        Client::new(self.address)
+        self.client_of(0)
+    }
+
+    /// A connection to this copy of the gateway, without a token.
+    pub fn client_of(&self, copy: usize) -> Client {
+        let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        Client::new(self.addresses.get(&(GATEWAY, copy)).copied().unwrap_or(nowhere))
     }
 
     /// The operator, over a connection that insists.
@@ -122,8 +193,8 @@ impl Fleet {
     }
 
     /// What a process printed last.
-    pub fn tail(&self, name: &str, count: usize) -> String {
-        self.outputs.get(name).map(|output| output.tail(count)).unwrap_or_default()
+    pub fn tail(&self, copy: Copy, count: usize) -> String {
+        self.outputs.get(&copy).map(|output| output.tail(count)).unwrap_or_default()
     }
 
     /// Waits until every service answers through the gateway.
@@ -143,10 +214,22 @@ impl Drop for Fleet {
     fn drop(&mut self) {
         if std::thread::panicking() {
             for (name, output) in &self.outputs {
-                eprintln!("the last lines of {name}:\n{}", output.tail(20));
+                eprintln!("the last lines of {name:?}:\n{}", output.tail(20));
             }
         }
     }
+}
+
+/// The lines of a map for databases at this address, with `{service}` for the name, and a broker of this kind.
+pub fn engines(database: Option<&str>, bus: Option<(&str, &str)>) -> Result<String> {
+    let mut lines = String::new();
+    if let Some(url) = database {
+        writeln!(lines, "database = {url:?}")?;
+    }
+    if let Some((kind, address)) = bus {
+        writeln!(lines, "[bus]\n{kind} = {address:?}")?;
+    }
+    Ok(lines)
 }
 
 /// Ports that are free now; all are held until all are known, so that no two are the same.

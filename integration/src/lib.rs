@@ -23,6 +23,7 @@ pub mod retail_script;
 pub mod server;
 pub mod shopper;
 pub mod skip;
+pub mod sold_out;
 
 pub use await_until::until;
 pub use fleet::Fleet;

@@ -1,28 +1,13 @@
 //! Fleet: ten processes are one shop; each is killed in the middle of a sale and nothing is lost or doubled
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use integration::fleet::{GATEWAY, SERVICES};
-use integration::shopper::{Shopper, order_body, request_id, text};
+use integration::shopper::{Shopper, request_id, text};
+use integration::sold_out::{PATIENCE, SKU, SOON, kills};
 use integration::{Fleet, command_line, skip, until};
 use serde_json::Value;
-use tokio::task::JoinSet;
-
-const SOON: Duration = Duration::from_secs(30);
-
-/// How long a buyer goes on asking; kills and restarts included.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-const SKU: &str = "FLEET-SALE";
-const PIECES: usize = 20;
-/// Who comes one after the other while processes die.
-const BUYERS: usize = 60;
-/// How often each process is killed.
-const ROUNDS: usize = 2;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sale_goes_through_ten_processes_with_files() -> Result<()> {
@@ -84,7 +69,7 @@ async fn a_session_that_was_ended_is_refused_at_once_also_while_redis_is_stopped
     }
     let said = until(SOON, "word that Redis is back", async || {
         ends_at_once(&fleet).await.context("with Redis again")?;
-        let said = fleet.tail(GATEWAY, 400);
+        let said = fleet.tail((GATEWAY, 0), 400);
         Ok(said.contains("the cache is back").then_some(said))
     })
     .await?;
@@ -239,80 +224,4 @@ async fn sale(fleet: Fleet) -> Result<()> {
     let taken = fleet.provider.ledger().await?.taken();
     ensure!(taken.len() == 1 && taken.values().all(|sum| *sum > 0), "nothing was taken: {taken:?}");
     Ok(())
-}
-
-async fn kills(mut fleet: Fleet) -> Result<()> {
-    fleet.operator().await?.stock(SKU, 20, PIECES as i64).await?;
-    let begun = Arc::new(AtomicUsize::new(0));
-    let mut buyers = JoinSet::new();
-    let places = Arc::new(tokio::sync::Semaphore::new(4));
-    for _ in 0..BUYERS {
-        let (client, begun, places) = (fleet.client().insisting(PATIENCE), Arc::clone(&begun), Arc::clone(&places));
-        buyers.spawn(async move {
-            let _place = places.acquire_owned().await?;
-            begun.fetch_add(1, Ordering::Relaxed);
-            buy(Shopper::guest_over(client).await?).await
-        });
-    }
-    let victims: Vec<&'static str> = SERVICES.into_iter().chain([GATEWAY]).collect();
-    for round in 0..ROUNDS {
-        for (turn, victim) in victims.iter().enumerate() {
-            // By progress, not by the clock, so that each death meets buyers in the middle of something.
-            let enough = (round * victims.len() + turn) * BUYERS / (ROUNDS * victims.len() + 2);
-            until(PATIENCE, "the sale goes on", async || Ok((begun.load(Ordering::Relaxed) > enough).then_some(())))
-                .await?;
-            fleet.kill(victim).await?;
-            fleet.launch(victim).await?;
-        }
-    }
-    let mut sold = 0;
-    let mut states = vec![];
-    while let Some(order) = buyers.join_next().await {
-        let order = order??;
-        match order["state"].as_str() {
-            Some("ORDER_STATE_CONFIRMED") => sold += 1,
-            Some("ORDER_STATE_REJECTED") if order["rejectReason"] == "REJECT_REASON_OUT_OF_STOCK" => {}
-            _ => bail!("neither sold nor out of stock: {order}"),
-        }
-        states.push(order);
-    }
-    ensure!(sold == PIECES, "{sold} of {PIECES} pieces were sold");
-    let ledger = fleet.provider.ledger().await?;
-    ensure!(ledger.doubled().is_empty(), "charged twice: {:?}", ledger.doubled());
-    ensure!(ledger.authorized().count() == PIECES, "{} authorisations stand", ledger.authorized().count());
-    let mut operator = fleet.operator().await?;
-    let left = operator.availability(&[SKU]).await?;
-    ensure!(left["availabilities"][0]["available"].as_str().unwrap_or("0") == "0", "{left}");
-    // Each paid order gets its parcel, whoever was dead when it was to be made.
-    for order in states.iter().filter(|order| order["state"] == "ORDER_STATE_CONFIRMED") {
-        let name = text(order, "name")?;
-        until(SOON, "a parcel", async || {
-            let mut looking = Shopper { http: operator.http.again(), user: String::new() };
-            Ok(looking.shipments(&name).await?.into_iter().next())
-        })
-        .await
-        .with_context(|| name.clone())?;
-    }
-    Ok(())
-}
-
-/// One buyer's way from the first look to an order that is settled.
-async fn buy(mut shopper: Shopper) -> Result<Value> {
-    let mut priced = shopper.fill("EUR", SKU, 1).await?;
-    let request = request_id();
-    let order = loop {
-        let answer = shopper.http.post("/v1/orders", &order_body(&priced, "tok_ok", &request)).await?;
-        if answer.status == 200 {
-            break answer.json();
-        }
-        // The price is told again if the quote ran out while a process was away.
-        ensure!(answer.reason() == "QUOTE_CHANGED", "{}", answer.describe());
-        let cart = priced.cart.clone();
-        priced = shopper.price(&cart).await?;
-    };
-    if order["state"] != "ORDER_STATE_PENDING" {
-        return Ok(order);
-    }
-    let name = text(&order, "name")?;
-    shopper.await_order(&name, &["ORDER_STATE_CONFIRMED", "ORDER_STATE_REJECTED"], PATIENCE).await
 }

@@ -125,8 +125,25 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
             Had::Missing(reason) => println!("    {reason}"),
         }
     }
+    let mut controls = Vec::new();
+    if name == "fleet_copies" {
+        // One fleet at a time: each is twenty processes, and one kills what the others stand on.
+        run = run.args(["--", "--test-threads=1"]);
+        if let (Started::Ready(database), Started::Ready(broker)) =
+            (servers::Postgres::start()?, servers::Kafka::start()?)
+        {
+            println!("    {}\n    {}", database.version(), servers::Kafka::version());
+            run = run
+                .env("STOA_FLEET_BIN", paths::release("stoa-planted"))
+                .env("STOA_FLEET_DATABASES", database.fleets(&["a", "b", "c", "d"])?)
+                .env("STOA_FLEET_KAFKA", broker.address());
+            controls = vec![servers::Control::over(database)?, servers::Control::over(broker)?];
+            let addresses: Vec<String> = controls.iter().map(servers::Control::address).collect();
+            run = run.env("STOA_FLEET_CONTROLS", addresses.join(" "));
+        }
+    }
     let ended = run.end()?;
-    drop((server, broker, redis, other));
+    drop((server, broker, redis, other, controls));
     let mut outcome = libtest::outcome(&ended);
     // A test that lacks something says so in a file: the harness knows only passed and failed.
     for reason in fs::read_to_string(&skips).unwrap_or_default().lines() {

@@ -79,7 +79,7 @@ impl Postgres {
             // Clients come over the loopback interface; the path of a socket may not be as long as that of a folder.
             "unix_socket_directories=".to_owned(),
             // Many small stores at once, each with its pools.
-            "max_connections=400".to_owned(),
+            "max_connections=900".to_owned(),
             "recovery_init_sync_method=syncfs".to_owned(),
             "ssl=on".to_owned(),
         ] {
