@@ -156,6 +156,11 @@ impl Postgres {
         Ok(format!("postgres://{{service}}:{password}@127.0.0.1:{}/stoa_{{service}}", self.port))
     }
 
+    /// One of the programs that came with it.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
+    }
+
     /// Where it listens.
     pub(crate) fn port(&self) -> u16 {
         self.port
