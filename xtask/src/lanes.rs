@@ -227,32 +227,28 @@ fn rabbitmq(context: &Context) -> Result<Outcome> {
     println!("    {}", server.version());
     let url = server.url();
     let control = servers::Control::over(server)?;
-    let run = |log: &str, features: &str| {
-        Run::cargo(log)
-            .args(["test", "--no-fail-fast", "--package", "bus", "--features", features])
-            // One after the other: some of them kill the server.
-            .args(["--test", "rabbitmq", "--", "--include-ignored", "--test-threads=1", "--show-output"])
-            .env("BUS_TEST_RABBITMQ", &url)
-            .env("BUS_TEST_CONTROL", control.address())
-            .limit(Duration::from_secs(1500))
-            .verbose(context.verbose)
-    };
-    let mut outcome = Outcome::default();
-    let mut tell = |ended: Ended| {
-        ended.output.lines().filter(|line| line.contains(" of every b")).for_each(|line| println!("{line}"));
-        outcome.add(libtest::outcome(&ended));
-    };
-    tell(run("rabbitmq", "rabbitmq,planted-bugs").end()?);
-    // Again where a log has more shards than there are queues.
-    match servers::Postgres::start()? {
-        Started::Ready(server) => {
-            println!("    {}", server.version());
-            let run = run("rabbitmq-postgres", "rabbitmq,planted-bugs,store/fleet");
-            tell(run.env("STORE_TEST_POSTGRES", server.url()).end()?);
+    // On the store of the fleet, where a log has more shards than there are queues.
+    let store = match servers::Postgres::start()? {
+        Started::Ready(store) => store,
+        Started::Missing(reason) => {
+            let mut outcome = Outcome::default();
+            outcome.skip(reason);
+            return Ok(outcome);
         }
-        Started::Missing(reason) => outcome.skip(reason),
-    }
-    Ok(outcome)
+    };
+    println!("    {}", store.version());
+    let ended = Run::cargo("rabbitmq")
+        .args(["test", "--no-fail-fast", "--package", "bus", "--features", "rabbitmq,planted-bugs,store/fleet"])
+        // One after the other: some of them kill the server.
+        .args(["--test", "rabbitmq", "--", "--include-ignored", "--test-threads=1", "--show-output"])
+        .env("BUS_TEST_RABBITMQ", &url)
+        .env("BUS_TEST_CONTROL", control.address())
+        .env("STORE_TEST_POSTGRES", store.url())
+        .limit(Duration::from_secs(1500))
+        .verbose(context.verbose)
+        .end()?;
+    ended.output.lines().filter(|line| line.contains(" of every b")).for_each(|line| println!("{line}"));
+    Ok(libtest::outcome(&ended))
 }
 
 /// The catalogue over documents, its log in PostgreSQL: its suite, its service's tests, and those of what dies.
