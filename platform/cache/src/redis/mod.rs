@@ -197,7 +197,8 @@ impl Shared {
                 link.number += 1;
                 link.connection = Some(connection.clone());
                 if std::mem::take(&mut link.said) {
-                    tracing::info!("the cache is back");
+                    // As loud as the word that it was away.
+                    tracing::warn!("the cache is back");
                 }
                 return Ok((connection, link.number));
             }
