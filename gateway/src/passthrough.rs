@@ -1,6 +1,7 @@
 //! gRPC as it comes: the same headers rule, the same identity, the same deadlines as for JSON, and the bytes untouched.
 //!
-//! Policies are the services' own; a method that is internal answers `PERMISSION_DENIED` there. Errors are gRPC answers of
+//! Policies are the services' own; a method that is internal answers `PERMISSION_DENIED` there, or here where the gateway
+//! itself may call it. Errors are gRPC answers of
 //! headers only.
 
 use std::{
@@ -10,9 +11,10 @@ use std::{
 };
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use contract::{Method, Table};
+use contract::{Access, Method, Table};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body_util::{BodyExt as _, Full, StreamBody};
+use server::status;
 use tokio::time::Instant;
 use tonic::{Status, body::Body, service::Routes};
 use tower::Service as _;
@@ -21,6 +23,9 @@ use crate::{
     standard,
     upstream::{self, Services},
 };
+
+/// The name under which the gateway calls.
+const GATEWAY: &str = "gateway";
 
 /// Bytes before each message: a flag and the length.
 const PREFIX: usize = 5;
@@ -69,6 +74,12 @@ impl Passthrough {
         };
         if request.method() != http::Method::POST {
             return Err(Status::invalid_argument("a gRPC call is a POST"));
+        }
+        // What services ask each other is refused by the service; but what this gateway itself may ask, it must not ask for
+        // somebody else.
+        if method.policy.access == Access::Internal && method.policy.callers.contains(&GATEWAY) {
+            tracing::warn!(target: "audit", method = method.path, caller = GATEWAY, "denied: asked from outside");
+            return Err(status::permission_denied("PERMISSION_DENIED", "the caller may not do this"));
         }
         let timeout = server::requested_deadline(request.headers())?.unwrap_or(method.deadline).min(method.deadline);
         let deadline = Instant::now() + timeout;
