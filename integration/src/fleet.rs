@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use crate::await_until::until;
+use crate::command_line::{self, Ended};
 use crate::http::Client;
 use crate::ledger::Provider;
 use crate::server::{OPERATOR, Output, SHORT_WINDOWS, spawn};
@@ -30,6 +31,8 @@ pub const GATEWAY: &str = "gateway";
 
 /// From the start of the processes to the first good answer through all of them.
 const START: Duration = Duration::from_secs(60);
+/// How long a command may ask the fleet.
+const COMMAND: Duration = Duration::from_secs(120);
 
 /// A running fleet.
 pub struct Fleet {
@@ -190,6 +193,22 @@ impl Fleet {
     /// The operator, over a connection that insists.
     pub async fn operator(&self) -> Result<Shopper> {
         Shopper::sign_in(self.client().insisting(START), OPERATOR.0, OPERATOR.1).await
+    }
+
+    /// Runs `stoa --fleet MAP` with these arguments to its end.
+    pub async fn ask(&self, arguments: &[&str]) -> Result<Ended> {
+        let mut command = Command::new(&self.binary);
+        command.args(["--psp", &self.provider.url()]).args(SHORT_WINDOWS);
+        command.arg("--fleet").arg(self.folder.path().join("fleet.toml"));
+        command.arg("--data").arg(self.folder.path().join("operator"));
+        command_line::run(command.args(arguments), COMMAND).await
+    }
+
+    /// Lets `stoa audit` judge the fleet over the network: an error carries every line it printed.
+    pub async fn audit(&self) -> Result<String> {
+        let ended = self.ask(&["audit"]).await?;
+        ensure!(ended.code == Some(0), "the audit found something: {:?}\n{}{}", ended.code, ended.output, ended.errors);
+        Ok(ended.output)
     }
 
     /// What a process printed last.

@@ -180,7 +180,7 @@ const AUDITOR: &str = "audit";
 
 impl Shop {
     /// The shop that a fleet is: nothing of it is opened here, everything is asked of its processes.
-    pub(crate) fn of_fleet(settings: &Settings, map: &Map) -> anyhow::Result<Self> {
+    pub(crate) async fn of_fleet(settings: &Settings, map: &Map) -> anyhow::Result<Self> {
         let mut context = Context::in_fleet(
             Storage::Temporary,
             &settings.data,
@@ -190,7 +190,8 @@ impl Shop {
         );
         context.windows = settings.windows();
         for service in SERVICES {
-            context.clients.connect(service, &format!("http://{}", map.address(service)?))?;
+            // All copies stand on one store: whichever is asked answers for the service.
+            process::locate(map, service, &context).await?;
             let log = Remote::new(service, context.clients.as_caller(AUDITOR).channel(service));
             context.hub.publish(service, Arc::new(log));
         }

@@ -138,7 +138,7 @@ pub(crate) async fn perform(work: Work, shop: &Shop, voice: Voice) {
 pub(crate) async fn answer(work: Work, settings: &Settings) -> anyhow::Result<ExitCode> {
     let work = work.on_this_machine()?;
     if let Some(path) = &settings.fleet {
-        let shop = Shop::of_fleet(settings, &Map::load(path)?)?;
+        let shop = Shop::of_fleet(settings, &Map::load(path)?).await?;
         let (voice, ear) = Voice::new();
         let (code, ()) = tokio::join!(hear(ear), perform(work, &shop, voice));
         return code;

@@ -55,8 +55,7 @@ impl Names {
             let pause = match self.find(&place).await {
                 Ok((found, until)) => {
                     if !found.is_empty() && found != known {
-                        let uris: Vec<String> = found.iter().map(|address| format!("http://{address}")).collect();
-                        match tell(&uris) {
+                        match tell(&uris(&found)) {
                             Ok(()) => known = found,
                             Err(error) => tracing::warn!(service = name, %error, "its copies cannot be reached"),
                         }
@@ -70,6 +69,11 @@ impl Names {
             };
             tokio::time::sleep(pause).await;
         }
+    }
+
+    /// Where the copies of a service are now.
+    pub(crate) async fn once(&self, place: &Place) -> Result<Vec<String>, NetError> {
+        Ok(uris(&self.find(place).await?.0))
     }
 
     /// The copies, and until when the answer is good.
@@ -102,6 +106,10 @@ impl Names {
         let answer = self.resolver.lookup_ip(host).await?;
         Ok((answer.iter().collect(), answer.valid_until()))
     }
+}
+
+fn uris(found: &BTreeSet<SocketAddr>) -> Vec<String> {
+    found.iter().map(|address| format!("http://{address}")).collect()
 }
 
 fn srv(data: &RData) -> Option<&hickory_resolver::proto::rr::rdata::SRV> {

@@ -22,6 +22,6 @@ mod signals;
 pub use map::Map;
 pub use part::Part;
 pub use program::main;
-pub use run::{Error, Surroundings, run};
+pub use run::{Error, Surroundings, locate, run};
 pub use settings::{Faults, NoFlags, Notice, Settings, Times};
 pub use signals::until_asked_to_stop;

@@ -129,6 +129,14 @@ impl Place {
     pub fn is_looked_up(&self) -> bool {
         matches!(self, Place::Dns { .. } | Place::Srv(_))
     }
+
+    /// The copies that the map lists, each as it is called; none where a name has to be looked up.
+    pub(crate) fn listed(&self) -> Vec<String> {
+        match self {
+            Place::Listed(addresses) => addresses.iter().map(|address| format!("http://{address}")).collect(),
+            Place::Dns { .. } | Place::Srv(_) => Vec::new(),
+        }
+    }
 }
 
 /// A place as the map writes it.

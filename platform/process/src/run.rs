@@ -190,18 +190,10 @@ fn connect(
             Err(map::Error::Missing { .. }) if !called => continue,
             Err(error) => return Err(error.into()),
         };
-        let listed = match place {
-            map::Place::Listed(addresses) => &**addresses,
-            // Nowhere yet.
-            map::Place::Dns { .. } | map::Place::Srv(_) => &[],
-        };
-        let uris: Vec<String> = listed.iter().map(|address| format!("http://{address}")).collect();
-        context.clients.locate(peer, &uris)?;
+        context.clients.locate(peer, &place.listed())?;
         #[cfg(feature = "fleet")]
         if place.is_looked_up() {
-            let names =
-                crate::discovery::Names::new(map.discovery.dns).map_err(|error| Error::Names(error.to_string()))?;
-            let following = names.follow(peer, place.clone(), {
+            let following = names(map)?.follow(peer, place.clone(), {
                 let clients = context.clients.clone();
                 move |uris: &[String]| clients.locate(peer, uris)
             });
@@ -223,6 +215,22 @@ fn connect(
         }));
     }
     Ok(())
+}
+
+/// Binds a service to where its copies are now, for whoever asks a fleet once and is gone.
+pub async fn locate(map: &Map, service: &'static str, context: &Context) -> Result<(), Error> {
+    let place = map.place(service)?;
+    #[cfg(feature = "fleet")]
+    if place.is_looked_up() {
+        let found = names(map)?.once(place).await.map_err(|error| Error::Names(format!("{service}: {error}")))?;
+        return Ok(context.clients.locate(service, &found)?);
+    }
+    Ok(context.clients.locate(service, &place.listed())?)
+}
+
+#[cfg(feature = "fleet")]
+fn names(map: &Map) -> Result<crate::discovery::Names, Error> {
+    crate::discovery::Names::new(map.discovery.dns).map_err(|error| Error::Names(error.to_string()))
 }
 
 #[cfg(feature = "fleet")]
