@@ -38,7 +38,7 @@ enum Task {
     CrashPoints,
 }
 
-/// Exit codes beside 0 (done), 1 (found or failed something) and 2 (a flag is wrong).
+/// Exit codes beside 0 (done), 1 (found or failed something), 2 (a flag is wrong) and 4 (a part does not answer).
 const IN_USE: u8 = 3;
 
 /// The whole program.

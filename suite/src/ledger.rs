@@ -1,5 +1,6 @@
 //! The payment provider's ledger, as the provider tells it.
 
+use anyhow::bail;
 use serde::Deserialize;
 
 use crate::asking;
@@ -34,6 +35,9 @@ pub(crate) enum Kind {
 
 /// The whole ledger of the provider at this address.
 pub(crate) async fn fetch(provider: &str) -> anyhow::Result<Vec<Entry>> {
+    if provider.is_empty() {
+        bail!("--psp does not say where it is");
+    }
     let answer = asking::get(provider, "/ledger").await?;
     Ok(serde_json::from_slice(&answer)?)
 }

@@ -16,7 +16,7 @@ use server::{Context, Failed, Storage, Task};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::Request;
+use tonic::{Request, Status};
 
 use crate::folder::Folder;
 use crate::psp;
@@ -172,6 +172,33 @@ impl Opened {
             (handle, stop)
         });
         Live { context, tasks, provider }
+    }
+}
+
+/// A part of the shop that gives no answer: nothing can be said of it.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot reach {service} ({why}): nothing is known of it until it answers")]
+pub(crate) struct Unreached {
+    service: String,
+    why: String,
+}
+
+impl Unreached {
+    /// What a service's status is to a command: that it did not answer, or what it said.
+    pub(crate) fn or_said(service: &str, status: &Status) -> anyhow::Error {
+        if server::status::unreached(status) {
+            let why = format!("{:?}, {}", status.code(), status.message());
+            return Self { service: service.to_owned(), why }.into();
+        }
+        anyhow::anyhow!("{}", status.message())
+    }
+
+    /// What it is to a command that a log cannot be read.
+    pub(crate) fn or_failed(error: bus::Error) -> anyhow::Error {
+        match error {
+            bus::Error::Away { service, reason } => Self { service, why: reason }.into(),
+            error => error.into(),
+        }
     }
 }
 

@@ -6,16 +6,16 @@ use contracts::orderview::v1::orderview_service_client::OrderviewServiceClient;
 use contracts::orderview::v1::{ExplainKind, ExplainOrderRequest};
 use contracts::{google::r#type::Money, wkt};
 use jiff::Timestamp;
-use tonic::Status;
 
-use crate::shop::Shop;
+use crate::shop::{Shop, Unreached};
 use crate::work::Voice;
 
 /// Tells an order's story, oldest first.
 pub(crate) async fn explain(shop: &Shop, name: &str, voice: &Voice) -> anyhow::Result<bool> {
     let mut client = OrderviewServiceClient::new(shop.channel("orderview"));
     let request = Shop::by_operator(ExplainOrderRequest { name: name.to_owned() });
-    let story = client.explain_order(request).await.map_err(said)?.into_inner();
+    let story =
+        client.explain_order(request).await.map_err(|status| Unreached::or_said("orderview", &status))?.into_inner();
     // The write side is never behind, so the order itself comes from there.
     let order = order(shop, name, None).await?;
     voice.line(headline(&order)).await;
@@ -63,7 +63,8 @@ pub(crate) async fn at(shop: &Shop, name: &str, time: Option<Timestamp>, voice: 
 async fn order(shop: &Shop, name: &str, time: Option<Timestamp>) -> anyhow::Result<Order> {
     let mut client = OrderingServiceClient::new(shop.channel("ordering"));
     let request = GetOrderRequest { name: name.to_owned(), read_time: time.map(wkt::Timestamp::from), version: 0 };
-    Ok(client.get_order(Shop::by_operator(request)).await.map_err(said)?.into_inner())
+    let order = client.get_order(Shop::by_operator(request)).await;
+    Ok(order.map_err(|status| Unreached::or_said("ordering", &status))?.into_inner())
 }
 
 fn headline(order: &Order) -> String {
@@ -130,9 +131,4 @@ fn event_name(words: &str) -> String {
         name.extend(letters);
     }
     name
-}
-
-/// A refusal as a person reads it.
-fn said(status: Status) -> anyhow::Error {
-    anyhow::anyhow!("{}", status.message())
 }

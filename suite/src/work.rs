@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::folder::{self, Folder};
 use crate::settings::Settings;
-use crate::shop::{Opened, Shop};
+use crate::shop::{Opened, Shop, Unreached};
 use crate::{audit, control, importing, rebuild, stocking, story};
 
 /// A piece of work on a shop.
@@ -75,6 +75,8 @@ pub(crate) enum Said {
     Ended(u8),
     /// It could not be done.
     Failed(String),
+    /// It could not be done, because a part of the shop does not answer.
+    Unreached(String),
 }
 
 /// Where a piece of work speaks. A cheap handle.
@@ -116,6 +118,9 @@ impl Voice {
     }
 }
 
+/// The exit code when a part of the shop does not answer, so that nobody takes silence for a finding.
+const UNREACHED: u8 = 4;
+
 /// Does the work on an opened shop and says how it ended.
 pub(crate) async fn perform(work: Work, shop: &Shop, voice: Voice) {
     let done = match work {
@@ -129,6 +134,7 @@ pub(crate) async fn perform(work: Work, shop: &Shop, voice: Voice) {
     let last = match done {
         Ok(true) => Said::Ended(0),
         Ok(false) => Said::Ended(1),
+        Err(error) if error.is::<Unreached>() => Said::Unreached(format!("{error:#}")),
         Err(error) => Said::Failed(format!("{error:#}")),
     };
     voice.say(last).await;
@@ -207,6 +213,11 @@ async fn hear(mut ear: mpsc::Receiver<Said>) -> anyhow::Result<ExitCode> {
             Said::Failed(error) => {
                 bar.finish_and_clear();
                 bail!(error);
+            }
+            Said::Unreached(error) => {
+                bar.finish_and_clear();
+                eprintln!("stoa: {error}");
+                return Ok(ExitCode::from(UNREACHED));
             }
         }
     }

@@ -11,6 +11,14 @@ pub enum Error {
         /// Why.
         source: log::Error,
     },
+    /// The producer is in another process, and gives no answer.
+    #[error("{service} cannot be reached to read its log: {reason}")]
+    Away {
+        /// The producer.
+        service: String,
+        /// What came instead.
+        reason: String,
+    },
     /// The producer is in another process, and did not answer as it should.
     #[error("the log of {service} cannot be read from here: {reason}")]
     Remote {

@@ -1,12 +1,10 @@
-//! Where messages come from: a producer's log, by shard and by stream; and what its service keeps of what it acknowledged.
+//! Where messages come from: a producer's log, by shard and by stream.
 
 use std::pin::Pin;
 use std::sync::Arc;
 
 use contract::EventSet;
 use log::Log;
-use log::inbox::DealtWith;
-use log::once::Answer;
 use store::Tx;
 use tokio::sync::watch;
 
@@ -29,10 +27,6 @@ pub trait Source: Send + Sync + 'static {
     /// The messages of a stream from version `from` on, in order, at most `limit`.
     fn read_stream<'a>(&'a self, stream: &'a str, from: u64, limit: u32) -> BoxFuture<'a, Result<Vec<Message>, Error>>;
 
-    /// What the service keeps of what it acknowledged; nothing where the log is in another process, for answers are
-    /// the business of who asked and do not travel.
-    fn acknowledged(&self) -> Option<&dyn Acknowledged>;
-
     /// The log as its relay sees it; nothing where it is in another process, which relays it there.
     fn outbox(&self) -> Option<&dyn Outbox> {
         None
@@ -40,16 +34,6 @@ pub trait Source: Send + Sync + 'static {
 
     /// Wakes its holder when there may be more to read. A hint: who misses it, polls.
     fn changed(&self) -> watch::Receiver<u64>;
-}
-
-/// What a service keeps beside its log of what it told others, for who looks whether that is still true.
-pub trait Acknowledged: Send + Sync {
-    /// What it answered by request id, behind `after` in the order of [`log::once::answers`], at most `limit`.
-    fn answers<'a>(&'a self, after: &'a Answer, limit: u32) -> BoxFuture<'a, Result<Vec<Answer>, Error>>;
-
-    /// How far its own consumers are in the streams of others, behind `after` in the order of [`log::inbox::all`], at
-    /// most `limit`.
-    fn dealt_with<'a>(&'a self, after: &'a DealtWith, limit: u32) -> BoxFuture<'a, Result<Vec<DealtWith>, Error>>;
 }
 
 /// The log of a service in this process as a source.
@@ -107,33 +91,11 @@ impl<E: EventSet> Source for Direct<E> {
         })
     }
 
-    fn acknowledged(&self) -> Option<&dyn Acknowledged> {
-        Some(self)
-    }
-
     fn outbox(&self) -> Option<&dyn Outbox> {
         Some(self)
     }
 
     fn changed(&self) -> watch::Receiver<u64> {
         self.log.changed()
-    }
-}
-
-impl<E: EventSet> Acknowledged for Direct<E> {
-    fn answers<'a>(&'a self, after: &'a Answer, limit: u32) -> BoxFuture<'a, Result<Vec<Answer>, Error>> {
-        let (store, after) = (self.log.store(), after.clone());
-        Box::pin(async move {
-            let page = async move |tx: &mut Tx| log::once::answers(tx, &after, limit).await;
-            store.read(page).await.map_err(Self::failed)
-        })
-    }
-
-    fn dealt_with<'a>(&'a self, after: &'a DealtWith, limit: u32) -> BoxFuture<'a, Result<Vec<DealtWith>, Error>> {
-        let (store, after) = (self.log.store(), after.clone());
-        Box::pin(async move {
-            let page = async move |tx: &mut Tx| log::inbox::all(tx, &after, limit).await;
-            store.read(page).await.map_err(Self::failed)
-        })
     }
 }

@@ -7,7 +7,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod derived;
+mod kept;
 mod letters;
+mod names;
 mod reading;
 mod remote;
 mod rpc;
@@ -16,15 +18,16 @@ mod wire;
 
 use std::sync::Arc;
 
-use bus::{BoxFuture, Consumer, Source};
+use bus::{Consumer, Source};
 use contract::EventSet;
 use contracts::operations::v1::operations_service_server::OperationsServiceServer;
 use log::Log;
 use saga::Runner;
 use server::Component;
-use store::{Store, Tx, site};
+use store::{Store, Tx};
 
 use derived::Inline;
+use kept::Kept;
 use rpc::Rpc;
 use sagas::Sagas;
 
@@ -37,7 +40,7 @@ pub struct Desk {
     service: &'static str,
     store: Store,
     source: Arc<dyn Source>,
-    requests: Arc<dyn Requests>,
+    kept: Arc<dyn Kept>,
     sagas: Option<Arc<dyn Sagas>>,
     derived: Vec<Arc<dyn Derived>>,
     consumers: Vec<Consumer>,
@@ -51,7 +54,7 @@ impl Desk {
             service: E::SERVICE,
             store: log.store().clone(),
             source: bus::source(log.clone()),
-            requests: Arc::new(log.clone()),
+            kept: Arc::new(log.clone()),
             sagas: None,
             derived: log.projections().iter().map(|it| inline(it.name(), it.tables())).collect(),
             consumers: Vec::new(),
@@ -90,18 +93,5 @@ impl Desk {
         component.routes = component.routes.add_service(OperationsServiceServer::new(Rpc::new(self)));
         component.methods = contracts::METHODS;
         component
-    }
-}
-
-/// Request ids of a service, whatever its events are.
-trait Requests: Send + Sync {
-    /// Takes a request id; refuses one that was used for another body. What follows may run again under the same id, so it
-    /// has the same effect when repeated.
-    fn claim(&self, request: Option<log::Request>) -> BoxFuture<'_, Result<(), log::Error>>;
-}
-
-impl<E: EventSet> Requests for Log<E> {
-    fn claim(&self, request: Option<log::Request>) -> BoxFuture<'_, Result<(), log::Error>> {
-        Box::pin(self.once(site!("operations.claim"), request, async |_: &mut Tx| Ok(())))
     }
 }

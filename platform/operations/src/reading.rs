@@ -11,7 +11,7 @@ use contracts::operations::v1::{ReadLogRequest, ReadLogResponse, ReadStreamReque
 use futures_util::Stream;
 use futures_util::stream::try_unfold;
 use server::status;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::wire;
 
@@ -83,7 +83,7 @@ fn heads(source: Arc<dyn Source>, shard: u32, follow: bool) -> Answers<ReadLogRe
 }
 
 async fn told(source: &dyn Source, shard: u32) -> Result<ReadLogResponse, Status> {
-    let heads = source.heads().await.map_err(|error| status::fault("operations.read_log", &error))?;
+    let heads = source.heads().await.map_err(|error| unread(&error))?;
     Ok(ReadLogResponse {
         records: Vec::new(),
         head: heads.get(shard as usize).map_or(0, |head| wire::signed(*head)),
@@ -94,7 +94,16 @@ async fn told(source: &dyn Source, shard: u32) -> Result<ReadLogResponse, Status
 
 async fn read(at: &Following, batch: u32) -> Result<Vec<Message>, Status> {
     let read = at.source.read(at.shard, at.after, batch).await;
-    read.map_err(|error| status::fault("operations.read_log", &error))
+    read.map_err(|error| unread(&error))
+}
+
+/// Who reads a log is told which event of it is damaged: it may read the event, and cannot go on without it.
+fn unread(error: &bus::Error) -> Status {
+    let bus::Error::Source { source, .. } = error else { return status::fault("operations.read_log", error) };
+    let told = status::of_log(source);
+    let unfit = matches!(source, log::Error::Decode { .. } | log::Error::Unreadable { .. } | log::Error::Hole { .. });
+    let damaged = unfit || told.code() == Code::DataLoss;
+    if damaged { status::rejected(Code::DataLoss, "DATA_DAMAGED", source.to_string(), []) } else { told }
 }
 
 struct Paging {
@@ -117,7 +126,7 @@ pub(crate) fn stream(source: Arc<dyn Source>, asked: ReadStreamRequest) -> Answe
             return Ok(None);
         }
         let read = at.source.read_stream(&at.stream, at.next, BATCH).await;
-        let mut messages = read.map_err(|error| status::fault("operations.read_stream", &error))?;
+        let mut messages = read.map_err(|error| unread(&error))?;
         messages.retain(|message| message.version <= at.last);
         let Some(last) = messages.last() else { return Ok(None) };
         at.next = last.version + 1;

@@ -7,12 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bus::{Acknowledged, BoxFuture, Error, Message, Source};
+use bus::{BoxFuture, Error, Message, Source};
 use client::Channel;
 use contracts::operations::v1::operations_service_client::OperationsServiceClient;
 use contracts::operations::v1::{LogRecord, ReadLogRequest, ReadLogResponse, ReadStreamRequest};
 use jiff::Timestamp;
 use log::backoff;
+use server::status;
 use tokio::sync::watch;
 use tonic::{Request, Status, Streaming};
 
@@ -82,8 +83,13 @@ impl Remote {
         Ok(records)
     }
 
-    fn failed(&self, reason: impl std::fmt::Display) -> Error {
-        Error::Remote { service: self.service.to_owned(), reason: reason.to_string() }
+    fn failed(&self, reason: &str) -> Error {
+        Error::Remote { service: self.service.to_owned(), reason: reason.to_owned() }
+    }
+
+    fn said(&self, status: &Status) -> Error {
+        let (service, reason) = (self.service.to_owned(), format!("{:?}, {}", status.code(), status.message()));
+        if status::unreached(status) { Error::Away { service, reason } } else { Error::Remote { service, reason } }
     }
 
     fn messages(&self, records: Vec<LogRecord>) -> Result<Vec<Message>, Error> {
@@ -119,7 +125,7 @@ impl Source for Remote {
     fn heads(&self) -> BoxFuture<'_, Result<Vec<u64>, Error>> {
         Box::pin(async move {
             let answer = async { self.told(self.heads_only()).await?.message().await };
-            let answer = answer.await.map_err(|status| self.failed(status))?;
+            let answer = answer.await.map_err(|status| self.said(&status))?;
             let heads = answer.map(|answer| answer.heads).filter(|heads| !heads.is_empty());
             let heads = heads.ok_or_else(|| self.failed("it names no shard"))?;
             let number = |head| u64::try_from(head).map_err(|_| self.failed("a head is negative"));
@@ -136,7 +142,7 @@ impl Source for Remote {
                 limit: i32::try_from(limit).unwrap_or(i32::MAX),
                 ..ReadLogRequest::default()
             };
-            let records = self.records(asked).await.map_err(|status| self.failed(status))?;
+            let records = self.records(asked).await.map_err(|status| self.said(&status))?;
             self.messages(records)
         })
     }
@@ -150,13 +156,9 @@ impl Source for Remote {
                 from_version: version(from)?,
                 to_version: version(from.max(1) + u64::from(limit.max(1)) - 1)?,
             };
-            let records = self.versions(asked).await.map_err(|status| self.failed(status))?;
+            let records = self.versions(asked).await.map_err(|status| self.said(&status))?;
             self.messages(records)
         })
-    }
-
-    fn acknowledged(&self) -> Option<&dyn Acknowledged> {
-        None
     }
 
     fn changed(&self) -> watch::Receiver<u64> {

@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 
 use crate::letters::{self, Place};
 use crate::sagas::{Sagas, Seen};
-use crate::{Derived, Desk, reading, wire};
+use crate::{Derived, Desk, kept, reading, wire};
 
 /// The handlers. A cheap handle.
 #[derive(Clone)]
@@ -87,7 +87,7 @@ impl Rpc {
     }
 
     async fn claim(&self, request: Option<log::Request>) -> Result<(), Status> {
-        self.desk.requests.claim(request).await.map_err(|error| status::of_log(&error))
+        self.desk.kept.claim(request).await.map_err(|error| status::of_log(&error))
     }
 
     /// The consumer of that name, or all of them.
@@ -413,6 +413,43 @@ impl OperationsService for Rpc {
         let asked = request.into_inner();
         self.check_parent(&asked.parent)?;
         Ok(Response::new(reading::stream(self.desk.source.clone(), asked)))
+    }
+
+    async fn list_answers(
+        &self,
+        request: Request<proto::ListAnswersRequest>,
+    ) -> Result<Response<proto::ListAnswersResponse>, Status> {
+        let call = Call::of(&request)?;
+        let asked = request.into_inner();
+        self.check_parent(&asked.parent)?;
+        let after = call.cursor(&asked.parent, &asked.page_token)?;
+        let after = after.as_deref().and_then(kept::behind_answer).unwrap_or_default();
+        let read = kept::answers(self.desk.kept.as_ref(), after, page(asked.page_size)).await;
+        let (told, more) = read.map_err(|error| status::of_log(&error))?;
+        let last = told.last().filter(|_| more).map(|told| kept::place_of(&told.answer));
+        Ok(Response::new(proto::ListAnswersResponse {
+            answers: told.into_iter().map(wire::answer).collect(),
+            next_page_token: call.page_token(&asked.parent, last.as_deref()),
+        }))
+    }
+
+    async fn list_inbox(
+        &self,
+        request: Request<proto::ListInboxRequest>,
+    ) -> Result<Response<proto::ListInboxResponse>, Status> {
+        let call = Call::of(&request)?;
+        let asked = request.into_inner();
+        self.check_parent(&asked.parent)?;
+        let after = call.cursor(&asked.parent, &asked.page_token)?;
+        let after = after.as_deref().and_then(kept::behind_row).unwrap_or_default();
+        let size = page(asked.page_size);
+        let read = self.desk.kept.inbox(after, u32::try_from(size).unwrap_or(u32::MAX)).await;
+        let rows = read.map_err(|error| status::of_log(&error))?;
+        let last = rows.last().filter(|_| rows.len() == size).map(kept::place_in);
+        Ok(Response::new(proto::ListInboxResponse {
+            entries: rows.into_iter().map(wire::inbox_entry).collect(),
+            next_page_token: call.page_token(&asked.parent, last.as_deref()),
+        }))
     }
 }
 

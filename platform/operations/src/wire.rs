@@ -1,12 +1,15 @@
 //! Rows, letters and messages as `stoa.operations.v1` shows them.
 
 use bus::{DeadLetter, Message};
-use contracts::operations::v1::{self as proto, SagaPhase, StepOutcome};
+use contracts::operations::v1::{self as proto, AnswerOutcome, SagaPhase, StepOutcome};
 use contracts::wkt;
 use jiff::{SignedDuration, Timestamp};
+use log::inbox::DealtWith;
+use log::once::Outcome;
 use log::{Difference, What};
 use saga::{History, Phase};
 
+use crate::kept::Told;
 use crate::sagas::Seen;
 
 /// The stored phases that a phase on the wire stands for.
@@ -126,6 +129,30 @@ pub(crate) fn record(message: Message) -> proto::LogRecord {
         subject: message.subject.unwrap_or_default(),
         payload: message.payload,
     }
+}
+
+/// What was answered under a request id.
+pub(crate) fn answer(told: Told) -> proto::Answer {
+    let Told { answer, names } = told;
+    let outcome = match answer.outcome {
+        Outcome::Claimed => AnswerOutcome::Claimed,
+        Outcome::Done if names.is_none() => AnswerOutcome::Unreadable,
+        Outcome::Done => AnswerOutcome::Done,
+        Outcome::Refused => AnswerOutcome::Refused,
+    };
+    proto::Answer {
+        principal: answer.principal,
+        method: answer.method,
+        request_id: answer.key,
+        outcome: outcome.into(),
+        resources: names.unwrap_or_default(),
+    }
+}
+
+/// How far a consumer is in one stream.
+pub(crate) fn inbox_entry(row: DealtWith) -> proto::InboxEntry {
+    let DealtWith { consumer, producer, stream, version } = row;
+    proto::InboxEntry { consumer, producer, stream, version: signed(version) }
 }
 
 /// The trace id inside a W3C trace context, or nothing.

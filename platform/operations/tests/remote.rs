@@ -71,7 +71,7 @@ async fn a_producer_that_is_away_is_an_error_and_no_loss() {
         }
     };
     tokio::time::timeout(std::time::Duration::from_secs(20), gone).await.unwrap();
-    assert!(matches!(remote.read(shard, 0, 10).await, Err(bus::Error::Remote { .. })));
+    assert!(matches!(remote.read(shard, 0, 10).await, Err(bus::Error::Away { .. })));
 }
 
 #[tokio::test]

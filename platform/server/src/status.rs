@@ -176,6 +176,16 @@ pub fn reason(status: &Status) -> Option<String> {
     status.get_details_error_info().filter(|info| info.domain == DOMAIN).map(|info| info.reason)
 }
 
+/// Whether a status says that there is no answer: the peer is away, too busy or too late, or its connection broke. What it
+/// failed at itself carries a reason of ours.
+pub fn unreached(status: &Status) -> bool {
+    match status.code() {
+        Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Cancelled => true,
+        Code::Unknown | Code::Internal => reason(status).is_none(),
+        _ => false,
+    }
+}
+
 fn push_back(status: &mut Status, pause: Duration) {
     let pause_ms = u32::try_from(pause.as_millis()).unwrap_or(u32::MAX);
     if let Ok(value) = pause_ms.to_string().parse() {
@@ -196,6 +206,14 @@ mod tests {
             ("OUT_OF_STOCK", "stoa", "A-1")
         );
         assert_eq!(reason(&status).as_deref(), Some("OUT_OF_STOCK"));
+    }
+
+    #[test]
+    fn no_answer_is_told_from_a_bad_one() {
+        let error = std::io::Error::other("a bug");
+        assert!(unreached(&Status::unavailable("away")) && unreached(&Status::unknown("broken pipe")));
+        assert!(unreached(&overloaded("BUSY", "later", Duration::from_secs(1))));
+        assert!(!unreached(&fault("here", &error)) && !unreached(&not_found("orders/a")));
     }
 
     #[test]

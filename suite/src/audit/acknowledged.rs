@@ -8,16 +8,18 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-use bus::{Acknowledged, Answer, DealtWith, Message, Outcome};
+use bus::Message;
+use contracts::operations::v1::operations_service_client::OperationsServiceClient;
+use contracts::operations::v1::{Answer, AnswerOutcome, InboxEntry, ListAnswersRequest, ListInboxRequest};
 use jiff::Timestamp;
+use tonic::Status;
 
 use super::findings::{Findings, Invariant};
-use super::logs::{Books, chain};
-use super::reply;
-use crate::shop::{SERVICES, Shop};
+use super::logs::Books;
+use crate::shop::{SERVICES, Shop, Unreached};
 
-/// Answers and inbox rows read at a time.
-const PAGE: u32 = 512;
+/// Answers and inbox rows asked for at a time.
+const PAGE: i32 = 1000;
 
 /// How long an answer is surely kept; older orders may have lost theirs.
 const KEPT: Duration = bus::ANSWERS_KEPT;
@@ -91,30 +93,30 @@ impl Streams {
 }
 
 /// Looks whether everything that was acknowledged is in the logs, and every request has one effect.
-pub(crate) async fn judge(shop: &Shop, books: &Books, now: Timestamp, findings: &mut Findings) {
+pub(crate) async fn judge(shop: &Shop, books: &Books, now: Timestamp, findings: &mut Findings) -> anyhow::Result<()> {
     let mut told = Told::default();
     for service in SERVICES {
-        // One whose log cannot be read has been told of already.
-        let Some(source) = shop.context.hub.source(service) else { continue };
-        let Some(kept) = source.acknowledged() else {
-            findings.checked(Invariant::I8, format!("{service} is in another process, its answers were not looked at"));
-            continue;
-        };
-        if let Err(error) = told.read(service, kept, &books.streams, findings).await {
-            findings.broken(Invariant::I12, service, chain(&error));
+        if let Err(status) = told.read(service, shop, &books.streams, findings).await {
+            if server::status::unreached(&status) {
+                return Err(Unreached::or_said(service, &status));
+            }
+            findings.broken(Invariant::I12, service, status.message());
         }
     }
     told.causes(&books.streams);
     let mut lost = Vec::new();
     for seen in std::mem::take(&mut told.doubtful) {
         let Some(source) = shop.context.hub.source(&seen.service) else { continue };
-        // What is there and cannot be read is told elsewhere.
-        if source.read_stream(&seen.stream, seen.version, 1).await.is_ok_and(|page| page.is_empty()) {
-            lost.push(seen);
+        match source.read_stream(&seen.stream, seen.version, 1).await {
+            Ok(page) if page.is_empty() => lost.push(seen),
+            Err(error @ bus::Error::Away { .. }) => return Err(Unreached::or_failed(error)),
+            // What is there and cannot be read is told elsewhere.
+            Ok(_) | Err(_) => {}
         }
     }
     tell(&lost, &told, books.streams.causes.len(), findings);
     one_effect(&told, books, now, findings);
+    Ok(())
 }
 
 fn tell(lost: &[Seen], told: &Told, causes: usize, findings: &mut Findings) {
@@ -147,57 +149,57 @@ impl Told {
     async fn read(
         &mut self,
         service: &'static str,
-        kept: &dyn Acknowledged,
+        shop: &Shop,
         streams: &Streams,
         findings: &mut Findings,
-    ) -> Result<(), bus::Error> {
+    ) -> Result<(), Status> {
         if service == "ordering" {
             self.orders = Some(HashSet::new());
         }
-        let mut after = Answer::default();
+        let mut client = OperationsServiceClient::new(shop.channel(service));
+        let parent = format!("services/{service}");
+        let mut asked = ListAnswersRequest { parent: parent.clone(), page_size: PAGE, page_token: String::new() };
         loop {
-            let page = kept.answers(&after, PAGE).await?;
-            for answer in &page {
+            let page = client.list_answers(Shop::by_operator(asked.clone())).await?.into_inner();
+            for answer in &page.answers {
                 self.answered(service, answer, streams, findings);
             }
-            match page.into_iter().last() {
-                Some(last) => after = Answer { reply: Vec::new(), ..last },
-                None => break,
+            asked.page_token = page.next_page_token;
+            if asked.page_token.is_empty() {
+                break;
             }
         }
-        let mut after = DealtWith::default();
+        let mut asked = ListInboxRequest { parent, page_size: PAGE, page_token: String::new() };
         loop {
-            let page = kept.dealt_with(&after, PAGE).await?;
-            for row in &page {
+            let page = client.list_inbox(Shop::by_operator(asked.clone())).await?.into_inner();
+            for row in &page.entries {
                 self.dealt_with(service, row, streams);
             }
-            match page.into_iter().last() {
-                Some(last) => after = last,
-                None => return Ok(()),
+            asked.page_token = page.next_page_token;
+            if asked.page_token.is_empty() {
+                return Ok(());
             }
         }
     }
 
     fn answered(&mut self, service: &'static str, answer: &Answer, streams: &Streams, findings: &mut Findings) {
         self.answers += 1;
-        let Answer { principal, method, key, outcome, reply } = answer;
-        match outcome {
-            Outcome::Refused => {}
-            Outcome::Claimed => {
+        let Answer { principal, method, request_id, resources, .. } = answer;
+        match answer.outcome() {
+            AnswerOutcome::Refused => {}
+            AnswerOutcome::Claimed => {
                 let why = format!("{method} of {principal} was begun and has neither an effect nor an answer");
-                findings.broken(Invariant::I7, &format!("{service} request {key}"), why);
+                findings.broken(Invariant::I7, &format!("{service} request {request_id}"), why);
             }
-            Outcome::Done => match reply::names(reply) {
-                Some(names) => {
-                    for name in names {
-                        self.named(service, method, name, streams);
-                    }
+            AnswerOutcome::Done => {
+                for name in resources {
+                    self.named(service, method, name, streams);
                 }
-                None => {
-                    let why = format!("the answer of {method} to {principal} cannot be read");
-                    findings.broken(Invariant::I12, &format!("{service} request {key}"), why);
-                }
-            },
+            }
+            AnswerOutcome::Unreadable | AnswerOutcome::Unspecified => {
+                let why = format!("the answer of {method} to {principal} cannot be read");
+                findings.broken(Invariant::I12, &format!("{service} request {request_id}"), why);
+            }
         }
     }
 
@@ -209,10 +211,11 @@ impl Told {
         self.seen(service, stream, 1, streams, || format!("{method} was answered with it"));
     }
 
-    fn dealt_with(&mut self, service: &'static str, row: &DealtWith, streams: &Streams) {
+    fn dealt_with(&mut self, service: &'static str, row: &InboxEntry, streams: &Streams) {
         self.rows += 1;
-        let DealtWith { consumer, producer, stream, version } = row;
-        self.seen(producer, stream, *version, streams, || format!("{service}'s {consumer} has dealt with it"));
+        let InboxEntry { consumer, producer, stream, version } = row;
+        let version = u64::try_from(*version).unwrap_or(0);
+        self.seen(producer, stream, version, streams, || format!("{service}'s {consumer} has dealt with it"));
     }
 
     fn causes(&mut self, streams: &Streams) {
@@ -251,18 +254,19 @@ mod tests {
         streams
     }
 
-    fn answer(method: &str, outcome: Outcome, reply: &[u8]) -> Answer {
-        let (principal, method, key) = ("users/u".to_owned(), method.to_owned(), "k".to_owned());
-        Answer { principal, method, key, outcome, reply: reply.to_vec() }
+    fn answer(method: &str, outcome: AnswerOutcome, names: &[&str]) -> Answer {
+        let (principal, method, request_id) = ("users/u".to_owned(), method.to_owned(), "k".to_owned());
+        let resources = names.iter().map(|&name| name.to_owned()).collect();
+        Answer { principal, method, request_id, outcome: outcome.into(), resources }
     }
 
     #[test]
     fn an_answered_order_must_be_in_the_log() {
         let known = streams(&[("ordering", "orders/a", 3)]);
         let (mut told, mut findings) = (Told::default(), Findings::default());
-        told.answered("ordering", &answer(PLACE_ORDER, Outcome::Done, b"\x0a\x08orders/a"), &known, &mut findings);
+        told.answered("ordering", &answer(PLACE_ORDER, AnswerOutcome::Done, &["orders/a"]), &known, &mut findings);
         assert!(told.doubtful.is_empty() && told.orders.as_ref().unwrap().contains("orders/a"));
-        told.answered("ordering", &answer(PLACE_ORDER, Outcome::Done, b"\x0a\x08orders/b"), &known, &mut findings);
+        told.answered("ordering", &answer(PLACE_ORDER, AnswerOutcome::Done, &["orders/b"]), &known, &mut findings);
         assert_eq!(told.doubtful.first().map(|seen| seen.stream.as_str()), Some("orders/b"));
         assert!(findings.hold());
     }
@@ -270,16 +274,26 @@ mod tests {
     #[test]
     fn a_refusal_speaks_of_nothing_and_a_claim_without_an_answer_is_told() {
         let (mut told, mut findings) = (Told::default(), Findings::default());
-        told.answered("ordering", &answer(PLACE_ORDER, Outcome::Refused, b""), &Streams::default(), &mut findings);
+        told.answered(
+            "ordering",
+            &answer(PLACE_ORDER, AnswerOutcome::Refused, &[]),
+            &Streams::default(),
+            &mut findings,
+        );
         assert!(findings.hold() && told.doubtful.is_empty());
-        told.answered("ordering", &answer(PLACE_ORDER, Outcome::Claimed, b""), &Streams::default(), &mut findings);
+        told.answered(
+            "ordering",
+            &answer(PLACE_ORDER, AnswerOutcome::Claimed, &[]),
+            &Streams::default(),
+            &mut findings,
+        );
         assert!(findings.lines().iter().any(|line| line.starts_with("I7 BROKEN ordering request k")));
     }
 
     #[test]
     fn an_answer_that_cannot_be_read_is_told() {
         let (mut told, mut findings) = (Told::default(), Findings::default());
-        told.answered("cart", &answer("/m", Outcome::Done, b"\x0a\x50cut"), &Streams::default(), &mut findings);
+        told.answered("cart", &answer("/m", AnswerOutcome::Unreadable, &[]), &Streams::default(), &mut findings);
         assert!(findings.lines().iter().any(|line| line.starts_with("I12 BROKEN cart request k")));
     }
 
@@ -287,7 +301,7 @@ mod tests {
     fn what_a_consumer_has_dealt_with_must_be_in_the_log() {
         let known = streams(&[("ordering", "orders/a", 3)]);
         let mut told = Told::default();
-        let mut row = DealtWith {
+        let mut row = InboxEntry {
             consumer: "views".to_owned(),
             producer: "ordering".to_owned(),
             stream: "orders/a".to_owned(),

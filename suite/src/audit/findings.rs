@@ -1,6 +1,6 @@
 //! What an audit found, by invariant.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// What must hold, in the order it is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,11 +34,18 @@ pub(crate) enum Invariant {
 /// Broken things told of one invariant.
 const TOLD: usize = 20;
 
+/// What is wrong with a resource.
+#[derive(Debug)]
+struct Broken {
+    resource: String,
+    why: String,
+}
+
 /// The findings of one look.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     checked: BTreeMap<Invariant, Vec<String>>,
-    broken: BTreeMap<Invariant, Vec<String>>,
+    broken: BTreeMap<Invariant, Vec<Broken>>,
 }
 
 impl Findings {
@@ -49,7 +56,10 @@ impl Findings {
 
     /// Says what is wrong with a resource.
     pub(crate) fn broken(&mut self, invariant: Invariant, resource: &str, why: impl AsRef<str>) {
-        self.broken.entry(invariant).or_default().push(format!("{resource}: {}", why.as_ref()));
+        self.broken
+            .entry(invariant)
+            .or_default()
+            .push(Broken { resource: resource.to_owned(), why: why.as_ref().to_owned() });
     }
 
     /// Adds what another part of the look found.
@@ -60,6 +70,16 @@ impl Findings {
         for (invariant, what) in other.broken {
             self.broken.entry(invariant).or_default().extend(what);
         }
+    }
+
+    /// Leaves out what an earlier look did not find: it was on its way then, or is now.
+    pub(crate) fn stayed(&mut self, earlier: &Self) {
+        self.broken.retain(|invariant, broken| {
+            let before = earlier.broken.get(invariant).map(Vec::as_slice).unwrap_or_default();
+            let before: HashSet<&str> = before.iter().map(|it| &*it.resource).collect();
+            broken.retain(|it| before.contains(&*it.resource));
+            !broken.is_empty()
+        });
     }
 
     /// Whether nothing is broken.
@@ -80,7 +100,8 @@ impl Findings {
                     lines.push(format!("{invariant:?} ok {what}"));
                 }
                 Some(broken) => {
-                    lines.extend(broken.iter().take(TOLD).map(|it| format!("{invariant:?} BROKEN {it}")));
+                    let told = broken.iter().take(TOLD);
+                    lines.extend(told.map(|it| format!("{invariant:?} BROKEN {}: {}", it.resource, it.why)));
                     if broken.len() > TOLD {
                         lines.push(format!("{invariant:?} BROKEN and {} more", broken.len() - TOLD));
                     }
@@ -88,5 +109,24 @@ impl Findings {
             }
         }
         lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_and_goes_between_looks_is_not_told_and_what_stays_is() {
+        let mut earlier = Findings::default();
+        earlier.broken(Invariant::I5, "orders/a", "is not settled");
+        earlier.broken(Invariant::I8, "orders/lost", "version 3 is not in the log");
+        let mut later = Findings::default();
+        later.broken(Invariant::I5, "orders/b", "is not settled");
+        later.broken(Invariant::I8, "orders/lost", "version 4 is not in the log");
+        later.stayed(&earlier);
+        assert_eq!(later.lines(), ["I8 BROKEN orders/lost: version 4 is not in the log"]);
+        later.stayed(&Findings::default());
+        assert!(later.hold());
     }
 }

@@ -10,7 +10,7 @@ use super::findings::{Findings, Invariant};
 use super::money::Payments;
 use super::orders::Orders;
 use super::stock::Stock;
-use crate::shop::{SERVICES, Shop};
+use crate::shop::{SERVICES, Shop, Unreached};
 
 /// Events read at a time.
 const PAGE: u32 = 2048;
@@ -34,11 +34,12 @@ pub(crate) async fn read(shop: &Shop, findings: &mut Findings) -> anyhow::Result
             continue;
         };
         let mut versions: HashMap<String, u64> = HashMap::new();
-        for (shard, head) in (0..).zip(source.heads().await?) {
+        for (shard, head) in (0..).zip(source.heads().await.map_err(Unreached::or_failed)?) {
             let mut after = 0;
             while after < head {
                 let page = match source.read(shard, after, PAGE).await {
                     Ok(page) => page,
+                    Err(error @ bus::Error::Away { .. }) => return Err(Unreached::or_failed(error)),
                     Err(error) => {
                         findings.broken(Invariant::I12, service, chain(&error));
                         break;
@@ -114,7 +115,7 @@ fn decoded<E: EventSet>(message: &Message, findings: &mut Findings) -> Option<E>
 }
 
 /// An error with its causes.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

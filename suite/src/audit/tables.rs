@@ -5,10 +5,10 @@ use contracts::operations::v1::operations_service_client::OperationsServiceClien
 use futures_util::future::join_all;
 
 use super::findings::{Findings, Invariant};
-use crate::shop::{SERVICES, Shop};
+use crate::shop::{SERVICES, Shop, Unreached};
 
 /// Has every service compare its tables with its log, all at the same time.
-pub(crate) async fn judge(shop: &Shop) -> Findings {
+pub(crate) async fn judge(shop: &Shop) -> anyhow::Result<Findings> {
     let (mut findings, mut rows) = (Findings::default(), 0);
     let comparing = SERVICES.map(|service| {
         let mut client = OperationsServiceClient::new(shop.channel(service));
@@ -30,9 +30,10 @@ pub(crate) async fn judge(shop: &Shop) -> Findings {
                     findings.broken(Invariant::I6, &format!("{service} {}/{}", it.table, it.key), what);
                 }
             }
+            Err(status) if server::status::unreached(&status) => return Err(Unreached::or_said(service, &status)),
             Err(status) => findings.broken(Invariant::I6, service, status.message()),
         }
     }
     findings.checked(Invariant::I6, format!("{rows} derived rows as the logs say"));
-    findings
+    Ok(findings)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use log::relays::Lease;
 use tokio::sync::watch;
 
-use crate::{Acknowledged, BoxFuture, Broker, Envelope, Error, Message, Outbox, Source, Subscription};
+use crate::{BoxFuture, Broker, Envelope, Error, Message, Outbox, Source, Subscription};
 
 /// Whether the process stands still.
 #[derive(Clone)]
@@ -51,10 +51,6 @@ impl Source for FrozenSource {
 
     fn read_stream<'a>(&'a self, stream: &'a str, from: u64, limit: u32) -> BoxFuture<'a, Result<Vec<Message>, Error>> {
         self.0.read_stream(stream, from, limit)
-    }
-
-    fn acknowledged(&self) -> Option<&dyn Acknowledged> {
-        None
     }
 
     fn outbox(&self) -> Option<&dyn Outbox> {

@@ -1,7 +1,9 @@
 //! The names in a stored reply, whatever its type is: every resource has its name in field 1, and so has what wraps one.
+//!
+//! Nothing but names comes out: a text that has not the form of one stays where it is.
 
 /// The names of the resources a reply is, holds, or lists; nothing if it is no message.
-pub(super) fn names(reply: &[u8]) -> Option<Vec<&str>> {
+pub(crate) fn names(reply: &[u8]) -> Option<Vec<&str>> {
     let mut names = Vec::new();
     let mut rest = reply;
     while !rest.is_empty() {
@@ -32,8 +34,25 @@ pub(super) fn names(reply: &[u8]) -> Option<Vec<&str>> {
 
 /// `collection/id`, and what is below it.
 fn is_name(text: &str) -> bool {
-    let graphic = text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
-    graphic && text.starts_with(|first: char| first.is_ascii_lowercase()) && text.contains('/')
+    let mut parts = text.split('/');
+    let mut pairs = 0;
+    while let Some(collection) = parts.next() {
+        let Some(id) = parts.next() else { return false };
+        if !is_collection(collection) || !is_id(id) {
+            return false;
+        }
+        pairs += 1;
+    }
+    pairs > 0
+}
+
+fn is_collection(part: &str) -> bool {
+    part.starts_with(|first: char| first.is_ascii_lowercase()) && part.bytes().all(|byte| byte.is_ascii_alphabetic())
+}
+
+fn is_id(part: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte);
+    (1..=64).contains(&part.len()) && part.bytes().all(allowed)
 }
 
 fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
@@ -67,6 +86,10 @@ mod tests {
     fn other_texts_are_no_names_and_what_is_cut_is_no_message() {
         assert_eq!(names(b""), Some(vec![]));
         assert_eq!(names(b"\x0a\x05hello"), Some(vec![]));
+        for text in ["c/o Ada Lovelace", "ada/", "/ada", "orders/a/b", "a+b/c", "Ada/Lovelace"] {
+            let reply = [&[0x0a, u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+            assert!(names(&reply).is_none_or(|names| names.is_empty()), "{text}");
+        }
         assert_eq!(names(b"\x0a\x08orders"), None);
         assert_eq!(names(b"\x00"), None);
         assert_eq!(names(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"), None);
