@@ -123,9 +123,14 @@ impl Fleet {
         self.addresses.get(&copy).copied().with_context(|| format!("the map has no {copy:?}"))
     }
 
+    /// The data folder of a process.
+    pub fn data(&self, (name, number): Copy) -> PathBuf {
+        self.folder.path().join(format!("{name}-{number}"))
+    }
+
     /// Starts a process and waits until it listens.
     pub async fn launch(&mut self, copy: Copy) -> Result<()> {
-        let ((name, number), address) = (copy, self.address(copy)?.to_string());
+        let (name, address) = (copy.0, self.address(copy)?.to_string());
         let mut command = Command::new(&self.binary);
         command.args(["--psp", &self.provider.url()]).args(SHORT_WINDOWS);
         if name == GATEWAY {
@@ -135,7 +140,7 @@ impl Fleet {
             .args(["serve", name, "--notice", "500ms", "--fleet"])
             .arg(self.folder.path().join("fleet.toml"))
             .arg("--data")
-            .arg(self.folder.path().join(format!("{name}-{number}")))
+            .arg(self.data(copy))
             .env("STOA_OPERATOR_PASSWORD", OPERATOR.1);
         if name != GATEWAY {
             command.args(["--bind", &address]);

@@ -1,11 +1,13 @@
 //! Audit: a store damaged by hand breaks exactly the invariants it offends, and what is damaged is named.
 
-use std::collections::BTreeSet;
+mod damage;
 
-use anyhow::{Context, Result, ensure};
-use integration::closed::{Closed, closed, file_of};
+use anyhow::{Result, ensure};
+use integration::closed::{Closed, closed};
 use integration::command_line;
 use rusqlite::Connection;
+
+use damage::cut;
 
 #[tokio::test]
 async fn a_parcel_that_was_acknowledged_and_is_gone_is_named() -> Result<()> {
@@ -68,21 +70,7 @@ async fn a_stored_answer_that_cannot_be_read_is_named() -> Result<()> {
 }
 
 fn open(shop: &Closed, service: &str) -> Result<Connection> {
-    Ok(Connection::open(file_of(&shop.data, service)?)?)
-}
-
-/// Takes a stream's events from a version on out of a log that ends with them, so that what is left looks whole.
-fn cut(log: &Connection, stream: &str, version: i64) -> Result<()> {
-    let (shard, first, count): (i64, i64, i64) = log.query_row(
-        "SELECT min(shard), min(position), count(*) FROM events WHERE stream = ?1 AND version >= ?2",
-        (stream, version),
-        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-    )?;
-    let head: i64 = log.query_row("SELECT head FROM shards WHERE shard = ?1", [shard], |row| row.get(0))?;
-    ensure!(head == first + count - 1, "{stream} is not the end of its log: {first} and {count} more, of {head}");
-    log.execute("DELETE FROM events WHERE shard = ?1 AND position >= ?2", [shard, first])?;
-    log.execute("UPDATE shards SET head = ?2 WHERE shard = ?1", [shard, first - 1])?;
-    Ok(())
+    damage::open(&shop.data, service)
 }
 
 /// Derives a service's rows from what is left of its log, so that they hide nothing.
@@ -95,10 +83,5 @@ async fn rebuild(shop: &Closed, service: &str) -> Result<()> {
 /// The audit must find these broken and nothing else.
 async fn only_broken(shop: &Closed, invariants: &[&str], named: &str) -> Result<()> {
     let audit = command_line::stoa(["audit", "--data", &shop.data.display().to_string()]).await?;
-    ensure!(audit.code == Some(1), "the audit saw nothing: {audit:?}");
-    let broken: Vec<&str> = audit.output.lines().filter(|line| line.contains(" BROKEN ")).collect();
-    let found: BTreeSet<&str> = broken.iter().filter_map(|line| line.split(' ').next()).collect();
-    ensure!(found == invariants.iter().copied().collect(), "not {invariants:?} alone: {broken:#?}");
-    broken.iter().find(|line| line.contains(named)).with_context(|| format!("{named} is not named: {broken:#?}"))?;
-    Ok(())
+    damage::only_broken(&audit, invariants, named)
 }
