@@ -66,7 +66,7 @@ async fn look(shop: &Shop) -> anyhow::Result<Findings> {
     let (books, tables) = tokio::join!(logs::read(shop, &mut findings), tables::judge(shop));
     let books = books?;
     findings.join(tables?);
-    books.stock.judge(&mut findings);
+    books.stock.judge(now, &mut findings);
     money::judge(&books, ledger, &mut findings);
     orders::judge(&books, &shop.context.windows, now, &mut findings);
     acknowledged::judge(shop, &books, now, &mut findings).await?;

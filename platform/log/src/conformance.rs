@@ -28,7 +28,10 @@ pub const MIGRATIONS: store::MigrationSet = store::MigrationSet::new(
          CREATE TABLE toy_entries (
              account TEXT NOT NULL REFERENCES toy_accounts (name), version BIGINT NOT NULL,
              amount BIGINT NOT NULL, occur_time BIGINT NOT NULL,
-             PRIMARY KEY (account, version));",
+             PRIMARY KEY (account, version));
+         CREATE TABLE toy_fund (
+             id BIGINT NOT NULL, total BIGINT NOT NULL CHECK (total >= 0),
+             PRIMARY KEY (id));",
     )],
 );
 
@@ -66,6 +69,7 @@ pub async fn run(make: impl AsyncFn() -> Store) {
     deriving::a_rebuild_after_an_erasure_gives_the_same_rows(make().await).await;
     deriving::a_check_finds_changed_missing_and_foreign_rows_and_touches_nothing(make().await).await;
     deriving::a_rebuild_during_writes_loses_none(make().await).await;
+    deriving::a_row_of_many_streams_is_the_same_in_whatever_order_shards_are_read(make().await).await;
 
     consuming::the_inbox_tells_new_from_duplicate_from_gap(make().await).await;
     consuming::the_inbox_is_listed_page_by_page(make().await).await;

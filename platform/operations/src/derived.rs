@@ -4,6 +4,7 @@ use bus::BoxFuture;
 use contract::EventSet;
 use log::{Difference, Log, Rebuilt};
 use server::status;
+use store::Store;
 use tonic::Status;
 
 /// A set of tables that follow from a log and from nothing else.
@@ -13,6 +14,11 @@ pub trait Derived: Send + Sync + 'static {
 
     /// Its tables.
     fn tables(&self) -> &'static [&'static str];
+
+    /// Where its tables are, if that is not the service's own store.
+    fn elsewhere(&self) -> Option<&Store> {
+        None
+    }
 
     /// Folds the log anew beside the live tables, then swaps; `actor` asked for it.
     fn rebuild<'a>(&'a self, actor: &'a str) -> BoxFuture<'a, Result<Rebuilt, Status>>;

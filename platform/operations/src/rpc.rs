@@ -121,12 +121,13 @@ impl Rpc {
             name: format!("services/{}/projections/{}", self.desk.service, derived.name()),
             tables: derived.tables().iter().map(|&table| table.to_owned()).collect(),
             positions: positions.collect(),
-            row_count: wire::signed(self.rows(derived.tables()).await?),
+            row_count: wire::signed(self.rows(&**derived).await?),
         })
     }
 
-    async fn rows(&self, tables: &'static [&'static str]) -> Result<u64, Status> {
-        let counted = self.desk.store.read(async move |tx: &mut Tx| {
+    async fn rows(&self, derived: &dyn Derived) -> Result<u64, Status> {
+        let tables = derived.tables();
+        let counted = derived.elsewhere().unwrap_or(&self.desk.store).read(async move |tx: &mut Tx| {
             let mut rows = 0;
             for table in tables {
                 let row = tx.query_opt(&format!("SELECT count(*) AS n FROM {table}"), &[]).await?;
@@ -351,7 +352,7 @@ impl OperationsService for Rpc {
             reply.difference_count += wire::signed(found.len() as u64);
             reply.differences.extend(found.into_iter().map(wire::difference));
             reply.event_count += wire::signed(self.events().await?);
-            reply.row_count += wire::signed(self.rows(derived.tables()).await?);
+            reply.row_count += wire::signed(self.rows(&*derived).await?);
         }
         reply.differences.truncate(log::MAX_DIFFERENCES);
         Ok(Response::new(reply))

@@ -133,13 +133,14 @@ async fn insert_reservation(
     Ok(())
 }
 
+/// Sums and the latest time: what comes out is the same in whatever order the shards of the log are read, and only the CHECK
+/// says what may not be, which a rebuild asks at its end.
 async fn move_stock(tx: &mut Tx, at: &At, delta: &Delta) -> Result<(), Error> {
     let changed = tx
         .execute(
             "UPDATE stock SET on_hand = on_hand + $1, held = held + $2, committed = committed + $3, version = version + 1,
-                              update_time = $4
-             WHERE sku = $5 AND warehouse = $6
-               AND on_hand + $1 - (held + $2) - (committed + $3) >= 0",
+                              update_time = CASE WHEN update_time < $4 THEN $4 ELSE update_time END
+             WHERE sku = $5 AND warehouse = $6",
             params![
                 delta.on_hand,
                 delta.held,
@@ -151,7 +152,7 @@ async fn move_stock(tx: &mut Tx, at: &At, delta: &Delta) -> Result<(), Error> {
         )
         .await?;
     if changed == 0 {
-        // Not there yet, or guarded off. An insert finds out which: the second is a violated key or CHECK.
+        // Not there yet; if somebody else is about to make it, that is a violated key.
         tx.execute(
             "INSERT INTO stock (warehouse, sku, on_hand, held, committed, version, update_time)
              VALUES ($1, $2, $3, $4, $5, 1, $6)",

@@ -91,7 +91,7 @@ impl Books {
         match message.service.as_str() {
             "inventory" => {
                 if let Some(event) = decoded(message, findings) {
-                    self.stock.note(&event, findings);
+                    self.stock.note(message, &event);
                 }
             }
             "ordering" => {

@@ -136,6 +136,35 @@ impl Projection<Event> for Accounts {
     }
 }
 
+/// What all accounts hold together: one row of every stream.
+#[derive(Debug)]
+pub struct Fund;
+
+impl Projection<Event> for Fund {
+    fn name(&self) -> &'static str {
+        "fund"
+    }
+
+    fn tables(&self) -> &'static [&'static str] {
+        &["toy_fund"]
+    }
+
+    fn apply<'a>(
+        &'a self,
+        tx: &'a mut Tx,
+        _at: &'a At,
+        event: &'a Event,
+    ) -> LocalBoxFuture<'a, Result<(), store::Error>> {
+        Box::pin(async move {
+            let Event::Moved(moved) = event else { return Ok(()) };
+            if tx.execute("UPDATE toy_fund SET total = total + $1", params![moved.amount]).await? == 0 {
+                tx.execute("INSERT INTO toy_fund (id, total) VALUES (1, $1)", params![moved.amount]).await?;
+            }
+            Ok(())
+        })
+    }
+}
+
 /// The log of the toy service over a store made for the suite.
 pub fn log(store: Store) -> Log<Event> {
     Log::new(store, vec![Arc::new(Accounts)])

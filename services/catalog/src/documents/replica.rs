@@ -106,6 +106,10 @@ impl Derived for Replica {
         self.log.projections().first().map_or(&[], |projection| projection.tables())
     }
 
+    fn elsewhere(&self) -> Option<&Store> {
+        Some(self.log.store())
+    }
+
     fn rebuild<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Rebuilt, Status>> {
         Box::pin(async move { self.log.rebuild(self.name()).await.map_err(|error| status::of_log(&error)) })
     }
