@@ -40,6 +40,8 @@ pub struct Fleet {
     pub provider: Provider,
     binary: PathBuf,
     folder: TempDir,
+    /// Whether the stores are files, each with a log in one order.
+    pub files: bool,
     addresses: BTreeMap<Copy, SocketAddr>,
     running: BTreeMap<Copy, Child>,
     outputs: BTreeMap<Copy, Output>,
@@ -102,6 +104,7 @@ impl Fleet {
             provider: Provider::start().await?,
             binary,
             folder,
+            files: !plan.engines.contains("database ="),
             addresses,
             running: BTreeMap::new(),
             outputs: BTreeMap::new(),
