@@ -102,8 +102,8 @@ pub async fn sold_out(mut fleet: Fleet, trouble: impl AsyncFnOnce(&mut Fleet, &B
         .await
         .with_context(|| name.clone())?;
     }
-    // What totals cannot show, every log, table, answer and inbox must: nothing was lost, doubled or left half-way. Not on
-    // PostgreSQL: the audit takes a log in several shards for one in order, and inventory's then looks oversold.
+    // What totals cannot show, every log, table, answer and inbox must: nothing was lost, doubled or left half-way. A log on
+    // PostgreSQL has several shards, and whether the audit is silent about those after kills has not been shown.
     if fleet.files {
         until(SOON, "a clean audit", async || fleet.audit().await.map(Some)).await?;
     }
