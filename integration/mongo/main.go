@@ -57,7 +57,15 @@ func run(listen, data string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 
-	socket := filepath.Join(data, "ferretdb.sock")
+	data, err := filepath.Abs(data)
+	if err != nil {
+		return err
+	}
+	// A socket's whole path may have a hundred characters, its name in the folder we are in has few.
+	if err := os.Chdir(data); err != nil {
+		return err
+	}
+	socket := "ferretdb.sock"
 	// The one of a process that was killed.
 	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err

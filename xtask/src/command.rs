@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::paths;
+use crate::{interrupt, paths};
 
 /// How often a lane that says nothing shows that it lives.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
@@ -134,6 +134,11 @@ impl Run {
         loop {
             if let Some(status) = child.try_wait()? {
                 return Ok((status.success(), false));
+            }
+            if let Err(interrupted) = interrupt::check() {
+                kill(child, grouped);
+                child.wait()?;
+                return Err(interrupted);
             }
             let elapsed = start.elapsed();
             if elapsed > self.limit {

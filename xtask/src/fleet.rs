@@ -6,8 +6,10 @@
 //! and the time it was born at, never by its name.
 
 mod door;
-mod interrupt;
+mod engines;
+mod plan;
 mod process;
+mod proof;
 mod start;
 mod state;
 
@@ -15,23 +17,29 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
-use crate::paths;
-use door::Door;
+use crate::{interrupt, paths};
+use plan::{Asked, Plan};
 use start::build;
 use state::State;
 
-pub(crate) use start::Missing;
+pub(crate) use engines::Missing;
+pub(crate) use proof::prove;
 
 /// What to do with the fleet.
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
-    /// Starts the servers, every service, the gateway and a payment provider, and leaves them running
+    /// Starts the servers, the copies of every service and the gateway, and a payment provider; leaves them running
+    ///
+    /// Without flags that is everything: PostgreSQL, Redis, RabbitMQ, products in documents, two copies of each service. What
+    /// is missing is installed (packages of Debian; as root). A fleet that was there before goes on with its data and its
+    /// engines; one that runs and lost processes gets these back, at their addresses. `--database files` is the small fleet:
+    /// one process a service and no server at all.
     Up(Up),
-    /// Tells each process: its number, its address, whether it lives and answers
+    /// Tells each process: its number, its address, whether it lives and is well
     Status(Where),
-    /// Stops everything in order; the data stays for the next `up`
+    /// Stops everything in order, callers before callees; the data stays for the next `up`
     Down {
         #[command(flatten)]
         place: Where,
@@ -54,25 +62,14 @@ pub(crate) struct Where {
 pub(crate) struct Up {
     #[command(flatten)]
     place: Where,
-    /// Where the services keep their data
-    #[arg(long, value_enum, default_value = "postgres")]
-    database: Database,
-    /// Port of the gateway; any free one if it is taken
+    #[command(flatten)]
+    asked: Asked,
+    /// Port of the first gateway; any free one if it is taken
     #[arg(long, value_name = "PORT", default_value_t = 8080)]
     port: u16,
     /// Runs this `stoa`, which has the feature `fleet`, instead of building one
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
-}
-
-/// What the services keep their data in.
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Database {
-    /// PostgreSQL, a database and a role each
-    Postgres,
-    /// A file each
-    Files,
 }
 
 impl Where {
@@ -84,10 +81,10 @@ impl Where {
 }
 
 impl Up {
-    /// A fleet of this binary in a folder of its own, on any port.
+    /// A fleet of this binary in a folder of its own, on any port, with everything.
     pub(crate) fn aside(folder: PathBuf, binary: PathBuf) -> Self {
         let place = Where { state: Some(folder) };
-        Self { place, database: Database::Postgres, port: 0, binary: Some(binary) }
+        Self { place, asked: Asked::default(), port: 0, binary: Some(binary) }
     }
 }
 
@@ -100,36 +97,44 @@ pub(crate) fn run(command: Command) -> Result<bool> {
     }
 }
 
-/// Starts the fleet, unless it runs.
+/// Starts the fleet, or what of it does not run.
 pub(crate) fn up(asked: &Up) -> Result<bool> {
     let folder = asked.place.folder()?;
     let _lock = state::lock(&folder)?;
-    if let Some(mut left) = State::load(&folder)? {
-        if left.runs() {
-            println!("The fleet is up already, with its gateway at {}.", left.gateway());
-            println!("`cargo xtask fleet status` tells more, `cargo xtask fleet down` stops it.");
-            return Ok(true);
-        }
-        if left.processes.iter().any(|process| process.lives()) {
-            println!("stopping what is left of a fleet that lost some of its processes");
-        }
-        left.stop(&folder)?;
-        ensure!(
-            left.database == asked.database,
-            "the fleet in {} keeps its data otherwise; `cargo xtask fleet down --purge` deletes it",
-            folder.display()
-        );
+    let before = State::load(&folder)?;
+    let plan = Plan::settle(&asked.asked, before.as_ref().map(|state| &state.plan))?;
+    let mut state = match before {
+        Some(state) => state,
+        None => State::new(&folder, plan.clone())?,
+    };
+    if state.lives() && state.plan != plan {
+        println!("A fleet of {} is up; `cargo xtask fleet down` first to have {plan}.", state.plan);
+        return Ok(false);
     }
+    if state.runs() {
+        println!("The fleet is up already: {plan}, its gateway at {}.", state.gateway());
+        println!("`cargo xtask fleet status` tells more, `cargo xtask fleet down` stops it.");
+        return Ok(true);
+    }
+    // From here on Ctrl-C is heard by us, so that nothing stays that was started.
+    interrupt::listen()?;
+    let begun = std::time::Instant::now();
+    if state.complete && state.lives() && mended(&mut state, &folder)? {
+        println!("The fleet is in order again after {} s.", begun.elapsed().as_secs());
+        return Ok(true);
+    }
+    if state.lives() {
+        println!("stopping what is left of a fleet that is not whole");
+    }
+    state.stop(&folder)?;
     let binary = match &asked.binary {
         Some(binary) => std::path::absolute(binary)?,
         None => build()?,
     };
-    // From here on Ctrl-C is heard by us, so that nothing stays that was started.
-    interrupt::listen()?;
-    let mut state = State::new(&folder, asked.database)?;
+    state.plan = plan;
+    state.save(&folder)?;
     let begun = std::time::Instant::now();
-    let outcome = start::everything(&mut state, &folder, &binary, asked.port);
-    if let Err(error) = outcome {
+    if let Err(error) = start::everything(&mut state, &folder, &binary, asked.port) {
         println!("stopping what was started");
         state.stop(&folder)?;
         return Err(error);
@@ -138,13 +143,30 @@ pub(crate) fn up(asked: &Up) -> Result<bool> {
     Ok(true)
 }
 
+/// Starts again what died; `false` if all of it has to be started anew.
+fn mended(state: &mut State, folder: &Path) -> Result<bool> {
+    match start::again(state, folder) {
+        Ok(true) => Ok(true),
+        Ok(false) => {
+            println!("a server has another address than before: starting everything anew");
+            Ok(false)
+        }
+        Err(error) => {
+            interrupt::check()?;
+            println!("that did not do ({error:#}): starting everything anew");
+            Ok(false)
+        }
+    }
+}
+
 /// Tells what a newcomer needs.
 fn greet(state: &State, folder: &Path, took: std::time::Duration) -> Result<()> {
     let environment = folder.join("env");
     write_environment(state, folder, &environment)?;
     let shown = environment.strip_prefix(std::env::current_dir()?).unwrap_or(&environment).display().to_string();
     println!("\nThe fleet is up: {} processes after {} s.\n", state.processes.len(), took.as_secs());
-    println!("  gateway    {}", state.gateway());
+    println!("  made of    {}", state.plan);
+    println!("  gateway    {}", state.gateways().join(", "));
     println!("  operator   {}, password: {}", door::OPERATOR, state.password);
     println!("  map        {}", state::map(folder).display());
     println!("  logs       {}/NAME.log", state::logs(folder).display());
@@ -196,25 +218,29 @@ pub(crate) fn status(folder: &Path) -> Result<bool> {
         println!("No fleet runs in {}; `cargo xtask fleet up` starts one.", folder.display());
         return Ok(false);
     };
-    let door = Door::new(state.door()?);
-    let operator = door.sign_in(&state.password);
+    println!("{}", state.plan);
+    let stoa = start::program(folder);
     let mut out = std::io::stdout();
-    let mut well = true;
-    writeln!(out, "{:<16} {:>8}  {:<24} {:<6} answers", "process", "pid", "address", "alive")?;
+    let mut well = state.complete;
+    writeln!(out, "{:<16} {:>8}  {:<22} {:<6} {:<6}", "process", "pid", "address", "alive", "well")?;
     for process in &state.processes {
         let alive = process.lives();
-        let answers = alive && (process.answers(&door, operator.as_deref().ok()));
+        let answers = alive && process.answers(&stoa);
         well &= answers;
         let word = |yes: bool| if yes { "yes" } else { "NO" };
-        writeln!(
-            out,
-            "{:<16} {:>8}  {:<24} {:<6} {}",
+        let line = format!(
+            "{:<16} {:>8}  {:<22} {:<6} {:<6} {}",
             process.name,
             process.pid,
             process.address,
             word(alive),
-            word(answers)
-        )?;
+            word(answers),
+            process.about
+        );
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    if !well {
+        writeln!(out, "`cargo xtask fleet up` puts it in order")?;
     }
     writeln!(out, "logs: {}/NAME.log", state::logs(folder).display())?;
     Ok(well)

@@ -12,6 +12,7 @@ mod deploy;
 mod fleet;
 mod foreign;
 mod golden;
+mod interrupt;
 mod lane;
 mod lanes;
 mod libtest;

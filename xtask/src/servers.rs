@@ -23,7 +23,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::command::{Run, tail};
-use crate::paths;
+use crate::{interrupt, paths};
 
 pub(crate) use control::Control;
 pub(crate) use kafka::Kafka;
@@ -33,7 +33,7 @@ pub(crate) use rabbitmq::RabbitMq;
 pub(crate) use redis::Redis;
 
 /// From the start of a server until it takes connections.
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_secs(120);
 /// From the request to stop until it is killed.
 const STOPPED: Duration = Duration::from_secs(20);
 /// Between two looks at a server.
@@ -49,6 +49,10 @@ pub(crate) enum Started<S> {
 fn installed<T>(name: &str, package: &str, find: impl Fn() -> Option<T>) -> Result<Option<T>> {
     if let Some(found) = find() {
         return Ok(Some(found));
+    }
+    if !rustix::process::geteuid().is_root() {
+        println!("    only root can install: apt-get install {package}");
+        return Ok(None);
     }
     println!("    installing {package} (at most 5 minutes)");
     let log = format!("install-{name}");
@@ -126,42 +130,79 @@ pub(crate) fn free_port() -> Result<u16> {
 pub(crate) enum Place<'a> {
     /// In a folder that is gone with the lane.
     Lane,
-    /// In this folder, for good; what it prints goes to that file.
-    Kept { folder: &'a Path, log: &'a Path },
+    /// In a folder for good.
+    Kept(&'a Kept<'a>),
 }
 
-/// A server's folder and the file of what it prints.
-struct Home {
+/// How a server is kept that outlives us.
+pub(crate) struct Kept<'a> {
+    /// Where its files are.
+    pub(crate) folder: &'a Path,
+    /// Folder of what it prints, `NAME.log`.
+    pub(crate) logs: &'a Path,
+    /// What lets its users in.
+    pub(crate) password: &'a str,
+    /// Where it listened before; it does so again if it can.
+    pub(crate) port: Option<u16>,
+    /// Hears of each of its processes before that is waited for, so that none is lost when we are killed meanwhile.
+    pub(crate) born: &'a dyn Fn(Born<'_>) -> Result<()>,
+}
+
+/// A process of a server.
+pub(crate) struct Born<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) pid: i32,
+    pub(crate) port: u16,
+    /// What asks it to stop.
+    pub(crate) stop: Signal,
+}
+
+impl Place<'_> {
+    fn password(&self) -> Option<&str> {
+        match self {
+            Place::Lane => None,
+            Place::Kept(kept) => Some(kept.password),
+        }
+    }
+
+    /// The port it had, else one that is free.
+    fn port(&self) -> Result<u16> {
+        let before = match self {
+            Place::Lane => None,
+            Place::Kept(kept) => kept.port,
+        };
+        match before.map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port))) {
+            Some(Ok(free)) => Ok(free.local_addr()?.port()),
+            Some(Err(_)) | None => free_port(),
+        }
+    }
+}
+
+/// A server's folder and who is told of its processes.
+struct Home<'a> {
     folder: PathBuf,
-    log: Option<PathBuf>,
+    kept: Option<&'a Kept<'a>>,
     temporary: Option<tempfile::TempDir>,
 }
 
-impl Home {
-    fn new(name: &str, place: Place<'_>, owner: &Owner) -> Result<Self> {
+impl<'a> Home<'a> {
+    fn new(name: &str, place: Place<'a>, owner: &Owner) -> Result<Self> {
         match place {
             Place::Lane => Ok(private_folder(&format!("{name}-"), owner)?.into()),
-            Place::Kept { folder, log } => {
-                fs::create_dir_all(folder)?;
-                fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
-                owner.give(folder)?;
-                Ok(Self { folder: folder.to_owned(), log: Some(log.to_owned()), temporary: None })
+            Place::Kept(kept) => {
+                fs::create_dir_all(kept.folder)?;
+                fs::set_permissions(kept.folder, fs::Permissions::from_mode(0o700))?;
+                owner.give(kept.folder)?;
+                Ok(Self { folder: kept.folder.to_owned(), kept: Some(kept), temporary: None })
             }
         }
     }
 }
 
-impl From<tempfile::TempDir> for Home {
+impl From<tempfile::TempDir> for Home<'_> {
     fn from(folder: tempfile::TempDir) -> Self {
-        Self { folder: folder.path().to_owned(), log: None, temporary: Some(folder) }
+        Self { folder: folder.path().to_owned(), kept: None, temporary: Some(folder) }
     }
-}
-
-/// A server that goes on when we have ended.
-pub(crate) struct Detached {
-    pub(crate) pid: i32,
-    /// What asks it to stop.
-    pub(crate) stop: Signal,
 }
 
 /// A running child; dropping it stops it and removes its folder.
@@ -182,18 +223,39 @@ struct Server {
 
 impl Server {
     /// Starts it and waits until its port takes connections.
-    fn spawn(name: &str, mut command: Command, stop: Signal, port: u16, home: impl Into<Home>) -> Result<Self> {
+    fn spawn<'a>(name: &str, mut command: Command, stop: Signal, port: u16, home: impl Into<Home<'a>>) -> Result<Self> {
         let home = home.into();
         fs::create_dir_all(paths::logs())?;
-        let log = home.log.unwrap_or_else(|| paths::logs().join(format!("server-{name}.log")));
-        let out = File::create(&log)?;
+        let log = match home.kept {
+            Some(kept) => kept.logs.join(format!("{name}.log")),
+            None => paths::logs().join(format!("server-{name}.log")),
+        };
+        // What was printed before the end of one that is kept may tell why it ended.
+        let out = match home.kept {
+            Some(_) => File::options().create(true).append(true).open(&log)?,
+            None => File::create(&log)?,
+        };
         // Not in our group, so that Ctrl-C at the terminal stops it through us, in order.
         command.stdout(out.try_clone()?).stderr(out).process_group(0);
         let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
         let (name, folder) = (name.to_owned(), home.temporary);
         let mut server = Self { name, command, child, inner: None, stop, port, log, folder, detached: false };
+        server.announce(home.kept)?;
         server.await_ready()?;
         Ok(server)
+    }
+
+    /// Tells of its process who keeps it.
+    fn announce(&self, kept: Option<&Kept<'_>>) -> Result<()> {
+        let Some(kept) = kept else { return Ok(()) };
+        let pid = self.pid()?.as_raw_nonzero().get();
+        (kept.born)(Born { name: &self.name, pid, port: self.port, stop: self.stop })
+    }
+
+    /// Who is signalled.
+    fn pid(&self) -> Result<Pid> {
+        let child = || i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        self.inner.or_else(child).context("a server without a process id")
     }
 
     fn await_ready(&mut self) -> Result<()> {
@@ -201,6 +263,7 @@ impl Server {
         let begun = Instant::now();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
         while TcpStream::connect_timeout(&address, LOOK).is_err() {
+            interrupt::check()?;
             if let Some(status) = self.child.try_wait()? {
                 bail!("{name} ended at once ({status}): {}", tail(&fs::read_to_string(&*log)?, 5));
             }
@@ -222,9 +285,7 @@ impl Server {
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
-        let child = || i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        let pid = self.inner.or_else(child).context("a server without a process id")?;
-        Ok(kill_process(pid, signal)?)
+        Ok(kill_process(self.pid()?, signal)?)
     }
 
     /// Starts it again on what it has on disk, unless it runs.
@@ -236,13 +297,11 @@ impl Server {
     }
 
     /// Lets it run on; its folder stays.
-    fn detach(mut self) -> Result<Detached> {
-        let pid = self.inner.map_or_else(|| i32::try_from(self.child.id()), |pid| Ok(pid.as_raw_nonzero().get()))?;
+    fn detach(mut self) {
         self.detached = true;
         if let Some(folder) = self.folder.take() {
             let _ = folder.keep();
         }
-        Ok(Detached { pid, stop: self.stop })
     }
 }
 

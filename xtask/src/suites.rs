@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::command::{Run, tail};
-use crate::fleet::{Missing, Up};
 use crate::lane::{Context, Outcome};
 use crate::lanes::Lane;
 use crate::servers::{self, Started};
@@ -38,7 +37,9 @@ pub(crate) fn lanes() -> Result<Vec<Lane>> {
             .to_owned();
         lanes.push(Lane::new(format!("integration:{name}"), proves, move |context| drive(&name, context)));
     }
-    lanes.push(Lane::new("fleet", "`fleet up`, the README's tour unchanged, `fleet status`, `fleet down`", fleet_tour));
+    let whole =
+        "the whole fleet: `up`, the README's tour unchanged, `status`, kill -9 and `up`, `down`, `up` on the same data";
+    lanes.push(Lane::new("fleet", whole, fleet::prove));
     Ok(lanes)
 }
 
@@ -150,49 +151,6 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
         outcome.passed = outcome.passed.saturating_sub(1);
         outcome.skip(reason);
     }
-    Ok(outcome)
-}
-
-/// The fleet as the command starts it, toured like the shop in one process.
-fn fleet_tour(context: &Context) -> Result<Outcome> {
-    let mut outcome = Outcome::default();
-    let folder = paths::target().join("fleet-lane");
-    if folder.exists() {
-        // Left by a lane that was killed.
-        fleet::down(&folder, true)?;
-    }
-    let up = Up::aside(folder.clone(), paths::release("stoa-planted"));
-    let started = match fleet::up(&up) {
-        Ok(started) => started,
-        Err(error) if error.is::<Missing>() => {
-            outcome.skip(format!("{error:#}"));
-            fleet::down(&folder, true)?;
-            return Ok(outcome);
-        }
-        Err(error) => return Err(error),
-    };
-    outcome.check("up", if started { vec![] } else { vec!["it said no".to_owned()] });
-    let again = fleet::up(&up)?;
-    outcome.check("up twice is once", if again { vec![] } else { vec!["the second time it said no".to_owned()] });
-    let mut run = Run::cargo("fleet")
-        .args(["test", "--release", "--package", "integration", "--test", "tour", "--", "--ignored"])
-        .env("STOA_BIN", folder.join("bin/stoa"))
-        .env("STOA_SKIPS", paths::logs().join("fleet.skipped"))
-        .limit(Duration::from_secs(300))
-        .verbose(context.verbose);
-    for (name, value) in fleet::environment(&folder)? {
-        run = run.env(name, value);
-    }
-    if let Had::Ready(path) = GRPCURL.get()? {
-        run = run.env("STOA_GRPCURL", path);
-    }
-    let toured = run.end();
-    let well = fleet::status(&folder);
-    let down = fleet::down(&folder, true);
-    outcome.add(libtest::outcome(&toured?));
-    outcome.check("status", if well? { vec![] } else { vec!["not all of it is well".to_owned()] });
-    down?;
-    outcome.check("down", if folder.exists() { vec!["its folder is still there".to_owned()] } else { vec![] });
     Ok(outcome)
 }
 

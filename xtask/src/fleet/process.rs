@@ -2,15 +2,13 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
-
-use super::door::Door;
 
 /// From the request to stop until it is killed: longer than a process takes to drain.
 const STOPPED: Duration = Duration::from_secs(30);
@@ -50,6 +48,9 @@ pub(crate) struct Process {
     pub(crate) kind: Kind,
     /// The service's short name.
     pub(crate) service: String,
+    /// What a server says of itself.
+    #[serde(default)]
+    pub(crate) about: String,
     pub(crate) pid: i32,
     /// When it was born, so that a number that is used again is not taken for it.
     pub(crate) born: String,
@@ -64,30 +65,32 @@ impl Process {
         born(self.pid).is_some_and(|born| born == self.born)
     }
 
-    /// Whether it does what it is for.
-    pub(crate) fn answers(&self, door: &Door, operator: Option<&str>) -> bool {
+    /// Whether it does what it is for: a server takes connections, a service of ours says itself that its store answers.
+    pub(crate) fn answers(&self, stoa: &Path) -> bool {
         match self.kind {
             Kind::Server => TcpStream::connect_timeout(&self.address, Duration::from_secs(2)).is_ok(),
-            Kind::Service => operator.is_some_and(|token| door.service_answers(&self.service, token).is_ok()),
-            Kind::Gateway => Door::new(self.address).answers().is_ok(),
+            Kind::Service => asked(stoa, &self.address, &self.service),
+            Kind::Gateway => asked(stoa, &self.address, ""),
         }
     }
 
-    /// Asks it to stop and waits until it has; kills it when it takes too long, and says so.
-    pub(crate) fn end(&self) -> Result<()> {
-        let Some(pid) = Pid::from_raw(self.pid) else { return Ok(()) };
-        if !self.lives() {
-            return Ok(());
-        }
+    /// Asks it to stop.
+    fn ask(&self) {
         let signal = match self.stop {
             Stop::Interrupt => Signal::INT,
             Stop::Terminate => Signal::TERM,
         };
-        let _ = kill_process(pid, signal);
-        let begun = Instant::now();
+        if let Some(pid) = Pid::from_raw(self.pid).filter(|_| self.lives()) {
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// Waits until it has ended; kills it when that takes too long, and says so.
+    fn await_end(&self, begun: Instant) -> Result<()> {
         while self.lives() {
             if begun.elapsed() > STOPPED {
                 println!("    {} did not stop within {STOPPED:?} and is killed", self.name);
+                let Some(pid) = Pid::from_raw(self.pid) else { return Ok(()) };
                 kill_process(pid, Signal::KILL).with_context(|| format!("{} cannot be killed", self.name))?;
                 return Ok(());
             }
@@ -95,6 +98,21 @@ impl Process {
         }
         Ok(())
     }
+}
+
+/// Asks all of them to stop, then waits until they have.
+pub(crate) fn end(processes: &[Process]) -> Result<()> {
+    let begun = Instant::now();
+    processes.iter().for_each(Process::ask);
+    processes.iter().try_for_each(|process| process.await_end(begun))
+}
+
+/// What a process of ours says when it is asked for its health.
+fn asked(stoa: &Path, address: &SocketAddr, service: &str) -> bool {
+    let mut command = Command::new(stoa);
+    command.args(["health", &format!("http://{address}"), "--service", service]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
 }
 
 /// When the process of that number was born, as its system tells it; nothing when it has ended.
@@ -124,6 +142,7 @@ mod tests {
             name: "us".to_owned(),
             kind: Kind::Server,
             service: String::new(),
+            about: String::new(),
             pid,
             born: born(pid).unwrap(),
             address: SocketAddr::from(([127, 0, 0, 1], 9)),
@@ -134,7 +153,7 @@ mod tests {
         process.born = "never".to_owned();
         assert!(!process.lives());
         // Another one's number: not a signal is sent to it.
-        process.end().unwrap();
+        end(&[process]).unwrap();
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! Starting a fleet: servers, databases, map, processes, sample catalogue; and waiting until the shop answers.
+//! Starting a fleet: servers, map, processes, sample catalogue; and waiting until the shop answers. What lives of a fleet is
+//! left alone where only parts of it are started again.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,36 +13,47 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::door::Door;
+use super::engines::{Engine, Servers};
 use super::process::{self, Kind, LOOK, Process, Stop};
 use super::state::{self, State};
-use super::{Database, interrupt};
 use crate::command::{Run, tail};
-use crate::paths;
-use crate::servers::{Place, Postgres, Started};
+use crate::{interrupt, paths};
 
-/// The services, callees before their callers: they are stopped the other way round.
-const SERVICES: [&str; 9] =
-    ["identity", "catalog", "inventory", "shipping", "payment", "notification", "cart", "ordering", "orderview"];
+/// The services in layers, callees before their callers: layers are stopped the other way round, each at once.
+const LAYERS: [&[&str]; 4] = [
+    &["identity", "catalog"],
+    &["inventory", "shipping", "payment", "notification"],
+    &["cart"],
+    &["ordering", "orderview"],
+];
 
 const GATEWAY: &str = "gateway";
 const PROVIDER: &str = "provider";
 
 /// From the start of a process until it takes connections.
 const LISTENS: Duration = Duration::from_secs(60);
-/// From there until the shop answers through the gateway.
+/// From there until all of them are well and the shop answers through the gateway.
 const ANSWERS: Duration = Duration::from_secs(60);
 
-/// A server that is needed and cannot be had.
-#[derive(Debug)]
-pub(crate) struct Missing(String);
+/// The services, callees first.
+fn services() -> impl Iterator<Item = &'static str> {
+    LAYERS.into_iter().flatten().copied()
+}
 
-impl std::fmt::Display for Missing {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}; `--database files` does without", self.0)
+/// What is stopped together has the same layer, and stands together in the order of starts.
+pub(crate) fn layer(process: &Process) -> (Option<usize>, &str) {
+    match process.kind {
+        // Each for itself.
+        Kind::Server => (None, &process.name),
+        Kind::Service => (LAYERS.iter().position(|layer| layer.contains(&&*process.service)), ""),
+        Kind::Gateway => (None, ""),
     }
 }
 
-impl std::error::Error for Missing {}
+/// The name of a copy, counted from 1.
+fn name_of(service: &str, copy: usize) -> String {
+    if copy == 1 { service.to_owned() } else { format!("{service}-{copy}") }
+}
 
 /// Builds the `stoa` that can be a part of a fleet.
 pub(crate) fn build() -> Result<PathBuf> {
@@ -57,91 +68,108 @@ pub(crate) fn build() -> Result<PathBuf> {
     Ok(paths::release("stoa"))
 }
 
+/// The program that a fleet runs, its own copy: the next build of the workspace is another program.
+pub(crate) fn program(folder: &Path) -> PathBuf {
+    folder.join("bin/stoa")
+}
+
 /// Starts everything; what was started before an error is in the state.
 pub(crate) fn everything(state: &mut State, folder: &Path, binary: &Path, port: u16) -> Result<()> {
-    let own = folder.join("bin/stoa");
+    let own = program(folder);
     let _ = fs::remove_file(&own);
-    // A copy: the next build of the workspace is another program.
     fs::copy(binary, &own).with_context(|| format!("there is no {}", binary.display()))?;
-    let databases = servers(state, folder)?;
-    let mut ports = Ports::new(SERVICES.len() + 2, port)?;
-    let door = ports.door;
-    let places: BTreeMap<&str, SocketAddr> = SERVICES.iter().map(|&name| (name, ports.take())).collect();
+    let engines = Engine::of(&state.plan);
+    println!("starting {}", state.plan);
+    let mut lines = String::new();
+    if !engines.is_empty() {
+        let servers = Servers::new(state, folder)?;
+        for engine in engines {
+            lines.push_str(&servers.start(engine)?);
+        }
+    }
+    let copies = |name: &str| if name == GATEWAY { state.plan.copies } else { state.plan.copies_of(name) };
+    let names = services().chain([GATEWAY]);
+    let wanted: Vec<(&str, usize)> = names.flat_map(|name| (1..=copies(name)).map(move |copy| (name, copy))).collect();
+    let mut ports = Ports::new(wanted.len(), port)?;
     let provider = ports.take();
+    let mut places = BTreeMap::new();
+    for (name, copy) in &wanted {
+        let first_gateway = (*name, *copy) == (GATEWAY, 1);
+        places.insert((*name, *copy), if first_gateway { ports.door } else { ports.take() });
+    }
     ports.release();
-    write_map(folder, databases.as_deref(), &places)?;
+    write_map(folder, &lines, &places)?;
     state.provider = format!("http://{provider}");
     state.save(folder)?;
 
-    let starter = Starter { folder, binary: &own, state };
-    starter.all(provider, &places, door)?;
-    await_answers(state)?;
-    if !state.sampled {
-        println!("filling the shop with the sample catalogue");
-        let ended = Run::new("fleet-sample", &own)
-            .args(["--fleet", &state::map(folder).display().to_string(), "sample"])
-            .limit(Duration::from_secs(300))
-            .end()?;
-        interrupt::check()?;
-        ensure!(ended.success, "the sample catalogue cannot be loaded: {}", tail(&ended.output, 3));
-        state.sampled = true;
-        state.save(folder)?;
+    let mut starter = Starter { folder, state, children: Vec::new() };
+    starter.provider(provider, ports_door(&places)?)?;
+    for (name, copy) in wanted {
+        let address = *places.get(&(name, copy)).context("every copy has a place")?;
+        starter.copy(name, copy, address)?;
     }
-    Ok(())
+    starter.await_all()?;
+    await_answers(state, folder)?;
+    if !state.sampled {
+        sample(state, folder)?;
+    }
+    state.complete = true;
+    state.save(folder)
 }
 
-/// Starts the servers; answers where the databases are.
-fn servers(state: &mut State, folder: &Path) -> Result<Option<String>> {
-    match state.database {
-        Database::Files => Ok(None),
-        Database::Postgres => {
-            let home = match &state.servers {
-                Some(home) => home.clone(),
-                None => {
-                    let home = home_of_servers(folder)?;
-                    state.servers = Some(home.clone());
-                    state.save(folder)?;
-                    home
-                }
-            };
-            let log = state::logs(folder).join("postgres.log");
-            let place = Place::Kept { folder: &home.join("postgres"), log: &log };
-            let postgres = match Postgres::start_in(place, Some(&state.server_password))? {
-                Started::Ready(postgres) => postgres,
-                Started::Missing(reason) => return Err(Missing(reason).into()),
-            };
-            println!("{} at 127.0.0.1:{}", postgres.version(), postgres.port());
-            let databases = postgres.fleet()?;
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, postgres.port()));
-            interrupt::check()?;
-            let detached = postgres.detach()?;
-            let remembered = Process {
-                name: "postgres".to_owned(),
-                kind: Kind::Server,
-                service: String::new(),
-                pid: detached.pid,
-                born: process::born(detached.pid).context("postgres ended at once")?,
-                address,
-                stop: Stop::from(detached.stop),
-                log,
-            };
-            state.started(folder, remembered)?;
-            Ok(Some(databases))
+/// Starts what died again, where it was; `false` if a server cannot be had at its address again.
+pub(crate) fn again(state: &mut State, folder: &Path) -> Result<bool> {
+    for engine in Engine::of(&state.plan) {
+        let own: Vec<Process> = engine.processes().iter().filter_map(|name| state.process(name).cloned()).collect();
+        if own.len() == engine.processes().len() && own.iter().all(Process::lives) {
+            continue;
+        }
+        // Those of its processes that are left are nothing without the others.
+        process::end(&own)?;
+        Servers::new(state, folder)?.start(engine)?;
+        let moved = |before: &Process| {
+            let now = state.process(&before.name);
+            // Nobody but its own node asks the port mapper.
+            before.name != "epmd" && now.is_none_or(|now| now.address != before.address)
+        };
+        if own.iter().any(moved) {
+            return Ok(false);
         }
     }
+    let dead: Vec<Process> = state.processes.iter().filter(|process| !process.lives()).cloned().collect();
+    println!("starting again: {}", dead.iter().map(|it| &*it.name).collect::<Vec<_>>().join(", "));
+    let door = state.door()?;
+    let mut starter = Starter { folder, state, children: Vec::new() };
+    for process in dead {
+        match process.kind {
+            Kind::Server => starter.provider(process.address, door)?,
+            Kind::Service => starter.copy(&process.service, copy_of(&process.name), process.address)?,
+            Kind::Gateway => starter.copy(GATEWAY, copy_of(&process.name), process.address)?,
+        }
+    }
+    starter.await_all()?;
+    await_answers(state, folder)?;
+    Ok(true)
 }
 
-/// A folder that the servers' user may enter: ours, unless we are root in a place that is root's alone.
-fn home_of_servers(folder: &Path) -> Result<PathBuf> {
-    let open = |path: &Path| fs::metadata(path).is_ok_and(|it| it.mode() & 0o001 != 0);
-    if !rustix::process::geteuid().is_root() || folder.ancestors().all(open) {
-        return Ok(folder.join("servers")).inspect(|home| {
-            let _ = fs::DirBuilder::new().mode(0o711).create(home);
-        });
-    }
-    let home = tempfile::Builder::new().prefix("stoa-fleet-").tempdir_in("/var/tmp")?.keep();
-    std::fs::set_permissions(&home, std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
-    Ok(home)
+fn copy_of(name: &str) -> usize {
+    name.rsplit_once('-').and_then(|(_, copy)| copy.parse().ok()).unwrap_or(1)
+}
+
+fn ports_door(places: &BTreeMap<(&str, usize), SocketAddr>) -> Result<SocketAddr> {
+    places.get(&(GATEWAY, 1)).copied().context("there is a gateway")
+}
+
+fn sample(state: &mut State, folder: &Path) -> Result<()> {
+    println!("filling the shop with the sample catalogue");
+    let ended = Run::new("fleet-sample", program(folder))
+        .args(["--fleet", &state::map(folder).display().to_string(), "sample"])
+        .limit(Duration::from_secs(300))
+        .end()?;
+    interrupt::check()?;
+    ensure!(ended.success, "the sample catalogue cannot be loaded: {}", tail(&ended.output, 3));
+    state.sampled = true;
+    state.save(folder)
 }
 
 /// Free ports, all held until all are known, so that no two are the same.
@@ -152,6 +180,7 @@ struct Ports {
 }
 
 impl Ports {
+    /// One for the first gateway, as wanted if that is free, and so many others.
     fn new(count: usize, wanted: u16) -> Result<Self> {
         let any = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
         let door = match TcpListener::bind((Ipv4Addr::LOCALHOST, wanted)) {
@@ -177,58 +206,66 @@ impl Ports {
     }
 }
 
-fn write_map(folder: &Path, databases: Option<&str>, places: &BTreeMap<&str, SocketAddr>) -> Result<()> {
-    let mut text = "# Written by `cargo xtask fleet up`.\nsecret_file = \"secret\"\n".to_owned();
-    if let Some(url) = databases {
-        writeln!(text, "database = {url:?}")?;
-    }
-    text.push_str("\n[services]\n");
-    for (service, address) in places {
-        writeln!(text, "{service} = \"{address}\"")?;
+fn write_map(folder: &Path, engines: &str, places: &BTreeMap<(&str, usize), SocketAddr>) -> Result<()> {
+    let mut text = format!("# Written by `cargo xtask fleet up`.\nsecret_file = \"secret\"\n{engines}\n[services]\n");
+    for service in services() {
+        let own = places.iter().filter(|((name, _), _)| *name == service);
+        let own: Vec<String> = own.map(|(_, address)| address.to_string()).collect();
+        writeln!(text, "{service} = {own:?}")?;
     }
     state::write_private(&state::map(folder), text.as_bytes())
 }
 
-/// What every process is started with.
+/// Starts processes of ours, and waits for all of them at the end.
 struct Starter<'a> {
     folder: &'a Path,
-    binary: &'a Path,
     state: &'a mut State,
+    children: Vec<(Child, Process)>,
 }
 
 impl Starter<'_> {
-    fn all(mut self, provider: SocketAddr, places: &BTreeMap<&str, SocketAddr>, door: SocketAddr) -> Result<()> {
+    fn provider(&mut self, address: SocketAddr, door: SocketAddr) -> Result<()> {
         let webhooks = format!("http://{door}/v1/webhooks/sandbox");
-        let mut children = Vec::new();
         let mut command = self.command(PROVIDER);
-        command.args(["psp", "--listen", &provider.to_string(), "--webhook-url", &webhooks]);
-        children.push(self.spawn(PROVIDER, Kind::Server, "", command, provider)?);
-        for service in SERVICES {
-            let address = *places.get(service).context("every service has a place")?;
-            let command = self.part(service, door);
-            children.push(self.spawn(service, Kind::Service, service, command, address)?);
+        command.args(["psp", "--listen", &address.to_string(), "--webhook-url", &webhooks]);
+        self.spawn(PROVIDER, Kind::Server, "", command, address)
+    }
+
+    /// Starts a copy, counted from 1, of a service or of the gateway.
+    fn copy(&mut self, part: &str, copy: usize, address: SocketAddr) -> Result<()> {
+        let name = name_of(part, copy);
+        self.share_mail(part, &name)?;
+        let (kind, service, place) = match part {
+            GATEWAY => (Kind::Gateway, "", "--listen"),
+            service => (Kind::Service, service, "--bind"),
+        };
+        let mut command = self.command(&name);
+        let at = address.to_string();
+        if kind == Kind::Gateway {
+            command.args([place, &at]);
         }
-        let command = self.part(GATEWAY, door);
-        children.push(self.spawn(GATEWAY, Kind::Gateway, "", command, door)?);
-        println!("waiting for {} processes", children.len());
-        for (child, process) in &mut children {
-            await_listener(child, process)?;
+        command.args(["--psp", &self.state.provider, "serve", part, "--fleet"]).arg(state::map(self.folder));
+        if kind == Kind::Service {
+            command.args([place, &at]);
         }
-        Ok(())
+        command.env("STOA_OPERATOR_PASSWORD", &self.state.password);
+        self.spawn(&name, kind, service, command, address)
+    }
+
+    /// All copies of notification put their mail into the folder of the first one, where the tour looks for it.
+    fn share_mail(&self, part: &str, name: &str) -> Result<()> {
+        let (first, own) = (state::data(self.folder, part).join("mail"), state::data(self.folder, name).join("mail"));
+        if part != "notification" || own == first || own.exists() {
+            return Ok(());
+        }
+        fs::create_dir_all(&first)?;
+        fs::create_dir_all(state::data(self.folder, name))?;
+        Ok(std::os::unix::fs::symlink(first, own)?)
     }
 
     fn command(&self, name: &str) -> Command {
-        let mut command = Command::new(self.binary);
+        let mut command = Command::new(program(self.folder));
         command.arg("--data").arg(state::data(self.folder, name));
-        command
-    }
-
-    fn part(&self, name: &str, door: SocketAddr) -> Command {
-        let mut command = self.command(name);
-        command
-            .args(["--listen", &door.to_string(), "--psp", &self.state.provider, "serve", name, "--fleet"])
-            .arg(state::map(self.folder))
-            .env("STOA_OPERATOR_PASSWORD", &self.state.password);
         command
     }
 
@@ -239,7 +276,7 @@ impl Starter<'_> {
         service: &str,
         mut command: Command,
         address: SocketAddr,
-    ) -> Result<(Child, Process)> {
+    ) -> Result<()> {
         interrupt::check()?;
         let log = state::logs(self.folder).join(format!("{name}.log"));
         let out = File::options().create(true).append(true).open(&log)?;
@@ -251,6 +288,7 @@ impl Starter<'_> {
             name: name.to_owned(),
             kind,
             service: service.to_owned(),
+            about: String::new(),
             pid,
             // One that ended at once is told of when its listener is waited for.
             born: process::born(pid).unwrap_or_default(),
@@ -259,7 +297,13 @@ impl Starter<'_> {
             log,
         };
         self.state.started(self.folder, process.clone())?;
-        Ok((child, process))
+        self.children.push((child, process));
+        Ok(())
+    }
+
+    fn await_all(mut self) -> Result<()> {
+        println!("waiting for {} processes of ours", self.children.len());
+        self.children.iter_mut().try_for_each(|(child, process)| await_listener(child, process))
     }
 }
 
@@ -279,17 +323,22 @@ fn await_listener(child: &mut Child, process: &Process) -> Result<()> {
     Ok(())
 }
 
-/// Waits until every service answers the operator through the gateway.
-fn await_answers(state: &State) -> Result<()> {
+/// Waits until each process is well and every service answers the operator through the gateway.
+fn await_answers(state: &State, folder: &Path) -> Result<()> {
     let door = Door::new(state.door()?);
     let begun = Instant::now();
+    let stoa = program(folder);
+    let mut unwell: Vec<&Process> = state.processes.iter().collect();
     loop {
         interrupt::check()?;
-        let answered = door.sign_in(&state.password).and_then(|token| {
-            SERVICES
-                .iter()
-                .try_for_each(|service| door.service_answers(service, &token).with_context(|| (*service).to_owned()))
-        });
+        unwell.retain(|process| !process.answers(&stoa));
+        let answered = match unwell.first() {
+            Some(process) => Err(anyhow::anyhow!("{} is not well: see {}", process.name, process.log.display())),
+            None => door.sign_in(&state.password).and_then(|token| {
+                services()
+                    .try_for_each(|service| door.service_answers(service, &token).with_context(|| service.to_owned()))
+            }),
+        };
         match answered {
             Ok(()) => return Ok(()),
             Err(error) if begun.elapsed() > ANSWERS => {

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::Database;
-use super::process::{Kind, Process};
+use super::plan::Plan;
+use super::process::{self, Kind, Process};
+use super::start::layer;
 
 const STATE: &str = "state.json";
 const LOCK: &str = "lock";
@@ -19,7 +20,8 @@ const SECRET: &str = "secret";
 /// A fleet, running or not.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct State {
-    pub(crate) database: Database,
+    #[serde(flatten)]
+    pub(crate) plan: Plan,
     /// The operator's.
     pub(crate) password: String,
     /// Of the servers, which let nobody in without it.
@@ -30,6 +32,9 @@ pub(crate) struct State {
     pub(crate) provider: String,
     /// Whether the sample catalogue is in.
     pub(crate) sampled: bool,
+    /// Whether its last start came to its end.
+    #[serde(default)]
+    pub(crate) complete: bool,
     /// In the order in which they were started.
     pub(crate) processes: Vec<Process>,
 }
@@ -95,22 +100,20 @@ impl State {
         }
     }
 
-    /// The fleet that was in this folder, or a new one.
-    pub(crate) fn new(folder: &Path, database: Database) -> Result<Self> {
-        if let Some(state) = Self::load(folder)? {
-            return Ok(state);
-        }
+    /// A new fleet in this folder.
+    pub(crate) fn new(folder: &Path, plan: Plan) -> Result<Self> {
         for name in ["logs", "data", "bin"] {
             fs::DirBuilder::new().mode(0o700).recursive(true).create(folder.join(name))?;
         }
         write_private(&folder.join(SECRET), random(32)?.as_bytes())?;
         let state = Self {
-            database,
+            plan,
             password: random(12)?,
             server_password: random(16)?,
             servers: None,
             provider: String::new(),
             sampled: false,
+            complete: false,
             processes: Vec::new(),
         };
         state.save(folder)?;
@@ -122,36 +125,61 @@ impl State {
         write_private(&folder.join(STATE), &serde_json::to_vec_pretty(self)?)
     }
 
-    /// Remembers one more process.
+    /// Remembers a process, in place of the one that had its name.
     pub(crate) fn started(&mut self, folder: &Path, process: Process) -> Result<()> {
-        self.processes.push(process);
+        match self.processes.iter_mut().find(|it| it.name == process.name) {
+            Some(before) => *before = process,
+            None => self.processes.push(process),
+        }
         self.save(folder)
+    }
+
+    /// The process of that name.
+    pub(crate) fn process(&self, name: &str) -> Option<&Process> {
+        self.processes.iter().find(|process| process.name == name)
+    }
+
+    /// Notes what a server says of itself.
+    pub(crate) fn tell(&mut self, name: &str, about: &str) {
+        if let Some(process) = self.processes.iter_mut().find(|process| process.name == name) {
+            about.clone_into(&mut process.about);
+        }
     }
 
     /// Whether all of it lives.
     pub(crate) fn runs(&self) -> bool {
-        self.gateways().next().is_some() && self.processes.iter().all(Process::lives)
+        self.complete && self.processes.iter().all(Process::lives)
     }
 
-    fn gateways(&self) -> impl Iterator<Item = &Process> {
-        self.processes.iter().filter(|process| process.kind == Kind::Gateway)
+    /// Whether any of it does.
+    pub(crate) fn lives(&self) -> bool {
+        self.processes.iter().any(Process::lives)
+    }
+
+    /// Where the gateways are, as URLs.
+    pub(crate) fn gateways(&self) -> Vec<String> {
+        let gateways = self.processes.iter().filter(|process| process.kind == Kind::Gateway);
+        gateways.map(|process| format!("http://{}", process.address)).collect()
     }
 
     /// Where the first gateway is, as a URL.
     pub(crate) fn gateway(&self) -> String {
-        self.gateways().next().map_or_else(String::new, |process| format!("http://{}", process.address))
+        self.gateways().into_iter().next().unwrap_or_default()
     }
 
     /// Where the first gateway is.
     pub(crate) fn door(&self) -> Result<SocketAddr> {
-        Ok(self.gateways().next().context("the fleet has no gateway")?.address)
+        let gateway = self.processes.iter().find(|process| process.kind == Kind::Gateway);
+        Ok(gateway.context("the fleet has no gateway")?.address)
     }
 
-    /// Stops every process, the last one started first, and forgets it.
+    /// Stops every process, layer by layer, the last one started first, and forgets it.
     pub(crate) fn stop(&mut self, folder: &Path) -> Result<()> {
-        while let Some(process) = self.processes.last() {
-            process.end()?;
-            self.processes.pop();
+        self.complete = false;
+        while let Some(last) = self.processes.last() {
+            let first = self.processes.iter().rposition(|it| layer(it) != layer(last)).map_or(0, |before| before + 1);
+            process::end(&self.processes[first..])?;
+            self.processes.truncate(first);
             self.save(folder)?;
         }
         Ok(())

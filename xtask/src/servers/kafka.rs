@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustix::process::Signal;
 
 use super::control::Restart;
-use super::{Owner, Server, Started, free_port, installed, private_folder};
+use super::{Home, Owner, Place, Server, Started, free_port, installed};
 use crate::command::{Run, tail};
 use crate::paths;
 
@@ -25,6 +25,11 @@ pub(crate) struct Kafka {
 
 impl Kafka {
     pub(crate) fn start() -> Result<Started<Self>> {
+        Self::start_in(Place::Lane)
+    }
+
+    /// The same in a place of its own, going on with what is there.
+    pub(crate) fn start_in(place: Place<'_>) -> Result<Started<Self>> {
         let Some(java) = installed("java", "openjdk-17-jre-headless", || on_path("java"))? else {
             return Ok(Started::Missing("Kafka needs Java 17, which is not installed and cannot be".to_owned()));
         };
@@ -32,10 +37,10 @@ impl Kafka {
             Started::Ready(jars) => jars,
             Started::Missing(reason) => return Ok(Started::Missing(reason)),
         };
-        let folder = private_folder("kafka-", &Owner { ids: None })?;
-        let (port, controller) = (free_port()?, free_port()?);
-        let settings = folder.path().join("server.properties");
-        fs::write(&settings, properties(&folder.path().join("data"), port, controller))?;
+        let home = Home::new("kafka", place, &Owner { ids: None })?;
+        let (port, controller) = (place.port()?, free_port()?);
+        let settings = home.folder.join("server.properties");
+        fs::write(&settings, properties(&home.folder.join("data"), port, controller))?;
         let mut id = [0_u8; 16];
         id[..4].copy_from_slice(&std::process::id().to_be_bytes());
         let run = |class: &str| {
@@ -44,17 +49,25 @@ impl Kafka {
             command.arg("-cp").arg(jars.join("*")).arg(class).stdin(Stdio::null());
             command
         };
-        let mut format = run("kafka.tools.StorageTool");
-        format.args(["format", "-t", &URL_SAFE_NO_PAD.encode(id), "-c"]).arg(&settings);
-        let formatted = format.output().context("cannot start java")?;
-        if !formatted.status.success() {
-            let said = String::from_utf8_lossy(&formatted.stderr);
-            return Ok(Started::Missing(format!("Kafka's storage cannot be made: {}", tail(&said, 3))));
+        // The tool passes over what it has made before, whole.
+        if !home.folder.join("data/meta.properties").exists() {
+            let mut format = run("kafka.tools.StorageTool");
+            format.args(["format", "-t", &URL_SAFE_NO_PAD.encode(id), "-c"]).arg(&settings);
+            let formatted = format.output().context("cannot start java")?;
+            if !formatted.status.success() {
+                let said = String::from_utf8_lossy(&formatted.stderr);
+                return Ok(Started::Missing(format!("Kafka's storage cannot be made: {}", tail(&said, 3))));
+            }
         }
         let mut command = run("kafka.Kafka");
         command.arg(&settings);
-        let server = Server::spawn("kafka", command, Signal::TERM, port, folder)?;
+        let server = Server::spawn("kafka", command, Signal::TERM, port, home)?;
         Ok(Started::Ready(Self { server, port }))
+    }
+
+    /// Lets it run on.
+    pub(crate) fn detach(self) {
+        self.server.detach();
     }
 
     /// Where it is, as clients want to be told.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use rustix::process::Signal;
 
-use super::{Owner, Server, Started, free_port, private_folder};
+use super::{Home, Owner, Place, Server, Started};
 use crate::command::{Run, tail};
 use crate::paths;
 
@@ -16,7 +16,7 @@ const BUILD: Duration = Duration::from_secs(600);
 
 /// A private server that takes part in no replica set and asks nobody who they are.
 pub(crate) struct Mongo {
-    _server: Server,
+    server: Server,
     port: u16,
     program: PathBuf,
     version: String,
@@ -24,7 +24,15 @@ pub(crate) struct Mongo {
 
 impl Mongo {
     pub(crate) fn start() -> Result<Started<Self>> {
+        Self::start_in(Place::Lane)
+    }
+
+    /// The same in a place of its own, going on with what is there.
+    pub(crate) fn start_in(place: Place<'_>) -> Result<Started<Self>> {
         let program = paths::tools().join("mongo/stoa-mongo");
+        if !program.exists() {
+            println!("    building FerretDB (at most 10 minutes)");
+        }
         // Always: it is a matter of seconds when nothing has changed, and never stale.
         let built = Run::new("build-mongo", "go")
             .args(["build", "-C"])
@@ -38,15 +46,20 @@ impl Mongo {
             Ok(ended) => return Ok(Started::Missing(format!("FerretDB does not build: {}", tail(&ended.output, 3)))),
             Err(error) => return Ok(Started::Missing(format!("FerretDB cannot be built: {error:#}"))),
         }
-        let folder = private_folder("mongo-", &Owner { ids: None })?;
-        let port = free_port()?;
+        let home = Home::new("mongo", place, &Owner { ids: None })?;
+        let port = place.port()?;
         let mut command = Command::new(&program);
-        command.current_dir("/").arg("-listen").arg(format!("127.0.0.1:{port}")).arg("-data").arg(folder.path());
-        let server = Server::spawn("mongo", command, Signal::TERM, port, folder)?;
+        command.current_dir("/").arg("-listen").arg(format!("127.0.0.1:{port}")).arg("-data").arg(&home.folder);
+        let server = Server::spawn("mongo", command, Signal::TERM, port, home)?;
         let said = Command::new(&program).arg("-version").output()?;
         ensure!(said.status.success(), "{} does not say its version", program.display());
         let version = String::from_utf8_lossy(&said.stdout).trim().to_owned();
-        Ok(Started::Ready(Self { _server: server, port, program, version }))
+        Ok(Started::Ready(Self { server, port, program, version }))
+    }
+
+    /// Lets it run on.
+    pub(crate) fn detach(self) {
+        self.server.detach();
     }
 
     /// Where it is, without a database.

@@ -12,8 +12,9 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use super::control::Restart;
-use super::{Detached, Home, Owner, Place, Server, Started, free_port, installed};
+use super::{Home, Owner, Place, Server, Started, installed};
 use crate::command::{Run, tail};
+use crate::interrupt;
 
 /// A private PostgreSQL with one superuser, `postgres`, who needs no password on the loopback interface.
 pub(crate) struct Postgres {
@@ -29,17 +30,21 @@ pub(crate) struct Postgres {
 /// From a start on what a crash has left until clients are let in.
 const RECOVERED: Duration = Duration::from_secs(120);
 
+/// How long what a killed one has left may hold its memory.
+const LEFT_BEHIND: Duration = Duration::from_secs(10);
+
 /// Who has a database in a fleet.
 const SERVICES: [&str; 9] =
     ["identity", "catalog", "inventory", "cart", "ordering", "payment", "shipping", "notification", "orderview"];
 
 impl Postgres {
     pub(crate) fn start() -> Result<Started<Self>> {
-        Self::start_in(Place::Lane, None)
+        Self::start_in(Place::Lane)
     }
 
-    /// The same in a place of its own, going on with what is there; with a password, nobody is let in without it.
-    pub(crate) fn start_in(place: Place<'_>, password: Option<&str>) -> Result<Started<Self>> {
+    /// The same in a place of its own, going on with what is there; where it is kept, nobody is let in without a password.
+    pub(crate) fn start_in(place: Place<'_>) -> Result<Started<Self>> {
+        let password = place.password();
         let Some(programs) = installed("postgres", "postgresql", find_postgres)? else {
             return Ok(Started::Missing("PostgreSQL is not installed and cannot be".to_owned()));
         };
@@ -70,22 +75,8 @@ impl Postgres {
             fs::write(made, "")?;
         }
         let certificate = certify(&data, &owner)?;
-        let port = free_port()?;
-        let mut command = owner.command(&programs.join("postgres"));
-        command.arg("-D").arg(&data);
-        for setting in [
-            "listen_addresses=127.0.0.1".to_owned(),
-            format!("port={port}"),
-            // Clients come over the loopback interface; the path of a socket may not be as long as that of a folder.
-            "unix_socket_directories=".to_owned(),
-            // Many small stores at once, each with its pools.
-            "max_connections=900".to_owned(),
-            "recovery_init_sync_method=syncfs".to_owned(),
-            "ssl=on".to_owned(),
-        ] {
-            command.arg("-c").arg(setting);
-        }
-        let server = Server::spawn("postgres", command, Signal::INT, port, home)?;
+        let port = place.port()?;
+        let server = spawn(&programs, &data, &owner, port, home)?;
         await_recovered(&programs, port, password.unwrap_or_default())?;
         let said = Command::new(programs.join("postgres")).arg("--version").output()?;
         let version = String::from_utf8_lossy(&said.stdout).trim().to_owned();
@@ -161,14 +152,9 @@ impl Postgres {
         self.programs.join(name)
     }
 
-    /// Where it listens.
-    pub(crate) fn port(&self) -> u16 {
-        self.port
-    }
-
     /// Lets it run on.
-    pub(crate) fn detach(self) -> Result<Detached> {
-        self.server.detach()
+    pub(crate) fn detach(self) {
+        self.server.detach();
     }
 
     /// What it says of itself.
@@ -193,6 +179,36 @@ impl Restart for Postgres {
     }
 }
 
+/// Starts it; where it is kept, one that was killed may have left processes that hold its memory for a moment, and it does not
+/// start beside them.
+fn spawn(programs: &Path, data: &Path, owner: &Owner, port: u16, home: Home<'_>) -> Result<Server> {
+    let Home { folder, kept, mut temporary } = home;
+    let begun = Instant::now();
+    loop {
+        let mut command = owner.command(&programs.join("postgres"));
+        command.arg("-D").arg(data);
+        for setting in [
+            "listen_addresses=127.0.0.1".to_owned(),
+            format!("port={port}"),
+            // Clients come over the loopback interface; the path of a socket may not be as long as that of a folder.
+            "unix_socket_directories=".to_owned(),
+            // Many small stores at once, each with its pools.
+            "max_connections=900".to_owned(),
+            "recovery_init_sync_method=syncfs".to_owned(),
+            "ssl=on".to_owned(),
+        ] {
+            command.arg("-c").arg(setting);
+        }
+        let home = Home { folder: folder.clone(), kept, temporary: temporary.take() };
+        match Server::spawn("postgres", command, Signal::INT, port, home) {
+            Err(error) if kept.is_none() || begun.elapsed() > LEFT_BEHIND => return Err(error),
+            Err(_) => interrupt::check()?,
+            Ok(server) => return Ok(server),
+        }
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+}
+
 /// Gives the server a key and a certificate for its address, where it looks for them.
 fn certify(data: &Path, owner: &Owner) -> Result<PathBuf> {
     let made = rcgen::generate_simple_self_signed([Ipv4Addr::LOCALHOST.to_string()])?;
@@ -210,6 +226,7 @@ fn certify(data: &Path, owner: &Owner) -> Result<PathBuf> {
 fn await_recovered(programs: &Path, port: u16, password: &str) -> Result<()> {
     let begun = Instant::now();
     loop {
+        interrupt::check()?;
         let asked = Command::new(programs.join("psql"))
             .args(["--no-psqlrc", "--host=127.0.0.1", "--username=postgres", "--command=SELECT 1"])
             .arg(format!("--port={port}"))

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal};
 
 use super::control::Restart;
-use super::{Owner, Server, Started, free_port, installed, private_folder};
+use super::{Home, Kept, Owner, Place, Server, Started, free_port, installed, private_folder};
 
 /// The programs as they are; those on the search path switch to another user first.
 const PROGRAMS: &str = "/usr/lib/rabbitmq/bin";
@@ -20,12 +20,14 @@ const CONFIGURATION: &str = "vm_memory_high_watermark.absolute = 1GB\ndisk_free_
 
 /// Where it writes its process id, in its folder.
 const PID: &str = "pid";
+/// Who is let in, and to which virtual host, where it is kept.
+const USER: &str = "stoa";
 
 /// A private RabbitMQ of one node. Its user is `guest`, who is let in from the loopback interface.
 pub(crate) struct RabbitMq {
     // In this order: the node says good-bye to its port mapper.
     server: Server,
-    _mapper: Server,
+    mapper: Server,
     pid_file: PathBuf,
     environment: Vec<(&'static str, OsString)>,
     port: u16,
@@ -34,23 +36,48 @@ pub(crate) struct RabbitMq {
 
 impl RabbitMq {
     pub(crate) fn start() -> Result<Started<Self>> {
+        Self::start_in(Place::Lane)
+    }
+
+    /// The same in a place of its own, going on with what is there; where it is kept, nobody is let in without a password, and
+    /// its user is `stoa`, with a virtual host of that name.
+    pub(crate) fn start_in(place: Place<'_>) -> Result<Started<Self>> {
         let find = || Path::new(PROGRAMS).join("rabbitmq-server").exists().then_some(());
         if installed("rabbitmq", "rabbitmq-server", find)?.is_none() {
             return Ok(Started::Missing("RabbitMQ is not installed and cannot be".to_owned()));
         }
         let owner = Owner { ids: None };
-        let folder = private_folder("rabbitmq-", &owner)?;
-        let (port, mapped) = (free_port()?, free_port()?);
-        let environment = environment(folder.path(), port, mapped)?;
+        let home = Home::new("rabbitmq", place, &owner)?;
+        let (port, mapped) = (place.port()?, free_port()?);
+        let pid_file = home.folder.join(PID);
+        // One that was killed has left its own.
+        remove(&pid_file)?;
+        let environment = environment(&home, port, mapped)?;
         let mut command = owner.command(Path::new("epmd"));
         command.args(["-port", &mapped.to_string(), "-address", "127.0.0.1"]);
-        let mapper = Server::spawn("epmd", command, Signal::TERM, mapped, private_folder("epmd-", &owner)?)?;
-        let pid_file = folder.path().join(PID);
-        let server = Server::spawn("rabbitmq", program("rabbitmq-server", &environment), Signal::TERM, port, folder)?;
-        let mut started = Self { server, _mapper: mapper, pid_file, environment, port, version: String::new() };
+        let place_of_mapper = match home.kept {
+            Some(kept) => Home { folder: home.folder.clone(), kept: Some(kept), temporary: None },
+            None => private_folder("epmd-", &owner)?.into(),
+        };
+        let mapper = Server::spawn("epmd", command, Signal::TERM, mapped, place_of_mapper)?;
+        let (kept, starting) = (home.kept, program("rabbitmq-server", &environment));
+        let server = Server::spawn("rabbitmq", starting, Signal::TERM, port, home)?;
+        let mut started = Self { server, mapper, pid_file, environment, port, version: String::new() };
         started.find_inner()?;
+        started.server.announce(kept)?;
         started.version = started.ctl(&["version"])?.trim().to_owned();
         Ok(Started::Ready(started))
+    }
+
+    /// Where it takes connections that come with its password.
+    pub(crate) fn url_with(&self, password: &str) -> String {
+        format!("amqp://{USER}:{password}@127.0.0.1:{}/{USER}", self.port)
+    }
+
+    /// Lets it run on.
+    pub(crate) fn detach(self) {
+        self.server.detach();
+        self.mapper.detach();
     }
 
     /// Where it takes connections.
@@ -92,10 +119,7 @@ impl Restart for RabbitMq {
     fn kill(&mut self) -> Result<()> {
         self.server.kill()?;
         // The next one writes its own.
-        match fs::remove_file(&self.pid_file) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
-        }
+        remove(&self.pid_file)
     }
 
     fn start(&mut self) -> Result<()> {
@@ -118,17 +142,29 @@ fn program(name: &str, environment: &[(&'static str, OsString)]) -> Command {
     command
 }
 
+fn remove(file: &Path) -> Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
 /// Everything it would else look for in the machine's own places.
-fn environment(folder: &Path, port: u16, mapper: u16) -> Result<Vec<(&'static str, OsString)>> {
+fn environment(home: &Home<'_>, port: u16, mapper: u16) -> Result<Vec<(&'static str, OsString)>> {
+    let folder = &home.folder;
+    let name = home.kept.map_or_else(|| format!("stoa-{}", std::process::id()), |_| USER.to_owned());
     let cookie = folder.join(".erlang.cookie");
-    fs::write(&cookie, format!("stoa{}", std::process::id()))?;
-    fs::set_permissions(&cookie, fs::Permissions::from_mode(0o400))?;
+    if !cookie.exists() {
+        let secret = home.kept.map_or_else(|| format!("stoa{}", std::process::id()), |kept| kept.password.to_owned());
+        fs::write(&cookie, secret)?;
+        fs::set_permissions(&cookie, fs::Permissions::from_mode(0o400))?;
+    }
     let (plugins, configuration) = (folder.join("enabled_plugins"), folder.join("rabbitmq.conf"));
     fs::write(&plugins, "[].\n")?;
-    fs::write(&configuration, CONFIGURATION)?;
+    fs::write(&configuration, format!("{CONFIGURATION}{}", home.kept.map(first_user).unwrap_or_default()))?;
     Ok(vec![
         ("HOME", folder.into()),
-        ("RABBITMQ_NODENAME", format!("stoa-{}@localhost", std::process::id()).into()),
+        ("RABBITMQ_NODENAME", format!("{name}@localhost").into()),
         ("RABBITMQ_NODE_PORT", port.to_string().into()),
         ("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1".into()),
         ("RABBITMQ_DIST_PORT", free_port()?.to_string().into()),
@@ -142,4 +178,9 @@ fn environment(folder: &Path, port: u16, mapper: u16) -> Result<Vec<(&'static st
         ("RABBITMQ_CONFIG_FILE", configuration.into()),
         ("RABBITMQ_CONF_ENV_FILE", "/dev/null".into()),
     ])
+}
+
+/// What makes a first start on nothing let in its user alone.
+fn first_user(kept: &Kept<'_>) -> String {
+    format!("default_user = {USER}\ndefault_pass = {}\ndefault_vhost = {USER}\n", kept.password)
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use rustix::process::Signal;
 
-use super::{Owner, Server, Started, free_port, installed, private_folder};
+use super::{Home, Owner, Place, Server, Started, installed};
 
 /// A private Redis that speaks TLS alone and lets one user in, to the keys that begin with `stoa:`.
 pub(crate) struct Redis {
@@ -15,6 +15,7 @@ pub(crate) struct Redis {
     port: u16,
     program: PathBuf,
     authority: PathBuf,
+    password: String,
     version: String,
 }
 
@@ -26,32 +27,43 @@ const RIGHTS: &str =
 
 impl Redis {
     pub(crate) fn start() -> Result<Started<Self>> {
+        Self::start_in(Place::Lane)
+    }
+
+    /// The same in a place of its own, going on with what is there.
+    pub(crate) fn start_in(place: Place<'_>) -> Result<Started<Self>> {
         let Some(program) = installed("redis", "redis-server", find_redis)? else {
             return Ok(Started::Missing("Redis is not installed and cannot be".to_owned()));
         };
         let owner = Owner { ids: None };
-        let folder = private_folder("redis-", &owner)?;
-        let path = |name: &str| folder.path().join(name);
+        let home = Home::new("redis", place, &owner)?;
+        let path = |name: &str| home.folder.join(name);
         let authority = path("authority.pem");
-        certify(&authority, &path("server.pem"), &path("server.key"))?;
-        fs::write(path("users.acl"), format!("user default off\nuser stoa on >{PASSWORD} {RIGHTS}\n"))?;
-        let port = free_port()?;
+        // Written last: who was told to trust it goes on to when the server comes back.
+        if !authority.exists() {
+            certify(&authority, &path("server.pem"), &path("server.key"))?;
+        }
+        let password = place.password().unwrap_or(PASSWORD).to_owned();
+        fs::write(path("users.acl"), format!("user default off\nuser stoa on >{password} {RIGHTS}\n"))?;
+        let port = place.port()?;
         let mut command = owner.command(&program);
         command.args(["--bind", "127.0.0.1", "--port", "0", "--tls-port", &port.to_string()]);
         command.args(["--tls-auth-clients", "no", "--tls-cert-file"]).arg(path("server.pem"));
         command.arg("--tls-key-file").arg(path("server.key")).arg("--tls-ca-cert-file").arg(&authority);
-        command.arg("--aclfile").arg(path("users.acl")).arg("--dir").arg(folder.path());
+        command.arg("--aclfile").arg(path("users.acl")).arg("--dir").arg(&home.folder);
         command.args(["--appendonly", "yes", "--appendfsync", "always", "--save", ""]);
         command.args(["--maxmemory-policy", "noeviction", "--daemonize", "no"]);
         let said = Command::new(&program).arg("--version").output()?;
-        let version = String::from_utf8_lossy(&said.stdout).trim().to_owned();
-        let server = Server::spawn("redis", command, Signal::TERM, port, folder)?;
-        Ok(Started::Ready(Self { server, port, program, authority, version }))
+        let said = String::from_utf8_lossy(&said.stdout);
+        let number = said.split_whitespace().find_map(|word| word.strip_prefix("v="));
+        let version = format!("Redis {}", number.unwrap_or("of unknown version"));
+        let server = Server::spawn("redis", command, Signal::TERM, port, home)?;
+        Ok(Started::Ready(Self { server, port, program, authority, password, version }))
     }
 
     /// Where it is, with the user and the user's password.
     pub(crate) fn url(&self) -> String {
-        format!("rediss://stoa:{PASSWORD}@127.0.0.1:{}/0", self.port)
+        format!("rediss://stoa:{}@127.0.0.1:{}/0", self.password, self.port)
     }
 
     /// The certificate of the authority that signed its certificate.
@@ -67,7 +79,7 @@ impl Redis {
     /// What a map of a fleet says of it.
     pub(crate) fn lines(&self) -> Result<String> {
         let password = self.authority.with_file_name("password");
-        fs::write(&password, PASSWORD)?;
+        fs::write(&password, &self.password)?;
         Ok(format!(
             "redis = \"rediss://stoa@127.0.0.1:{}/0\"\nredis_password_file = {password:?}\nredis_authority_file = {:?}\n",
             self.port, self.authority
@@ -77,6 +89,11 @@ impl Redis {
     /// Its process, for who stops it and lets it go on.
     pub(crate) fn process(&self) -> u32 {
         self.server.child.id()
+    }
+
+    /// Lets it run on.
+    pub(crate) fn detach(self) {
+        self.server.detach();
     }
 
     /// What it says of itself.
@@ -96,11 +113,12 @@ fn certify(authority: &Path, certificate: &Path, key: &Path) -> Result<()> {
     let signing = KeyPair::generate()?;
     let mut params = CertificateParams::new(Vec::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    fs::write(authority, params.self_signed(&signing)?.pem())?;
+    let signed_by_itself = params.self_signed(&signing)?.pem();
     let own = KeyPair::generate()?;
     let issuer = Issuer::new(params, signing);
     let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
     let signed = CertificateParams::new(names)?.signed_by(&own, &issuer)?;
     fs::write(certificate, signed.pem())?;
-    fs::write(key, own.serialize_pem()).context("the server's key cannot be written")
+    fs::write(key, own.serialize_pem()).context("the server's key cannot be written")?;
+    Ok(fs::write(authority, signed_by_itself)?)
 }

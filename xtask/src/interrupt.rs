@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM while a fleet is starting: a flag that every wait looks at.
+//! Ctrl-C and SIGTERM while a fleet is starting: a flag that every wait looks at. Who did not `listen` ends as ever.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
