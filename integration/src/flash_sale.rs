@@ -21,6 +21,14 @@ use crate::{Setup, Stoa, limits, machine, until};
 
 const SKU: &str = "FLASH-SALE";
 
+/// What is sold, and to how many.
+#[derive(Clone, Debug)]
+pub(crate) struct Offer {
+    pub(crate) sku: String,
+    pub(crate) buyers: usize,
+    pub(crate) pieces: usize,
+}
+
 /// How long a buyer goes on asking; kills and restarts included.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -60,7 +68,7 @@ pub struct Sale {
 }
 
 /// A buyer at the door: cart filled and priced, connection open.
-struct Buyer {
+pub(crate) struct Buyer {
     shopper: Shopper,
     priced: Priced,
     refresh_token: String,
@@ -69,11 +77,11 @@ struct Buyer {
 
 impl Buyer {
     /// A guest with a cart.
-    async fn arrive(mut client: Client) -> Result<Self> {
+    async fn arrive(mut client: Client, sku: &str) -> Result<Self> {
         let session = client.post("/v1/sessions:guest", &json!({})).await?.ok()?;
         let refresh_token = text(&session, "refreshToken")?;
         let mut shopper = Shopper::with_session(client, &session)?;
-        let priced = shopper.fill("EUR", SKU, 1).await?;
+        let priced = shopper.fill("EUR", sku, 1).await?;
         Ok(Self { shopper, priced, refresh_token, since: Instant::now() })
     }
 
@@ -121,7 +129,8 @@ pub async fn hold(plan: &Plan) -> Result<Sale> {
     let mut stoa = Stoa::start(plan.setup.clone().provider(&provider.url())).await?;
     Shopper::operator(&stoa).await?.stock(SKU, 10, plan.pieces as i64).await?;
     let begun = Instant::now();
-    let buyers = get_ready(plan, &stoa).await?;
+    let offer = Offer { sku: SKU.to_owned(), buyers: plan.buyers, pieces: plan.pieces };
+    let buyers = get_ready(&offer, |_| stoa.client()).await?;
 
     let mut sale = Sale { preparing: begun.elapsed(), ..Sale::default() };
     let mut before = server_cpu(&stoa)?;
@@ -144,7 +153,11 @@ pub async fn hold(plan: &Plan) -> Result<Sale> {
     sale.time = begun.elapsed();
     sale.note(&stoa, before).await?;
     sale.buyers_cpu = machine::cpu_time(std::process::id())?.saturating_sub(buyers_before);
-    judge(plan, &stoa, &provider, orders).await?;
+    let orders = orders.into_iter().collect::<Result<Vec<_>>>()?;
+    judge(&offer, &orders)?;
+    paid(&provider, plan.pieces).await?;
+    nothing_left(&mut Shopper::operator(&stoa).await?, &offer).await?;
+    until(Duration::from_secs(120), "the audit is clean", async || stoa.audit().await.map(Some)).await?;
     Ok(sale)
 }
 
@@ -161,15 +174,15 @@ fn server_cpu(stoa: &Stoa) -> Result<Duration> {
     machine::cpu_time(stoa.pid().context("no server")?)
 }
 
-/// Everybody with a priced cart.
-async fn get_ready(plan: &Plan, stoa: &Stoa) -> Result<Vec<Buyer>> {
+/// Everybody with a priced cart, each over the connection for its number.
+pub(crate) async fn get_ready(offer: &Offer, client: impl Fn(usize) -> Client) -> Result<Vec<Buyer>> {
     let gate = Arc::new(Semaphore::new(GETTING_READY));
     let mut preparing = JoinSet::new();
-    for _ in 0..plan.buyers {
-        let (gate, client) = (Arc::clone(&gate), stoa.client().insisting(PATIENCE));
+    for number in 0..offer.buyers {
+        let (gate, client, sku) = (Arc::clone(&gate), client(number).insisting(PATIENCE), offer.sku.clone());
         preparing.spawn(async move {
             let _place = gate.acquire_owned().await?;
-            Buyer::arrive(client).await
+            Buyer::arrive(client, &sku).await
         });
     }
     let mut buyers = preparing.join_all().await.into_iter().collect::<Result<Vec<_>>>()?;
@@ -189,50 +202,55 @@ async fn get_ready(plan: &Plan, stoa: &Stoa) -> Result<Vec<Buyer>> {
 }
 
 /// Everybody orders at the same moment, and asks again with the same request id until there is an answer.
-fn open(buyers: Vec<Buyer>, finished: Arc<AtomicUsize>) -> JoinSet<Result<Value>> {
+pub(crate) fn open(buyers: Vec<Buyer>, finished: Arc<AtomicUsize>) -> JoinSet<Result<Value>> {
     let start = Arc::new(Barrier::new(buyers.len()));
     let mut orders = JoinSet::new();
     for mut buyer in buyers {
         let (start, finished) = (Arc::clone(&start), Arc::clone(&finished));
         orders.spawn(async move {
             start.wait().await;
-            let order = buyer.order().await?;
+            let order = buyer.order().await;
             finished.fetch_add(1, Ordering::Relaxed);
-            Ok(order)
+            order
         });
     }
     orders
 }
 
-/// The totals that must hold whatever happened in between.
-async fn judge(plan: &Plan, stoa: &Stoa, provider: &Provider, orders: Vec<Result<Value>>) -> Result<()> {
-    let orders = orders.into_iter().collect::<Result<Vec<_>>>()?;
+/// Exactly as many orders as there are pieces are confirmed, all others are told that there is none left.
+pub(crate) fn judge(offer: &Offer, orders: &[Value]) -> Result<()> {
     let mut outcomes: BTreeMap<String, usize> = BTreeMap::new();
-    for order in &orders {
+    for order in orders {
         let outcome = match order["rejectReason"].as_str() {
             Some(reason) if order["state"] == "ORDER_STATE_REJECTED" => reason.trim_start_matches("REJECT_REASON_"),
             _ => order["state"].as_str().unwrap_or("no state"),
         };
         *outcomes.entry(outcome.to_owned()).or_default() += 1;
     }
-    let wanted = [("ORDER_STATE_CONFIRMED", plan.pieces), ("OUT_OF_STOCK", plan.buyers - plan.pieces)];
+    let wanted = [("ORDER_STATE_CONFIRMED", offer.pieces), ("OUT_OF_STOCK", offer.buyers - offer.pieces)];
     let wanted = wanted.map(|(outcome, count)| (outcome.to_owned(), count));
-    ensure!(outcomes == BTreeMap::from(wanted), "of {} buyers: {outcomes:?}", plan.buyers);
+    ensure!(outcomes == BTreeMap::from(wanted), "of {} buyers: {outcomes:?}", offer.buyers);
+    Ok(())
+}
 
+/// So many authorisations stand with the provider, and no payment has two.
+pub(crate) async fn paid(provider: &Provider, pieces: usize) -> Result<()> {
     let ledger = provider.ledger().await?;
     ensure!(ledger.doubled().is_empty(), "charged twice: {:?}", ledger.doubled());
     let authorized = ledger.authorized().count();
-    ensure!(authorized == plan.pieces, "{authorized} authorisations stand at the provider");
+    ensure!(authorized == pieces, "{authorized} authorisations stand at the provider, for {pieces} pieces");
+    Ok(())
+}
 
-    let mut operator = Shopper::operator(stoa).await?;
-    let stock = operator.availability(&[SKU]).await?;
+/// Neither stock nor holds are left.
+pub(crate) async fn nothing_left(operator: &mut Shopper, offer: &Offer) -> Result<()> {
+    let stock = operator.availability(&[&offer.sku]).await?;
     let left = &stock["availabilities"][0];
     ensure!(left["available"].as_str().unwrap_or("0") == "0", "stock left: {left}");
     let held = operator.http.get("/v1/reservations?state=RESERVATION_STATE_HELD").await?.ok()?;
     if held["reservations"].as_array().is_some_and(|list| !list.is_empty()) {
         bail!("holds left: {held}");
     }
-    until(Duration::from_secs(120), "the audit is clean", async || stoa.audit().await.map(Some)).await?;
     Ok(())
 }
 

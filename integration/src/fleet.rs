@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -32,12 +34,12 @@ pub const GATEWAY: &str = "gateway";
 /// From the start of the processes to the first good answer through all of them.
 const START: Duration = Duration::from_secs(60);
 /// How long a command may ask the fleet.
-const COMMAND: Duration = Duration::from_secs(120);
+const COMMAND: Duration = Duration::from_secs(300);
 
 /// A running fleet.
 pub struct Fleet {
     /// The payment provider, which nobody kills.
-    pub provider: Provider,
+    pub provider: Arc<Provider>,
     binary: PathBuf,
     folder: TempDir,
     /// Whether the stores are files, each with a log in one order.
@@ -45,6 +47,7 @@ pub struct Fleet {
     addresses: BTreeMap<Copy, SocketAddr>,
     running: BTreeMap<Copy, Child>,
     outputs: BTreeMap<Copy, Output>,
+    windows: Vec<String>,
 }
 
 /// One copy of a service or of the gateway, counted from 0.
@@ -55,15 +58,18 @@ pub type Copy = (&'static str, usize);
 pub struct Plan<'a> {
     /// Lines of the map about engines; see [`engines`].
     pub engines: &'a str,
-    /// Copies of everything beyond the first, but for the catalogue, which keeps a file.
+    /// Copies of everything beyond the first, but for a catalogue that keeps a file.
     pub more: usize,
     /// Copies that the map names and nobody starts yet.
     pub reserved: &'a [Copy],
+    /// The times, as flags; [`SHORT_WINDOWS`] where there are none.
+    pub windows: &'a [&'a str],
 }
 
 impl Plan<'_> {
     fn copies(&self) -> Vec<Copy> {
-        let most = |name| if name == "catalog" { 1 } else { 1 + self.more };
+        let alone = !self.engines.contains("mongodb = ");
+        let most = |name| if name == "catalog" && alone { 1 } else { 1 + self.more };
         SERVICES.into_iter().chain([GATEWAY]).flat_map(|name| (0..most(name)).map(move |copy| (name, copy))).collect()
     }
 }
@@ -101,14 +107,16 @@ impl Fleet {
         // Known to everybody on this machine, as the fleet's ports are to nobody else.
         std::fs::write(folder.path().join("secret"), "5a".repeat(32))?;
         let mut fleet = Self {
-            provider: Provider::start().await?,
+            provider: Arc::new(Provider::start().await?),
             binary,
             folder,
             files: !plan.engines.contains("database ="),
             addresses,
             running: BTreeMap::new(),
             outputs: BTreeMap::new(),
+            windows: vec![],
         };
+        fleet.change_windows(if plan.windows.is_empty() { &SHORT_WINDOWS } else { plan.windows });
         fleet.provider.send_webhooks_to(fleet.address((GATEWAY, 0))?).await?;
         for copy in copies {
             fleet.launch(copy).await?;
@@ -117,9 +125,19 @@ impl Fleet {
         Ok(fleet)
     }
 
+    /// What is started from now on has these times.
+    pub fn change_windows(&mut self, windows: &[&str]) {
+        self.windows = windows.iter().map(ToString::to_string).collect();
+    }
+
     /// Everything that runs.
     pub fn running(&self) -> Vec<Copy> {
         self.running.keys().copied().collect()
+    }
+
+    /// Where all copies of the gateway listen.
+    pub fn doors(&self) -> Vec<SocketAddr> {
+        self.addresses.iter().filter(|((name, _), _)| *name == GATEWAY).map(|(_, address)| *address).collect()
     }
 
     fn address(&self, copy: Copy) -> Result<SocketAddr> {
@@ -133,9 +151,14 @@ impl Fleet {
 
     /// Starts a process and waits until it listens.
     pub async fn launch(&mut self, copy: Copy) -> Result<()> {
+        self.launch_with(copy, &[]).await
+    }
+
+    /// As [`Fleet::launch`], with more flags.
+    pub async fn launch_with(&mut self, copy: Copy, flags: &[String]) -> Result<()> {
         let (name, address) = (copy.0, self.address(copy)?.to_string());
         let mut command = Command::new(&self.binary);
-        command.args(["--psp", &self.provider.url()]).args(SHORT_WINDOWS);
+        command.args(["--psp", &self.provider.url()]).args(&self.windows).args(flags);
         if name == GATEWAY {
             command.args(["--listen", &address]);
         }
@@ -160,6 +183,20 @@ impl Fleet {
             child.kill().await?;
         }
         Ok(())
+    }
+
+    /// The processes that ended by themselves, and how; they do not run any more.
+    pub fn ended(&mut self) -> Result<Vec<(Copy, ExitStatus)>> {
+        let mut ended = vec![];
+        for (copy, child) in &mut self.running {
+            if let Some(status) = child.try_wait()? {
+                ended.push((*copy, status));
+            }
+        }
+        for (copy, _) in &ended {
+            self.running.remove(copy);
+        }
+        Ok(ended)
     }
 
     /// SIGTERM for one process, which has to end well within the time a drain may take.
@@ -206,7 +243,7 @@ impl Fleet {
     /// Runs `stoa --fleet MAP` with these arguments to its end.
     pub async fn ask(&self, arguments: &[&str]) -> Result<Ended> {
         let mut command = Command::new(&self.binary);
-        command.args(["--psp", &self.provider.url()]).args(SHORT_WINDOWS);
+        command.args(["--psp", &self.provider.url()]).args(&self.windows);
         command.arg("--fleet").arg(self.folder.path().join("fleet.toml"));
         command.arg("--data").arg(self.folder.path().join("operator"));
         command_line::run(command.args(arguments), COMMAND).await
@@ -217,6 +254,16 @@ impl Fleet {
         let ended = self.ask(&["audit"]).await?;
         ensure!(ended.code == Some(0), "the audit found something: {:?}\n{}{}", ended.code, ended.output, ended.errors);
         Ok(ended.output)
+    }
+
+    /// A word that some process printed, with the process.
+    pub fn said(&self, word: &str) -> Option<Copy> {
+        self.outputs.iter().find(|(_, output)| output.contains(word)).map(|(copy, _)| *copy)
+    }
+
+    /// Whether a process has told of an error.
+    pub fn complains(&self, copy: Copy) -> bool {
+        self.outputs.get(&copy).is_some_and(|output| output.contains("ERROR"))
     }
 
     /// What a process printed last.

@@ -8,6 +8,7 @@ pub mod acts;
 pub mod await_until;
 pub mod closed;
 pub mod command_line;
+pub mod days;
 mod file_set;
 pub mod flash_sale;
 pub mod fleet;

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,9 +24,9 @@ use crate::retail::{Invoice, Invoices, Kind, Line, is_goods};
 use crate::server::OPERATOR;
 
 /// Invoices in progress at the same time.
-const SIDE_BY_SIDE: usize = 64;
+pub(crate) const SIDE_BY_SIDE: usize = 64;
 
-/// How long one call is repeated.
+/// How long one call to a single process is repeated.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An operator's token is renewed before it expires.
@@ -84,7 +85,17 @@ pub async fn play(
     invoices: &Invoices,
     progress: Arc<dyn Fn(u64) + Send + Sync>,
 ) -> Result<Report> {
-    let caller = Caller::connect(address).await?;
+    play_at(&[address], PATIENCE, invoices, progress).await
+}
+
+/// As [`play`], at all doors of a shop in turn; each call is repeated for so long.
+pub async fn play_at(
+    doors: &[SocketAddr],
+    patience: Duration,
+    invoices: &Invoices,
+    progress: Arc<dyn Fn(u64) + Send + Sync>,
+) -> Result<Report> {
+    let caller = Caller::connect(doors, patience).await?;
     let mut report = Report::default();
     let sales: Vec<Invoice> = invoices.invoices.iter().filter_map(|invoice| only(invoice, Kind::Sale)).collect();
     let cancellations: Vec<Invoice> =
@@ -94,7 +105,7 @@ pub async fn play(
 
     let start = Instant::now();
     let places = Arc::new(Semaphore::new(SIDE_BY_SIDE));
-    let done = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let done = Arc::new(AtomicU64::new(0));
     let mut placing = JoinSet::new();
     for sale in sales {
         let customer = customers.get(&customer_of(&sale)).context("a customer is missing")?.clone();
@@ -104,7 +115,7 @@ pub async fn play(
             let _place = places.acquire_owned().await?;
             let placed = place(&caller, &sale, &customer).await;
             let placed = placed.with_context(|| format!("invoice {}", sale.number))?;
-            progress(done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1);
+            progress(done.fetch_add(1, Ordering::Relaxed) + 1);
             anyhow::Ok((sale, placed))
         });
     }
@@ -167,7 +178,8 @@ async fn catalogue(caller: &Caller, sales: &[Invoice]) -> Result<()> {
     let list = caller
         .call("stoa.inventory.v1.InventoryService/ListStockItems", json!({ "parent": "warehouses/-", "pageSize": 1 }))
         .await?;
-    let item = list["stockItems"][0]["name"].as_str().context("no warehouse")?;
+    // A shop without the sample has none until the first piece arrives.
+    let item = list["stockItems"][0]["name"].as_str().unwrap_or("warehouses/main");
     let warehouse: Vec<&str> = item.split('/').take(2).collect();
     let stock: Vec<Value> = codes
         .values()
@@ -285,7 +297,7 @@ async fn place(caller: &Caller, sale: &Invoice, customer: &str) -> Result<Placed
         Ok(order) => order,
         Err(status) => return Ok(Placed::Refused(reason(&status))),
     };
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + caller.patience;
     loop {
         let name = order["name"].as_str().context("no order")?.to_owned();
         match order["state"].as_str() {
@@ -404,28 +416,59 @@ async fn returns(caller: &Caller, cancellations: Vec<Invoice>, mut bought: Bough
     Ok(())
 }
 
-/// An operator's connection that insists and keeps its token fresh.
+/// An operator's connections, one at each door, that insist and keep their token fresh.
 #[derive(Clone)]
 struct Caller {
-    client: Client,
+    doors: Arc<Vec<Client>>,
+    calls: Arc<AtomicUsize>,
+    patience: Duration,
     token: Arc<Mutex<(String, Instant)>>,
 }
 
 impl Caller {
-    async fn connect(address: SocketAddr) -> Result<Self> {
-        let client = Client::connect(address).await?;
-        let token = sign_in(&client).await?;
-        Ok(Self { client, token: Arc::new(Mutex::new((token, Instant::now()))) })
+    async fn connect(doors: &[SocketAddr], patience: Duration) -> Result<Self> {
+        let mut clients = vec![];
+        for door in doors {
+            clients.push(Client::connect(*door).await?);
+        }
+        let (doors, calls) = (Arc::new(clients), Arc::new(AtomicUsize::new(0)));
+        let token = Arc::new(Mutex::new((String::new(), Instant::now())));
+        let caller = Self { doors, calls, patience, token };
+        caller.sign_in().await?;
+        Ok(caller)
+    }
+
+    /// The next door, without a token.
+    fn door(&self) -> Result<&Client> {
+        let call = self.calls.fetch_add(1, Ordering::Relaxed);
+        self.doors.get(call % self.doors.len()).context("no door")
     }
 
     async fn client(&self) -> Result<Client> {
         let (token, since) = self.token.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if since.elapsed() < TOKEN_AGE {
-            return Ok(self.client.with_token(token));
+            return Ok(self.door()?.with_token(token));
         }
-        let token = sign_in(&self.client).await?;
-        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = (token.clone(), Instant::now());
-        Ok(self.client.with_token(token))
+        let token = self.sign_in().await?;
+        Ok(self.door()?.with_token(token))
+    }
+
+    async fn sign_in(&self) -> Result<String> {
+        let body = json!({ "email": OPERATOR.0, "password": OPERATOR.1 });
+        let deadline = Instant::now() + self.patience;
+        loop {
+            match self.door()?.call("stoa.identity.v1.IdentityService/SignIn", &body).await? {
+                Ok(session) => {
+                    let token = session["accessToken"].as_str().context("no token")?.to_owned();
+                    *self.token.lock().unwrap_or_else(PoisonError::into_inner) = (token.clone(), Instant::now());
+                    return Ok(token);
+                }
+                Err(status) if is_transient(&status) && Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                Err(status) => bail!("sign-in: {status:?}"),
+            }
+        }
     }
 
     /// A call that must succeed.
@@ -436,7 +479,7 @@ impl Caller {
 
     /// A call that may be refused; what says "not now" is repeated.
     async fn try_call(&self, method: &str, body: Value) -> Result<Result<Value, Status>> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         loop {
             match self.client().await?.call(method, &body).await? {
                 Err(status) if is_transient(&status) && Instant::now() < deadline => {
@@ -449,7 +492,7 @@ impl Caller {
 
     /// A call with a stream of messages; the same messages again change nothing.
     async fn stream(&self, method: &str, bodies: &[Value]) -> Result<Value> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         loop {
             match self.client().await?.call_with_stream(method, bodies).await? {
                 Ok(answer) => return Ok(answer),
@@ -458,22 +501,6 @@ impl Caller {
                 }
                 Err(status) => bail!("{method}: {status:?}"),
             }
-        }
-    }
-}
-
-async fn sign_in(client: &Client) -> Result<String> {
-    let body = json!({ "email": OPERATOR.0, "password": OPERATOR.1 });
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match client.call("stoa.identity.v1.IdentityService/SignIn", &body).await? {
-            Ok(session) => {
-                return Ok(session["accessToken"].as_str().context("no token")?.to_owned());
-            }
-            Err(status) if is_transient(&status) && Instant::now() < deadline => {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-            Err(status) => bail!("sign-in: {status:?}"),
         }
     }
 }

@@ -41,7 +41,7 @@ async fn a_copy_that_slept_beyond_its_lease_changes_no_total() -> Result<()> {
 async fn a_copy_that_joins_or_leaves_under_load_costs_no_call() -> Result<()> {
     let Some((binary, database)) = databases("c") else { return Ok(()) };
     let third: Copy = ("ordering", 2);
-    let plan = Plan { engines: &engines(Some(&database), None)?, more: 1, reserved: &[third] };
+    let plan = Plan { engines: &engines(Some(&database), None)?, more: 1, reserved: &[third], ..Plan::default() };
     let mut fleet = Fleet::start_as(binary, &plan).await?;
     fleet.operator().await?.stock(SKU, 20, 100_000).await?;
     let (begun, enough) = (Begun::default(), Arc::new(AtomicBool::new(false)));

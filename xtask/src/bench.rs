@@ -4,8 +4,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::paths;
+use crate::engines::{self, Broker, Engines};
 use crate::servers::{Kafka, Postgres, Started};
+use crate::{paths, suites};
 
 /// What is built, and measured or measures.
 const BUILT: [&[&str]; 3] = [
@@ -16,6 +17,9 @@ const BUILT: [&[&str]; 3] = [
 
 /// The program that measures the log alone.
 const LOG: &str = "log_speed";
+
+/// What measures nothing and kills everything.
+const DAYS: &str = "fleet-days";
 
 /// What measures the engines of the fleet, each beside what it is compared with.
 const FLEET: [&[&str]; 2] = [
@@ -30,6 +34,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
             bail!("`fleet` is measured by itself");
         }
         return fleet();
+    }
+    if let Some(which) = arguments.strip_prefix(&[DAYS.to_owned()]) {
+        return days(which);
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     for what in BUILT {
@@ -52,6 +59,48 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
         .status()
         .with_context(|| format!("cannot start {}", bench.display()))?;
     Ok(status.success())
+}
+
+/// The days on which everything dies, whole: on both brokers one after the other, or on the one that is named; with a binary
+/// that has the fleet's engines, that one is not built.
+fn days(words: &[String]) -> Result<bool> {
+    let (which, binary) = match words {
+        [rest @ .., flag, file] if flag == "--binary" => (rest, Some(std::path::absolute(file)?)),
+        rest => (rest, None),
+    };
+    let brokers: &[Broker] = match which {
+        [] => &[Broker::Kafka, Broker::RabbitMq],
+        [name] if name == "kafka" => &[Broker::Kafka],
+        [name] if name == "rabbitmq" => &[Broker::RabbitMq],
+        _ => bail!("after `{DAYS}` comes `kafka` or `rabbitmq` or nothing, and `--binary FILE`"),
+    };
+    let binary = match binary {
+        Some(binary) => binary,
+        None => {
+            suites::build_planted()?;
+            paths::release("stoa-planted")
+        }
+    };
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.current_dir(paths::root()).args(["build", "--release", "--bins", "--package", "integration"]);
+    if !build.status().context("cannot start cargo")?.success() {
+        return Ok(false);
+    }
+    for broker in brokers {
+        let engines = match Engines::start(*broker, &engines::DAYS)? {
+            Started::Ready(engines) => engines,
+            Started::Missing(reason) => bail!("{reason}"),
+        };
+        engines.versions().iter().for_each(|version| println!("{version}"));
+        let mut run = Command::new(paths::release("bench"));
+        run.current_dir(paths::root()).arg(DAYS).envs(engines.environment());
+        run.env("STOA_BIN", &binary).env("STOA_FLEET_BIN", &binary);
+        if !run.status().context("cannot start the benchmark")?.success() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Commits on PostgreSQL beside `pgbench`, and the way of an event in one process and through Kafka.

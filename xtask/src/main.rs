@@ -9,6 +9,7 @@ mod command;
 mod contracts;
 mod deny;
 mod deploy;
+mod engines;
 mod fleet;
 mod foreign;
 mod golden;

@@ -3,9 +3,10 @@
 use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{Run, tail};
+use crate::engines::{Broker, DAYS, Engines};
 use crate::lane::{Context, Outcome};
 use crate::lanes::Lane;
 use crate::servers::{self, Started};
@@ -47,16 +48,21 @@ pub(crate) fn lanes() -> Result<Vec<Lane>> {
 fn build(_: &Context) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     if has_planted_bugs()? {
-        let built = cargo(&["build", "--release", "--package", "stoa", "--features", WITH_PLANTED])?;
-        outcome.check("stoa with planted bugs and the engines of the fleet", built);
-        let aside = paths::release("stoa-planted");
-        if outcome.failed == 0 {
-            fs::copy(paths::release("stoa"), &aside).with_context(|| format!("cannot write {}", aside.display()))?;
-        }
+        let built = build_planted().err().map(|error| format!("{error:#}"));
+        outcome.check("stoa with planted bugs and the engines of the fleet", built.into_iter().collect());
     }
     outcome.check("stoa", cargo(&["build", "--release", "--package", "stoa"])?);
     outcome.check("drivers", cargo(&["test", "--release", "--no-run", "--package", "integration"])?);
     Ok(outcome)
+}
+
+/// The binary with planted bugs and the engines of the fleet, kept aside from the one that is released.
+pub(crate) fn build_planted() -> Result<()> {
+    let problems = cargo(&["build", "--release", "--package", "stoa", "--features", WITH_PLANTED])?;
+    ensure!(problems.is_empty(), "{}", problems.join("\n"));
+    let aside = paths::release("stoa-planted");
+    fs::copy(paths::release("stoa"), &aside).with_context(|| format!("cannot write {}", aside.display()))?;
+    Ok(())
 }
 
 fn drive(name: &str, context: &Context) -> Result<Outcome> {
@@ -143,8 +149,22 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
             run = run.env("STOA_FLEET_CONTROLS", addresses.join(" "));
         }
     }
+    let mut engines = None;
+    if name == "fleet_days" {
+        run = run.args(["--", "--test-threads=1", "--show-output"]);
+        match Engines::start(Broker::Kafka, &DAYS)? {
+            Started::Ready(started) => {
+                started.versions().iter().for_each(|version| println!("    {version}"));
+                for (name, value) in started.environment() {
+                    run = run.env(name, value);
+                }
+                engines = Some(started);
+            }
+            Started::Missing(reason) => println!("    {reason}"),
+        }
+    }
     let ended = run.end()?;
-    drop((server, broker, redis, other, controls));
+    drop((server, broker, redis, other, controls, engines));
     let mut outcome = libtest::outcome(&ended);
     // A test that lacks something says so in a file: the harness knows only passed and failed.
     for reason in fs::read_to_string(&skips).unwrap_or_default().lines() {

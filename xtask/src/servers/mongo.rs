@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use rustix::process::Signal;
 
+use super::control::Restart;
 use super::{Home, Owner, Place, Server, Started};
 use crate::command::{Run, tail};
 use crate::paths;
@@ -75,5 +76,15 @@ impl Mongo {
     /// What it says of itself.
     pub(crate) fn version(&self) -> &str {
         &self.version
+    }
+}
+
+impl Restart for Mongo {
+    fn kill(&mut self) -> Result<()> {
+        self.server.kill()
+    }
+
+    fn start(&mut self) -> Result<()> {
+        self.server.start()
     }
 }

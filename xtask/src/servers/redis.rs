@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use rustix::process::Signal;
 
+use super::control::Restart;
 use super::{Home, Owner, Place, Server, Started, installed};
 
 /// A private Redis that speaks TLS alone and lets one user in, to the keys that begin with `stoa:`.
@@ -99,6 +100,16 @@ impl Redis {
     /// What it says of itself.
     pub(crate) fn version(&self) -> &str {
         &self.version
+    }
+}
+
+impl Restart for Redis {
+    fn kill(&mut self) -> Result<()> {
+        self.server.kill()
+    }
+
+    fn start(&mut self) -> Result<()> {
+        self.server.start()
     }
 }
 

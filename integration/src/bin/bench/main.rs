@@ -6,6 +6,7 @@
 //! confirmed, an audit that finds something) has no numbers.
 
 mod checkouts;
+mod days;
 mod figures;
 mod flash;
 mod generated;
@@ -27,6 +28,9 @@ use figures::Figures;
 /// The measurements by name, in the order they run.
 const ALL: [&str; 9] =
     ["start", "reads", "checkouts", "half-load", "flash-sale", "appends", "recovery", "rebuild", "year"];
+
+/// What is run by name alone, on engines that somebody has started.
+const DAYS: &str = "fleet-days";
 
 /// What was asked for.
 #[derive(Default)]
@@ -63,7 +67,7 @@ fn arguments() -> Result<Option<Wanted>> {
         match word.as_str() {
             "--help" | "-h" => return Ok(None),
             "--json" => wanted.json = Some(words.next().context("--json needs a file")?.into()),
-            name if ALL.contains(&name) => wanted.names.push(word),
+            name if ALL.contains(&name) || name == DAYS => wanted.names.push(word),
             unknown => bail!("no measurement is called {unknown:?}; there are {}", ALL.join(", ")),
         }
     }
@@ -80,8 +84,8 @@ async fn measure(wanted: &Wanted) -> Result<()> {
     let mut bench = Bench { figures: Figures::default(), place };
     bench.machine()?;
     let mut outcome = Ok(());
-    for name in ALL {
-        if wanted.names.is_empty() || wanted.names.iter().any(|word| word == name) {
+    for name in ALL.into_iter().chain([DAYS]) {
+        if (wanted.names.is_empty() && name != DAYS) || wanted.names.iter().any(|word| word == name) {
             println!("\n{name}");
             outcome = bench.run(name).await.with_context(|| format!("{name} has no numbers"));
             if outcome.is_err() {
@@ -121,6 +125,7 @@ impl Bench {
             "recovery" => recovery::measure(self).await,
             "rebuild" => rebuild::measure(self).await,
             "year" => year::measure(self).await,
+            DAYS => days::live_whole().await,
             other => bail!("no measurement is called {other:?}"),
         }
     }

@@ -1,0 +1,143 @@
+//! Days on which everything dies: a fleet with two copies of every process, on every engine, and kills of all of them.
+//!
+//! One driver with parts, each on a fleet of its own: flash sales, and some weeks of a real shop. After each part the books are looked at from outside:
+//! the provider's ledger, `stoa audit` over the network, and what every caller was told. How large a day is, is its
+//! [`Scale`]; what died in it, and amid what, is counted in a [`Tally`] and printed as a table.
+
+mod around;
+mod engines;
+mod sale;
+mod strike;
+mod tally;
+mod weeks;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::command_line::Ended;
+use crate::fleet::{Copy, Fleet, Plan};
+use crate::until;
+
+pub use engines::Engines;
+pub use tally::Tally;
+pub use weeks::Weeks;
+
+/// From the last fault until nothing is under way any more.
+const SETTLED: Duration = Duration::from_secs(120);
+
+/// What an audit may name: what it named though nothing was wrong while it took shards for one order. `docs/fleet.md` says so
+/// under what is not there yet. That nothing was oversold is judged here by what was sold and what is left.
+const KNOWN: [&str; 4] = [
+    "I1 BROKEN warehouses/",
+    "I1 BROKEN and ",
+    "I6 BROKEN inventory: an internal error",
+    "I6 BROKEN catalog: an internal error",
+];
+
+/// Times under which nobody is refused for waiting while two cores carry it all: a buyer who holds a piece may be minutes
+/// from paying for it, and a payment in doubt is asked about until somebody answers.
+const PATIENT: [&str; 18] = [
+    "--window-in-doubt",
+    "10m",
+    "--window-action",
+    "10m",
+    "--window-hold",
+    "15m",
+    "--psp-timeout",
+    "10s",
+    "--psp-late-window",
+    "15s",
+    "--retry-base",
+    "50ms",
+    "--retry-cap",
+    "1s",
+    "--sweep",
+    "500ms",
+    "--drain",
+    "5s",
+];
+
+/// How much of everything there is.
+#[derive(Clone, Copy, Debug)]
+pub struct Scale {
+    /// Who wants one in each flash sale.
+    pub buyers: usize,
+    /// How many there are in each.
+    pub pieces: usize,
+    /// How often each kind of process, and each engine, is killed under flash sales.
+    pub kills: usize,
+    /// The invoices that are played.
+    pub weeks: Weeks,
+    /// How often each kind of process, and each engine, is killed while they are.
+    pub kills_of_weeks: usize,
+}
+
+impl Scale {
+    /// Minutes on two cores.
+    pub const SMALL: Self =
+        Self { buyers: 200, pieces: 20, kills: 1, weeks: Weeks::MadeUp("2010-12-08"), kills_of_weeks: 1 };
+    /// All of it.
+    pub const WHOLE: Self =
+        Self { buyers: 2000, pieces: 100, kills: 6, weeks: Weeks::Real("2010-12-22"), kills_of_weeks: 14 };
+}
+
+/// What a day is made of, each on a fleet of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Flash sales at both doors.
+    Sales,
+    /// Weeks of a shop's invoices.
+    Weeks,
+}
+
+/// Lives through some of a day; an error if anything is not as it must be.
+pub async fn live(engines: &Engines, scale: &Scale, parts: &[Part]) -> Result<Tally> {
+    let begun = Instant::now();
+    let mut tally = Tally::default();
+    for part in parts {
+        let lived = match part {
+            Part::Sales => Box::pin(sale::part(engines, scale, &mut tally)).await,
+            Part::Weeks => Box::pin(weeks::part(engines, scale, &mut tally)).await,
+        };
+        tally.time = begun.elapsed();
+        lived.with_context(|| format!("{part:?}, after this:\n{tally}\n"))?;
+        println!("{part:?} took {:.1} minutes so far", tally.time.as_secs_f64() / 60.0);
+    }
+    Ok(tally)
+}
+
+/// Two copies of everything, on every engine.
+async fn fleet_that(engines: &Engines, name: &str, plan: Plan<'_>) -> Result<Fleet> {
+    let lines = engines.lines(name)?;
+    Fleet::start_as(engines.binary.clone(), &Plan { engines: &lines, more: 1, ..plan }).await
+}
+
+/// What an audit said that found nothing, or nothing but what is known.
+fn judged(ended: &Ended) -> Result<String> {
+    let known = |line: &str| KNOWN.iter().any(|known| line.trim_start().starts_with(known));
+    let broken = |line: &&str| line.contains(" BROKEN ") && !known(line);
+    let found: Vec<&str> = ended.output.lines().filter(broken).collect();
+    ensure!(matches!(ended.code, Some(0 | 1)) && found.is_empty() && ended.output.contains("I12 ok"), "{ended:#?}");
+    Ok(ended.output.clone())
+}
+
+/// Everybody lives, nobody panicked, nobody pays twice, and the audit is clean.
+async fn well(fleet: &mut Fleet, tally: &mut Tally) -> Result<()> {
+    let ended = fleet.ended()?;
+    ensure!(ended.is_empty(), "ended by themselves: {ended:?}\n{}", tails(fleet, ended.iter().map(|(copy, _)| *copy)));
+    if let Some(copy) = fleet.said("panicked at") {
+        anyhow::bail!("{copy:?} panicked:\n{}", fleet.tail(copy, 100));
+    }
+    let audit = until(SETTLED, "the audit is clean", async || judged(&fleet.ask(&["audit"]).await?).map(Some)).await;
+    let audit =
+        audit.with_context(|| tails(fleet, fleet.running().into_iter().filter(|copy| fleet.complains(*copy))))?;
+    let ledger = fleet.provider.ledger().await?;
+    ensure!(ledger.doubled().is_empty(), "charged twice: {:?}", ledger.doubled());
+    tally.audit(&audit);
+    Ok(())
+}
+
+fn tails(fleet: &Fleet, copies: impl Iterator<Item = Copy>) -> String {
+    copies.map(|copy| format!("{copy:?}:\n{}\n", fleet.tail(copy, 30))).collect()
+}

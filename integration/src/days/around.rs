@@ -1,0 +1,92 @@
+//! What else goes on in a shop: somebody keeps the catalogue up to date, somebody comes and goes.
+//!
+//! Both insist, and hold each answer against what they know: a product is what was last written to it, and a session that
+//! was ended lets nobody in from that moment on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::fleet::Fleet;
+use crate::http::Client;
+use crate::server::OPERATOR;
+use crate::shopper::{Shopper, request_id, text};
+
+/// How long they repeat one call.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// The two at work.
+pub(super) struct Around {
+    enough: Arc<AtomicBool>,
+    at_work: JoinSet<Result<(&'static str, u64)>>,
+}
+
+impl Around {
+    /// They begin.
+    pub(super) async fn begin(fleet: &Fleet) -> Result<Self> {
+        let enough = Arc::new(AtomicBool::new(false));
+        let mut at_work = JoinSet::new();
+        let keeper = Shopper::operator_over(fleet.client_of(0).insisting(PATIENCE)).await?;
+        at_work.spawn(keep(keeper, fleet.client_of(1).insisting(PATIENCE), Arc::clone(&enough)));
+        at_work.spawn(come_and_go(fleet.client_of(1).insisting(PATIENCE), Arc::clone(&enough)));
+        Ok(Self { enough, at_work })
+    }
+
+    /// They end; an error if one of them was answered wrongly.
+    pub(super) async fn end(self) -> Result<()> {
+        self.enough.store(true, Ordering::Relaxed);
+        for ended in self.at_work.join_all().await {
+            let (what, times) = ended?;
+            println!("meanwhile: {times} times {what}");
+        }
+        Ok(())
+    }
+}
+
+/// Writes to a product at one door and reads it at the other.
+async fn keep(mut keeper: Shopper, door: Client, enough: Arc<AtomicBool>) -> Result<(&'static str, u64)> {
+    let sku = format!("KEPT-{}", uuid::Uuid::new_v4().simple());
+    keeper.stock(&sku, 5, 1).await?;
+    let found = keeper.http.get(&format!("/v1/products:batchGetVariants?skus={sku}")).await?.ok()?;
+    let product = text(&found["variants"][0], "product")?;
+    let mut times = 0;
+    let mut reader = door;
+    while !enough.load(Ordering::Relaxed) {
+        times += 1;
+        let words = format!("as it is after {times} changes");
+        let path = format!("/v1/{product}?requestId={}", request_id());
+        let mut changed = keeper.http.patch(&path, &json!({ "description": words })).await?;
+        if changed.status == 401 {
+            // An access token lives for five minutes.
+            keeper = Shopper::sign_in(keeper.http, OPERATOR.0, OPERATOR.1).await?;
+            changed = keeper.http.patch(&path, &json!({ "description": words })).await?;
+        }
+        ensure!(changed.status == 200, "{}", changed.describe());
+        let read = reader.get(&format!("/v1/{product}")).await?.ok()?;
+        ensure!(read["description"] == words, "after {times} changes: {read}");
+    }
+    Ok(("a product was changed, and read at the other door as it was written", times))
+}
+
+/// Signs in, ends the session, and is not let in any more.
+async fn come_and_go(door: Client, enough: Arc<AtomicBool>) -> Result<(&'static str, u64)> {
+    let mut times = 0;
+    while !enough.load(Ordering::Relaxed) {
+        let mut visitor = Shopper::customer_over(door.again()).await?;
+        let sessions = format!("/v1/{}/sessions", visitor.user);
+        let list = visitor.http.get(&sessions).await?.ok()?;
+        let session = text(&list["sessions"][0], "name").context("no session")?;
+        let revoke = json!({ "requestId": request_id() });
+        let revoked = visitor.http.post(&format!("/v1/{session}:revoke"), &revoke).await?;
+        // Who asks again after a lost answer does so with a token of the session that has ended.
+        ensure!([200, 401].contains(&revoked.status), "{}", revoked.describe());
+        let refused = visitor.http.get(&sessions).await?;
+        ensure!(refused.status == 401, "a session that was ended is let in: {}", refused.describe());
+        times += 1;
+    }
+    Ok(("a session was ended, and let nobody in from then on", times))
+}
