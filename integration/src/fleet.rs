@@ -4,7 +4,7 @@
 //! Ports are chosen before the first start, since each process is told where all others are. A process that was killed is
 //! started again at its port.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -23,6 +23,7 @@ use crate::http::Client;
 use crate::ledger::Provider;
 use crate::server::{OPERATOR, Output, SHORT_WINDOWS, spawn};
 use crate::shopper::Shopper;
+use crate::wire::Wire;
 
 /// The services, each a process.
 pub const SERVICES: [&str; 9] =
@@ -48,10 +49,14 @@ pub struct Fleet {
     running: BTreeMap<Copy, Child>,
     outputs: BTreeMap<Copy, Output>,
     windows: Vec<String>,
+    wires: BTreeMap<Link, Wire>,
 }
 
 /// One copy of a service or of the gateway, counted from 0.
 pub type Copy = (&'static str, usize);
+
+/// Who calls whom.
+pub type Link = (&'static str, &'static str);
 
 /// What a fleet is made of.
 #[derive(Clone, Debug, Default)]
@@ -64,6 +69,8 @@ pub struct Plan<'a> {
     pub reserved: &'a [Copy],
     /// The times, as flags; [`SHORT_WINDOWS`] where there are none.
     pub windows: &'a [&'a str],
+    /// Callers that reach the first copy of a callee over a wire that can be troubled, and no other copy.
+    pub wires: &'a [Link],
 }
 
 impl Plan<'_> {
@@ -97,13 +104,17 @@ impl Fleet {
         let named: Vec<Copy> = copies.iter().chain(plan.reserved).copied().collect();
         let ports = free_ports(named.len())?.into_iter().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         let addresses: BTreeMap<Copy, SocketAddr> = named.into_iter().zip(ports).collect();
-        let mut map = format!("secret_file = \"secret\"\n{}[services]\n", plan.engines);
-        for service in SERVICES {
-            let own = addresses.iter().filter(|((name, _), _)| *name == service);
-            let own: Vec<String> = own.map(|(_, address)| address.to_string()).collect();
-            writeln!(map, "{service} = {own:?}")?;
+        std::fs::write(folder.path().join("fleet.toml"), map(plan.engines, &addresses, &BTreeMap::new())?)?;
+        let mut wires = BTreeMap::new();
+        for &(caller, callee) in plan.wires {
+            let target = addresses.get(&(callee, 0)).with_context(|| format!("there is no {callee}"))?;
+            wires.insert((caller, callee), Wire::to(*target).await?);
         }
-        std::fs::write(folder.path().join("fleet.toml"), map)?;
+        for caller in wires.keys().map(|(caller, _)| *caller).collect::<BTreeSet<_>>() {
+            let own = wires.iter().filter(|((from, _), _)| *from == caller);
+            let own = own.map(|((_, callee), wire)| (*callee, wire.address())).collect();
+            std::fs::write(folder.path().join(format!("{caller}.toml")), map(plan.engines, &addresses, &own)?)?;
+        }
         // Known to everybody on this machine, as the fleet's ports are to nobody else.
         std::fs::write(folder.path().join("secret"), "5a".repeat(32))?;
         let mut fleet = Self {
@@ -115,6 +126,7 @@ impl Fleet {
             running: BTreeMap::new(),
             outputs: BTreeMap::new(),
             windows: vec![],
+            wires,
         };
         fleet.change_windows(if plan.windows.is_empty() { &SHORT_WINDOWS } else { plan.windows });
         fleet.provider.send_webhooks_to(fleet.address((GATEWAY, 0))?).await?;
@@ -164,7 +176,7 @@ impl Fleet {
         }
         command
             .args(["serve", name, "--notice", "500ms", "--fleet"])
-            .arg(self.folder.path().join("fleet.toml"))
+            .arg(self.map_of(name))
             .arg("--data")
             .arg(self.data(copy))
             .env("STOA_OPERATOR_PASSWORD", OPERATOR.1);
@@ -175,6 +187,17 @@ impl Fleet {
         let (child, _) = spawn(&mut command, output).await.with_context(|| format!("{copy:?}"))?;
         self.running.insert(copy, child);
         Ok(())
+    }
+
+    /// The map by which a service finds the others.
+    fn map_of(&self, name: &str) -> PathBuf {
+        let wired = self.wires.keys().any(|(caller, _)| *caller == name);
+        self.folder.path().join(if wired { format!("{name}.toml") } else { "fleet.toml".to_owned() })
+    }
+
+    /// The wire between these two.
+    pub fn wire(&self, link: Link) -> Result<&Wire> {
+        self.wires.get(&link).with_context(|| format!("there is no wire for {link:?}"))
     }
 
     /// kill -9 for one process, which is gone then.
@@ -304,6 +327,23 @@ pub fn engines(database: Option<&str>, bus: Option<(&str, &str)>) -> Result<Stri
         writeln!(lines, "[bus]\n{kind} = {address:?}")?;
     }
     Ok(lines)
+}
+
+/// A map of these addresses, but for the services that are found elsewhere.
+fn map(
+    engines: &str,
+    addresses: &BTreeMap<Copy, SocketAddr>,
+    elsewhere: &BTreeMap<&str, SocketAddr>,
+) -> Result<String> {
+    let mut map = format!("secret_file = \"secret\"\n{engines}[services]\n");
+    for service in SERVICES {
+        let all: Vec<String> = match elsewhere.get(service) {
+            Some(address) => vec![address.to_string()],
+            None => addresses.iter().filter(|((name, _), _)| *name == service).map(|(_, it)| it.to_string()).collect(),
+        };
+        writeln!(map, "{service} = {all:?}")?;
+    }
+    Ok(map)
 }
 
 /// Ports that are free now; all are held until all are known, so that no two are the same.

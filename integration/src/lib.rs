@@ -25,6 +25,7 @@ pub mod server;
 pub mod shopper;
 pub mod skip;
 pub mod sold_out;
+pub mod wire;
 
 pub use await_until::until;
 pub use fleet::Fleet;

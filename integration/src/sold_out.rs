@@ -111,7 +111,7 @@ pub async fn sold_out(mut fleet: Fleet, trouble: impl AsyncFnOnce(&mut Fleet, &B
 }
 
 /// One buyer's way from the first look to an order that is settled.
-async fn buy(mut shopper: Shopper) -> Result<Value> {
+pub async fn buy(mut shopper: Shopper) -> Result<Value> {
     let mut priced = shopper.fill("EUR", SKU, 1).await?;
     let request = request_id();
     let order = loop {

@@ -55,6 +55,7 @@ pub(crate) fn all() -> Result<Vec<Lane>> {
             tests(&lane, &["test", "--no-fail-fast", "--package", &service], context)
         }));
     }
+    lanes.push(Lane::new("engines", "the engines' own files; what the lanes after it need is built", engines));
     lanes.push(Lane::new("postgres", "store, log, bus and sagas keep their promises on PostgreSQL", postgres));
     lanes.push(Lane::new(
         "redis",
@@ -87,16 +88,13 @@ pub(crate) fn checks() -> Result<Vec<Lane>> {
         }),
         Lane::new("structure", "edges, module docs, short mains, least versions, no drawers", structure::run),
         Lane::new("contracts", "buf lint, buf breaking against main, golden events", contracts::run),
-        Lane::new("clippy", "no lint of the workspace fires, nor of the fleet's engine", |_| {
+        Lane::new("clippy", "no lint fires, without the fleet's engines and with all of them", |_| {
             let lint = |what: &[&str]| {
                 let arguments = [&["clippy", "--all-targets"], what, &["--", "-D", "warnings"]].concat();
                 command("clippy", &arguments, Duration::from_secs(1500))
             };
             let mut outcome = lint(&["--workspace"])?;
-            outcome.add(lint(&["--package", "store", "--features", "fleet"])?);
-            outcome.add(lint(&["--package", "cache", "--features", "fleet"])?);
-            outcome.add(lint(&["--package", "stoa-catalog", "--features", "fleet"])?);
-            outcome.add(lint(&["--package", "bus", "--features", "rabbitmq,planted-bugs"])?);
+            outcome.add(lint(&["--workspace", "--features", &format!("stoa/fleet,stoa/planted,{ENGINES}")])?);
             Ok(outcome)
         }),
         Lane::new("deny", "licences, sources and bans of every crate we link", deny::run),
@@ -118,163 +116,149 @@ fn tests(log: &str, arguments: &[&str], context: &Context) -> Result<Outcome> {
     Ok(libtest::outcome(&ended))
 }
 
-/// The suites of everything that stands on a store, on the engine of the fleet.
-fn postgres(context: &Context) -> Result<Outcome> {
-    let server = match servers::Postgres::start()? {
-        Started::Ready(server) => server,
+/// Everything that has an engine of the fleet, with all of them: one selection, so that the lanes that need a server build
+/// once, whichever runs first.
+const WITH_ENGINES: [&str; 7] = ["store", "stoa-log", "bus", "saga", "cache", "stoa-identity", "stoa-catalog"];
+const ENGINES: &str = "store/fleet,stoa-log/fleet,cache/fleet,stoa-identity/fleet,stoa-catalog/fleet,\
+                       bus/kafka,bus/rabbitmq,bus/planted-bugs";
+
+/// Tests of what has an engine.
+fn on_engines(log: &str, context: &Context) -> Run {
+    Run::cargo(log)
+        .args(["test", "--no-fail-fast", "--features", ENGINES])
+        .args(WITH_ENGINES.iter().flat_map(|package| ["--package", package]))
+        .limit(Duration::from_secs(1500))
+        .verbose(context.verbose)
+}
+
+/// Test programs by name.
+fn programs(run: Run, names: &[&str]) -> Run {
+    run.args(names.iter().flat_map(|name| ["--test", name]))
+}
+
+/// What is proven on this server, if it can be had.
+fn with<S>(server: Result<Started<S>>, proof: impl FnOnce(S) -> Result<Outcome>) -> Result<Outcome> {
+    match server? {
+        Started::Ready(server) => proof(server),
         Started::Missing(reason) => {
             let mut outcome = Outcome::default();
             outcome.skip(reason);
-            return Ok(outcome);
+            Ok(outcome)
         }
-    };
-    println!("    {}", server.version());
-    let crates = ["--package", "store", "--package", "stoa-log", "--package", "bus", "--package", "saga"];
-    let suites = ["--test", "postgres", "--test", "conformance", "--test", "in_doubt", "--test", "running_sagas"];
-    let ended = Run::cargo("postgres")
-        .args(["test", "--no-fail-fast", "--features", "store/fleet,stoa-log/fleet"])
-        .args(crates)
-        .args(suites)
-        .args(["--", "--include-ignored"])
-        .env("STORE_TEST_POSTGRES", server.url())
-        .env("STORE_TEST_POSTGRES_CA", server.certificate())
-        .limit(Duration::from_secs(1500))
-        .verbose(context.verbose)
-        .end()?;
-    Ok(libtest::outcome(&ended))
+    }
+}
+
+/// What the engines' own files say of themselves, which needs no server.
+fn engines(context: &Context) -> Result<Outcome> {
+    Ok(libtest::outcome(&on_engines("engines", context).args(["--lib"]).end()?))
+}
+
+/// The suites of everything that stands on a store, on the engine of the fleet.
+fn postgres(context: &Context) -> Result<Outcome> {
+    with(servers::Postgres::start(), |server| {
+        println!("    {}", server.version());
+        let ended =
+            programs(on_engines("postgres", context), &["postgres", "conformance", "in_doubt", "running_sagas"])
+                .args(["--", "--include-ignored"])
+                .env("STORE_TEST_POSTGRES", server.url())
+                .env("STORE_TEST_POSTGRES_CA", server.certificate())
+                .end()?;
+        Ok(libtest::outcome(&ended))
+    })
 }
 
 /// What the copies of a service share, on the engine of the fleet.
 fn redis(context: &Context) -> Result<Outcome> {
-    let server = match servers::Redis::start()? {
-        Started::Ready(server) => server,
-        Started::Missing(reason) => {
-            let mut outcome = Outcome::default();
-            outcome.skip(reason);
-            return Ok(outcome);
-        }
-    };
-    println!("    {}", server.version());
-    let ended = Run::cargo("redis")
-        .args(["test", "--no-fail-fast", "--features", "cache/fleet,stoa-identity/fleet"])
-        .args(["--package", "cache", "--package", "stoa-identity"])
-        .args(["--test", "memory", "--test", "redis", "--test", "faults"])
-        .args(["--", "--include-ignored"])
-        .env("CACHE_TEST_REDIS", server.url())
-        .env("CACHE_TEST_REDIS_AUTHORITY", server.authority())
-        .env("CACHE_TEST_REDIS_PROGRAM", server.program())
-        .limit(Duration::from_secs(1500))
-        .verbose(context.verbose)
-        .end()?;
-    Ok(libtest::outcome(&ended))
+    with(servers::Redis::start(), |server| {
+        println!("    {}", server.version());
+        let ended = programs(on_engines("redis", context), &["memory", "redis", "faults"])
+            .args(["--", "--include-ignored"])
+            .env("CACHE_TEST_REDIS", server.url())
+            .env("CACHE_TEST_REDIS_AUTHORITY", server.authority())
+            .env("CACHE_TEST_REDIS_PROGRAM", server.program())
+            .end()?;
+        Ok(libtest::outcome(&ended))
+    })
+}
+
+/// The suites of the bus through a broker; one after the other, since some of them kill the server.
+fn through_a_broker(log: &str, context: &Context, suites: &[&str]) -> Run {
+    programs(on_engines(log, context), suites).args(["--", "--include-ignored", "--test-threads=1", "--show-output"])
+}
+
+/// The outcome, after the lines that tell how much was shown.
+fn told(ended: &Ended) -> Outcome {
+    ended.output.lines().filter(|line| line.contains(" of every b")).for_each(|line| println!("{line}"));
+    libtest::outcome(ended)
 }
 
 /// The suites of the bus, with Kafka between producers and consumers.
 fn kafka(context: &Context) -> Result<Outcome> {
-    let server = match servers::Kafka::start()? {
-        Started::Ready(server) => server,
-        Started::Missing(reason) => {
-            let mut outcome = Outcome::default();
-            outcome.skip(reason);
-            return Ok(outcome);
-        }
-    };
-    println!("    {}", servers::Kafka::version());
-    // Not with the rest: it builds the client's library, which takes a C++ compiler and minutes.
-    let lint =
-        ["clippy", "--all-targets", "--package", "bus", "--features", "kafka,planted-bugs", "--", "-D", "warnings"];
-    let mut outcome = command("clippy of kafka", &lint, Duration::from_secs(900))?;
-    let address = server.address();
-    let control = servers::Control::over(server)?;
-    let run = |log: &str, features: &str| {
-        Run::cargo(log)
-            .args(["test", "--no-fail-fast", "--package", "bus", "--features", features])
-            // One after the other: some of them kill the server.
-            .args(["--test", "kafka", "--test", "kafka_planted", "--"])
-            .args(["--include-ignored", "--test-threads=1", "--show-output"])
-            .env("BUS_TEST_KAFKA", &address)
-            .env("BUS_TEST_CONTROL", control.address())
-            .limit(Duration::from_secs(1500))
-            .verbose(context.verbose)
-    };
-    let mut tell = |ended: Ended| {
-        ended.output.lines().filter(|line| line.contains(" of every b")).for_each(|line| println!("{line}"));
-        outcome.add(libtest::outcome(&ended));
-    };
-    tell(run("kafka", "kafka,planted-bugs").end()?);
-    // Again where a log has many shards.
-    match servers::Postgres::start()? {
-        Started::Ready(server) => {
-            println!("    {}", server.version());
-            let run = run("kafka-postgres", "kafka,planted-bugs,store/fleet");
-            tell(run.env("STORE_TEST_POSTGRES", server.url()).end()?);
-        }
-        Started::Missing(reason) => outcome.skip(reason),
-    }
-    Ok(outcome)
+    with(servers::Kafka::start(), |server| {
+        println!("    {}", servers::Kafka::version());
+        let address = server.address();
+        let control = servers::Control::over(server)?;
+        let run = |log: &str| {
+            through_a_broker(log, context, &["kafka", "kafka_planted"])
+                .env("BUS_TEST_KAFKA", &address)
+                .env("BUS_TEST_CONTROL", control.address())
+        };
+        let mut outcome = told(&run("kafka").end()?);
+        // Again where a log has many shards.
+        outcome.add(with(servers::Postgres::start(), |store| {
+            println!("    {}", store.version());
+            Ok(told(&run("kafka-postgres").env("STORE_TEST_POSTGRES", store.url()).end()?))
+        })?);
+        Ok(outcome)
+    })
 }
 
 /// The suites of the bus, with RabbitMQ between producers and consumers.
 fn rabbitmq(context: &Context) -> Result<Outcome> {
-    let server = match servers::RabbitMq::start()? {
-        Started::Ready(server) => server,
-        Started::Missing(reason) => {
-            let mut outcome = Outcome::default();
-            outcome.skip(reason);
-            return Ok(outcome);
-        }
-    };
-    println!("    {}", server.version());
-    let url = server.url();
-    let control = servers::Control::over(server)?;
-    // On the store of the fleet, where a log has more shards than there are queues.
-    let store = match servers::Postgres::start()? {
-        Started::Ready(store) => store,
-        Started::Missing(reason) => {
-            let mut outcome = Outcome::default();
-            outcome.skip(reason);
-            return Ok(outcome);
-        }
-    };
-    println!("    {}", store.version());
-    let ended = Run::cargo("rabbitmq")
-        .args(["test", "--no-fail-fast", "--package", "bus", "--features", "rabbitmq,planted-bugs,store/fleet"])
-        // One after the other: some of them kill the server.
-        .args(["--test", "rabbitmq", "--", "--include-ignored", "--test-threads=1", "--show-output"])
-        .env("BUS_TEST_RABBITMQ", &url)
-        .env("BUS_TEST_CONTROL", control.address())
-        .env("STORE_TEST_POSTGRES", store.url())
-        .limit(Duration::from_secs(1500))
-        .verbose(context.verbose)
-        .end()?;
-    ended.output.lines().filter(|line| line.contains(" of every b")).for_each(|line| println!("{line}"));
-    Ok(libtest::outcome(&ended))
+    with(servers::RabbitMq::start(), |server| {
+        println!("    {}", server.version());
+        let url = server.url();
+        let control = servers::Control::over(server)?;
+        // On the store of the fleet, where a log has more shards than there are queues.
+        with(servers::Postgres::start(), |store| {
+            println!("    {}", store.version());
+            let ended = through_a_broker("rabbitmq", context, &["rabbitmq"])
+                .env("BUS_TEST_RABBITMQ", &url)
+                .env("BUS_TEST_CONTROL", control.address())
+                .env("STORE_TEST_POSTGRES", store.url())
+                .end()?;
+            Ok(told(&ended))
+        })
+    })
 }
 
 /// The catalogue over documents, its log in PostgreSQL: its suite, its service's tests, and those of what dies.
 fn mongo(context: &Context) -> Result<Outcome> {
-    let mut outcome = Outcome::default();
-    let (documents, log) = match (servers::Mongo::start()?, servers::Postgres::start()?) {
-        (Started::Ready(documents), Started::Ready(log)) => (documents, log),
-        (Started::Missing(reason), _) | (_, Started::Missing(reason)) => {
-            outcome.skip(reason);
-            return Ok(outcome);
-        }
-    };
-    println!("    {}; {}", documents.version(), log.version());
-    let suites = ["importing", "keeping_products", "searching", "signing_prices", "documents"];
-    let ended = Run::cargo("mongo")
-        .args(["test", "--no-fail-fast", "--package", "stoa-catalog", "--features", "fleet", "--lib"])
-        .args(suites.iter().flat_map(|suite| ["--test", suite]))
-        .args(["--", "--include-ignored", "--show-output"])
-        .env("CATALOG_TEST_MONGODB", documents.url())
-        .env("CATALOG_TEST_MONGO_PROGRAM", documents.program())
-        .env("STORE_TEST_POSTGRES", log.url())
-        .limit(Duration::from_secs(1500))
-        .verbose(context.verbose)
-        .end()?;
-    for line in ended.output.lines().filter(|line| line.starts_with("suite of the catalogue")) {
-        println!("    {line}");
-    }
-    Ok(libtest::outcome(&ended))
+    with(servers::Mongo::start(), |documents| {
+        with(servers::Postgres::start(), |log| {
+            println!("    {}; {}", documents.version(), log.version());
+            let suites = ["importing", "keeping_products", "searching", "signing_prices", "documents"];
+            let prove = |run: Run| {
+                run.env("CATALOG_TEST_MONGODB", documents.url())
+                    .env("CATALOG_TEST_MONGO_PROGRAM", documents.program())
+                    .env("STORE_TEST_POSTGRES", log.url())
+                    .end()
+            };
+            let run = programs(on_engines("mongo", context), &suites);
+            let mut outcome = libtest::outcome(&prove(run.args(["--", "--include-ignored"]))?);
+            let suite = on_engines("mongo-suite", context).args([
+                "--lib",
+                "--",
+                "--include-ignored",
+                "--show-output",
+                "conformance_of_",
+            ]);
+            let ended = prove(suite)?;
+            for line in ended.output.lines().filter(|line| line.starts_with("suite of the catalogue")) {
+                println!("    {line}");
+            }
+            outcome.add(libtest::outcome(&ended));
+            Ok(outcome)
+        })
+    })
 }

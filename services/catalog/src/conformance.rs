@@ -91,7 +91,7 @@ async fn conformance_of_rows() {
 
 #[cfg(feature = "fleet")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs CATALOG_TEST_MONGODB"]
+#[ignore = "run by the lane `mongo`, which names a server"]
 #[allow(clippy::disallowed_methods, reason = "a test is told where its server is")]
 async fn conformance_of_documents() {
     let server = std::env::var("CATALOG_TEST_MONGODB").unwrap();
