@@ -53,5 +53,7 @@ pub async fn run(open: impl AsyncFn() -> Store, connect: impl AsyncFn(Log<Event>
     parking::redrive_applies_in_order_and_the_stream_flows_again(rig().await).await;
     parking::a_redrive_that_fails_again_keeps_what_is_behind(rig().await).await;
     parking::a_full_lot_stops_the_consumer_and_drops_nothing(rig().await).await;
+    parking::what_a_newer_release_wrote_waits_for_who_knows_it(rig().await).await;
+    parking::while_old_and_new_copies_run_together_everything_is_applied_once(rig().await).await;
     cases.into_inner()
 }

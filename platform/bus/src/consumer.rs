@@ -2,6 +2,7 @@
 //! has a broker, takes what that delivers (see `feed`).
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::delivery::Cursor;
 use crate::feed::Counts;
-use crate::{Error, Handler, Hub, Message, Source};
+use crate::{Error, Handler, Hub, Message, Redriven, Source};
 
 /// The bounds of a consumer.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +35,8 @@ pub struct Limits {
     pub retry_first: Duration,
     /// The longest pause.
     pub retry_most: Duration,
+    /// How often letters that a newer release wrote are looked at, in case this one knows them.
+    pub relook: Duration,
 }
 
 impl Default for Limits {
@@ -46,6 +49,7 @@ impl Default for Limits {
             doubt: Duration::from_secs(30),
             retry_first: Duration::from_millis(20),
             retry_most: Duration::from_secs(10),
+            relook: Duration::from_secs(15),
         }
     }
 }
@@ -87,6 +91,13 @@ pub(crate) struct Inner {
     seen: Mutex<BTreeMap<(String, u32), u64>>,
     stalled: Mutex<BTreeMap<(String, u32), String>>,
     pub(crate) counts: Counts,
+}
+
+impl Inner {
+    /// Whether something has to be done about events of this name: applied, or parked for somebody who knows them.
+    pub(crate) fn concerns(&self, name: &str) -> bool {
+        self.handler.wants(name) || !self.handler.knows(name)
+    }
 }
 
 /// Where a running consumer is in one shard.
@@ -154,6 +165,28 @@ impl Consumer {
         tokio::select! {
             () = shutdown => {}
             _ = following => tracing::info!(consumer = self.inner.name, "a consumer's store stopped"),
+            never = self.relook() => match never {},
+        }
+    }
+
+    /// Takes up what was parked because an older copy did not know it: at the start, and now and then.
+    async fn relook(&self) -> Infallible {
+        let mut looks = tokio::time::interval(self.inner.limits.relook);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            if self.is_paused() {
+                continue;
+            }
+            let consumer = self.inner.name;
+            match self.redrive_known().await {
+                Ok(Redriven { applied: 0, .. }) => {}
+                Ok(Redriven { applied, .. }) => {
+                    tracing::info!(consumer, applied, "messages that an older release had parked are applied");
+                }
+                // A producer that is away, a store that is busy: the next look may be luckier.
+                Err(error) => tracing::warn!(consumer, %error, "parked messages cannot be looked at"),
+            }
         }
     }
 
@@ -299,7 +332,7 @@ impl Consumer {
             }
         }
         let read = messages.len();
-        let wanted = messages.iter().any(|message| self.inner.handler.wants(&message.name));
+        let wanted = messages.iter().any(|message| self.inner.concerns(&message.name));
         standing.unsaved.append(&mut messages);
         let Some(last) = standing.unsaved.last().map(|message| message.position) else {
             return Ok(0);

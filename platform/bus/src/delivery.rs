@@ -300,10 +300,13 @@ async fn transaction(
                 break;
             }
             Seen::New => {
-                let effect = if !inner.handler.wants(&message.name) {
+                let known = inner.handler.knows(&message.name);
+                let effect = if known && !inner.handler.wants(&message.name) {
                     Ok(())
                 } else if stream.parked {
                     queue_behind(tx, inner, message).await
+                } else if !known {
+                    Err(Failure::newer(&message.name))
                 } else if parts.effect {
                     inner.handler.apply(tx, message).await
                 } else {

@@ -320,7 +320,7 @@ impl Worker<'_> {
             None => return Ok(()),
         };
         if let Some(last) = self.run.last().map(|envelope| envelope.message.position) {
-            let wants = |envelope: &Envelope| self.consumer.inner.handler.wants(&envelope.message.name);
+            let wants = |envelope: &Envelope| self.consumer.inner.concerns(&envelope.message.name);
             let since = *self.since.get_or_insert_with(Instant::now);
             let waits = !self.run.iter().any(wants) && self.run.len() < batch as usize && since.elapsed() < poll;
             if waits {

@@ -14,10 +14,25 @@ pub trait Handler: Send + Sync + 'static {
         true
     }
 
+    /// False for events this release has never heard of: a newer one of the producer wrote them, and a newer one of this
+    /// consumer may want them. They are parked, their stream behind them, until somebody comes who knows them.
+    fn knows(&self, name: &str) -> bool {
+        let _ = name;
+        true
+    }
+
     /// Applies one message. It is called again with the same message after a crash or a failure, but
     /// never after its effect committed.
     fn apply<'a>(&'a self, tx: &'a mut Tx, message: &'a Message) -> LocalBoxFuture<'a, Result<(), Failure>>;
 }
+
+/// Whether `name` is among the events of a package, as the contracts list them.
+pub fn listed(name: &str, events: &[(&str, u32)]) -> bool {
+    events.iter().any(|(listed, _)| *listed == name)
+}
+
+/// How the reason of a letter begins that waits for a newer release of its consumer.
+const NEWER: &str = "a newer release wrote it: ";
 
 /// Why a message could not be applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +41,18 @@ pub enum Failure {
     Transient(String),
     /// It will not work without someone's help: its stream is parked, others flow.
     Permanent(String),
+}
+
+impl Failure {
+    /// This release does not know the event, or not as it was written.
+    pub(crate) fn newer(what: &dyn std::fmt::Display) -> Self {
+        Self::Permanent(format!("{NEWER}{what}"))
+    }
+
+    /// Whether a letter with this reason may be understood by a newer release.
+    pub(crate) fn was_newer(reason: &str) -> bool {
+        reason.starts_with(NEWER)
+    }
 }
 
 impl From<store::Error> for Failure {

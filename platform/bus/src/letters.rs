@@ -1,4 +1,7 @@
 //! Dead letters: what a consumer parked, for operators to see and to drive again.
+//!
+//! Letters that a newer release wrote are driven by whoever knows them, without an operator: while old and new copies of a
+//! consumer run together, an old one parks them and a new one takes them up.
 
 use std::sync::Arc;
 
@@ -6,6 +9,9 @@ use log::parked;
 use store::Tx;
 
 use crate::{Consumer, DeadLetter, Error, Failure, Message, Source};
+
+/// Letters looked at in one transaction.
+const PAGE: u32 = 256;
 
 /// What a redrive did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -39,15 +45,44 @@ impl Consumer {
 
     /// Drives the parked messages of one stream again, in order, each in a transaction of its own,
     /// until the queue is empty (the stream then flows again) or one fails again.
+    ///
+    /// What this release does not know counts as applied: whoever drives it by hand has decided to go on without.
     pub async fn redrive(&self, producer: &str, stream: &str) -> Result<Redriven, Error> {
+        self.drive_stream(producer, stream, By::Hand).await
+    }
+
+    /// Drives the streams whose first letter a newer release wrote, if this release knows it.
+    pub(crate) async fn redrive_known(&self) -> Result<Redriven, Error> {
+        let mut total = Redriven::default();
+        let mut after: Option<(String, String, u64)> = None;
+        loop {
+            let page = self.dead_letters(after.take(), PAGE).await?;
+            let Some(last) = page.last() else { return Ok(total) };
+            after = Some((last.producer.clone(), last.stream.clone(), last.version));
+            let known =
+                |letter: &&DeadLetter| Failure::was_newer(&letter.reason) && self.inner.handler.knows(&letter.name);
+            for letter in page.iter().filter(known) {
+                let redriven = self.drive_stream(&letter.producer, &letter.stream, By::Itself).await?;
+                total.applied += redriven.applied;
+                total.stopped = redriven.stopped.or(total.stopped);
+            }
+        }
+    }
+
+    async fn drive_stream(&self, producer: &str, stream: &str, by: By) -> Result<Redriven, Error> {
         let no_source = || Error::NoSuchSource(producer.to_owned());
         let source = self.inner.hub.source(producer).ok_or_else(no_source)?;
         let mut redriven = Redriven::default();
         while let Some(letter) = self.first_letter(producer, stream).await? {
             let message = fetch(&source, &letter).await?;
-            match self.drive(message).await {
+            match self.drive(message, by).await {
                 Ok(applied) => redriven.applied += u64::from(applied),
-                Err(NotDriven(reason)) => {
+                // What may work later is left as it is, for the next look.
+                Err(NotDriven(Failure::Transient(reason))) if by == By::Itself => {
+                    redriven.stopped = Some(reason);
+                    break;
+                }
+                Err(NotDriven(Failure::Transient(reason) | Failure::Permanent(reason))) => {
                     redriven.stopped = Some(reason.clone());
                     self.note(letter, reason).await?;
                     break;
@@ -81,13 +116,16 @@ impl Consumer {
     }
 
     /// The effect and the end of the parking, together; false when another redrive was first.
-    async fn drive(&self, message: Message) -> Result<bool, NotDriven> {
+    async fn drive(&self, message: Message, by: By) -> Result<bool, NotDriven> {
         let inner = self.inner.clone();
         self.inner
             .store
             .write(self.inner.site, async move |tx: &mut Tx| {
                 let Message { service, stream, version, name, .. } = &message;
                 let taken = parked::take(tx, inner.name, service, stream, *version).await.map_err(Failure::from)?;
+                if taken && by == By::Itself && !inner.handler.knows(name) {
+                    return Err(Failure::newer(name).into());
+                }
                 if taken && inner.handler.wants(name) {
                     inner.handler.apply(tx, &message).await?;
                 }
@@ -106,13 +144,18 @@ impl Consumer {
     }
 }
 
-struct NotDriven(String);
+/// Who wants a letter driven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Hand,
+    Itself,
+}
+
+struct NotDriven(Failure);
 
 impl From<Failure> for NotDriven {
     fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Transient(reason) | Failure::Permanent(reason) => Self(reason),
-        }
+        Self(failure)
     }
 }
 

@@ -40,7 +40,7 @@ pub use broker::{Broker, DELIVERY, Delivery, Envelope, Receipt, Subscription, WI
 pub use consumer::{Consumer, Limits, Progress};
 pub use error::Error;
 pub use feed::Fed;
-pub use handler::{Failure, Handler};
+pub use handler::{Failure, Handler, listed};
 pub use hub::Hub;
 pub use letters::Redriven;
 pub use log::LocalBoxFuture;

@@ -40,9 +40,11 @@ pub struct Message {
 }
 
 impl Message {
-    /// The event, decoded. One that cannot be decoded cannot be decoded later either.
+    /// The event, decoded. One that cannot be decoded cannot be decoded later either, unless by a newer release.
     pub fn decode<E: EventSet>(&self) -> Result<E, Failure> {
-        E::decode(&self.name, self.schema, &self.payload).map_err(|error| Failure::Permanent(error.to_string()))
+        E::decode(&self.name, self.schema, &self.payload).map_err(|error| {
+            if error.is_newer() { Failure::newer(&error) } else { Failure::Permanent(error.to_string()) }
+        })
     }
 
     /// What an effect of this message says of its cause.

@@ -31,7 +31,7 @@ pub trait Personal {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeEventError {
     /// No event of the service has this name.
-    #[error("{service} has no event {name}")]
+    #[error("{service} has no event {name}, as far as this release knows: a newer one may have written it")]
     UnknownName {
         /// The service that was asked.
         service: &'static str,
@@ -39,7 +39,7 @@ pub enum DecodeEventError {
         name: String,
     },
     /// The event was written by a newer release.
-    #[error("{name} is known up to schema {newest}, not {schema}")]
+    #[error("{name} is known up to schema {newest}, not {schema}: a newer release wrote it")]
     UnknownSchema {
         /// The event's name.
         name: &'static str,
@@ -56,4 +56,14 @@ pub enum DecodeEventError {
         /// What the decoder found.
         reason: String,
     },
+}
+
+impl DecodeEventError {
+    /// Whether a newer release may know what this is.
+    pub fn is_newer(&self) -> bool {
+        match self {
+            Self::UnknownName { .. } | Self::UnknownSchema { .. } => true,
+            Self::Malformed { .. } => false,
+        }
+    }
 }

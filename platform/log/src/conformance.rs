@@ -8,6 +8,7 @@ mod aggregates;
 mod appending;
 mod consuming;
 mod deriving;
+mod newer;
 mod persons;
 mod requests;
 mod scheduling;
@@ -63,6 +64,9 @@ pub async fn run(make: impl AsyncFn() -> Store) {
     persons::personal_text_without_a_subject_is_refused(make().await).await;
     persons::a_forgotten_persons_text_is_empty_and_nothing_new_is_kept(make().await).await;
     persons::a_sealed_text_moved_to_another_person_does_not_open(make().await).await;
+
+    newer::what_a_newer_release_wrote_is_passed_on_whole_and_open(make().await).await;
+    newer::a_stream_with_an_unknown_event_is_not_folded_and_its_rows_stay(make().await).await;
 
     deriving::rows_follow_their_events_in_one_transaction(make().await).await;
     deriving::emptied_tables_are_rebuilt_byte_equal(make().await).await;

@@ -12,6 +12,7 @@ use store::{NewEvent, Recorded, Site, Store, Tx};
 use tokio::sync::watch;
 
 use crate::once::{Refusable, Request};
+use crate::opening;
 use crate::personal::{self, Keys};
 use crate::{At, Entry, Error, Meta, Projection};
 
@@ -182,14 +183,14 @@ impl<E: EventSet> Log<E> {
         all_opened(tx, page).await
     }
 
-    /// As [`Log::tail`], but encoded, for those who pass events on. The bytes are the stored ones
-    /// unless a personal field had to be opened.
+    /// As [`Log::tail`], but encoded, for those who pass events on. The bytes are the stored ones but for the sealed texts in
+    /// them, which are opened: also events and fields of a newer release, which this one does not know, pass unharmed.
     pub async fn tail_recorded(&self, tx: &mut Tx, shard: u32, after: u64, limit: u32) -> Result<Vec<Recorded>, Error> {
         let page = tx.tail(shard, after, limit).await?;
         all_open_recorded::<E>(tx, page).await
     }
 
-    /// As [`Log::tail`], but as stored, and whether there are personal fields sealed in it.
+    /// As [`Log::tail`], but as stored, and whether there may be personal fields sealed in it.
     pub async fn tail_sealed(
         &self,
         tx: &mut Tx,
@@ -197,17 +198,13 @@ impl<E: EventSet> Log<E> {
         after: u64,
         limit: u32,
     ) -> Result<Vec<(Recorded, bool)>, Error> {
-        let page = tx.tail(shard, after, limit).await?;
-        page.into_iter()
-            .map(|recorded| {
-                let mut sealed = false;
-                // Only an event with a subject can have sealed fields.
-                if recorded.subject.is_some() {
-                    decoded::<E>(&recorded)?.visit_personal(&mut |text| sealed |= personal::is_sealed(text));
-                }
-                Ok((recorded, sealed))
-            })
-            .collect()
+        let page = tx.tail(shard, after, limit).await?.into_iter();
+        // Only an event with a subject can have sealed fields. It may be one of a newer release, so it is not decoded.
+        let marked = page.map(|recorded| {
+            let sealed = recorded.subject.is_some() && opening::may_be_sealed(&recorded.payload);
+            (recorded, sealed)
+        });
+        Ok(marked.collect())
     }
 
     /// As [`Log::read`], but encoded; see [`Log::tail_recorded`].
@@ -324,14 +321,52 @@ async fn all_open_recorded<E: EventSet>(tx: &mut Tx, mut page: Vec<Recorded>) ->
     let mut keys = Keys::default();
     for recorded in &mut page {
         // Only an event with a subject can have sealed fields; all others pass untouched.
-        if let Some(subject) = &recorded.subject {
-            let mut event: E = decoded(recorded)?;
-            if open(tx, &mut keys, subject, &mut event).await? {
-                recorded.payload = event.encode();
-            }
+        if let Some(subject) = recorded.subject.clone()
+            && opening::may_be_sealed(&recorded.payload)
+        {
+            open_where_it_lies::<E>(tx, &mut keys, &subject, recorded).await?;
         }
     }
     Ok(page)
+}
+
+/// Opens the sealed texts of a stored event. Those of its personal fields must open; what else looks like one may be anything.
+async fn open_where_it_lies<E: EventSet>(
+    tx: &mut Tx,
+    keys: &mut Keys,
+    subject: &str,
+    recorded: &mut Recorded,
+) -> Result<(), Error> {
+    let must = sealed_texts::<E>(recorded)?;
+    let key = match keys.get(tx, subject).await {
+        Ok(key) => key,
+        Err(Error::Unreadable { .. }) if must.is_empty() => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let mut open = |text: &str| match key.open(subject, text) {
+        Ok(opened) => Ok(Some(opened)),
+        Err(error) if must.iter().any(|sealed| sealed == text) => Err(error),
+        Err(_) => Ok(None),
+    };
+    if let Some(payload) = opening::opened(&recorded.payload, &mut open)? {
+        recorded.payload = payload;
+    }
+    Ok(())
+}
+
+/// The sealed texts in the personal fields of a stored event, as far as this release knows it.
+fn sealed_texts<E: EventSet>(recorded: &Recorded) -> Result<Vec<String>, Error> {
+    let mut texts = Vec::new();
+    match decoded::<E>(recorded) {
+        Ok(mut event) => event.visit_personal(&mut |text| {
+            if personal::is_sealed(text) {
+                texts.push(text.clone());
+            }
+        }),
+        Err(Error::Decode { source, .. }) if source.is_newer() => {}
+        Err(error) => return Err(error),
+    }
+    Ok(texts)
 }
 
 /// Seals the personal fields of an event about to be stored.
@@ -347,15 +382,15 @@ async fn seal<E: EventSet>(tx: &mut Tx, subject: Option<&str>, event: &mut E) ->
     replace(event, |text| key.seal(subject, text))
 }
 
-/// Opens the sealed fields of a stored event; says whether there were any.
-async fn open<E: EventSet>(tx: &mut Tx, keys: &mut Keys, subject: &str, event: &mut E) -> Result<bool, Error> {
+/// Opens the sealed fields of a stored event.
+async fn open<E: EventSet>(tx: &mut Tx, keys: &mut Keys, subject: &str, event: &mut E) -> Result<(), Error> {
     let mut sealed = false;
     event.visit_personal(&mut |text| sealed |= personal::is_sealed(text));
     if sealed {
         let key = keys.get(tx, subject).await?;
         replace(event, |text| key.open(subject, text))?;
     }
-    Ok(sealed)
+    Ok(())
 }
 
 fn replace<E: EventSet>(event: &mut E, with: impl Fn(&str) -> Result<String, Error>) -> Result<(), Error> {

@@ -22,6 +22,7 @@ pub mod inbox;
 mod journal;
 mod layout;
 pub mod once;
+mod opening;
 pub mod parked;
 pub mod personal;
 mod projection;

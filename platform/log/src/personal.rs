@@ -20,7 +20,7 @@ use store::{Tx, params};
 use crate::Error;
 
 /// How every sealed text begins.
-const PREFIX: &str = "sealed:";
+pub(crate) const PREFIX: &str = "sealed:";
 const NONCE: usize = 24;
 
 /// True for a text as [`seal_text`] writes it.

@@ -4,7 +4,7 @@
 //! epoch moved on and its write changes no row: it then lets go.
 
 use jiff::Timestamp;
-use store::{Error, Migration, MigrationSet, Tx, params};
+use store::{Error, Migration, MigrationSet, Tx, Value, params};
 
 use crate::Definition;
 
@@ -310,23 +310,41 @@ pub(crate) async fn record(tx: &mut Tx, saga: &str, entry: &History) -> Result<(
     Ok(())
 }
 
-/// Open sagas that are due, oldest first.
-pub(crate) async fn due(tx: &mut Tx, now: Timestamp, limit: usize) -> Result<Vec<String>, Error> {
-    let rows = tx
-        .query(
-            "SELECT id FROM sagas WHERE phase IN ('RUNNING', 'COMPENSATING') AND due <= $1
-             ORDER BY due LIMIT CAST($2 AS BIGINT)",
-            params![now, signed(limit)],
-        )
-        .await?;
+/// The tables of steps a runner has, by name and version.
+#[derive(Debug, Clone)]
+pub(crate) struct Known(pub(crate) Vec<(&'static str, u32)>);
+
+impl Known {
+    /// Whether a row is of one of them, and its parameters from `$1` on.
+    fn clause(&self) -> (String, Vec<Value>) {
+        if self.0.is_empty() {
+            return ("1 = 0".to_owned(), Vec::new());
+        }
+        let one = |at: usize| format!("(definition = ${} AND version = ${})", 2 * at + 1, 2 * at + 2);
+        let clause = (0..self.0.len()).map(one).collect::<Vec<_>>().join(" OR ");
+        let values = self.0.iter().flat_map(|(name, version)| [Value::from(*name), Value::from(i64::from(*version))]);
+        (clause, values.collect())
+    }
+}
+
+/// Open sagas of these tables of steps that are due, oldest first. Those of a newer release are left to it.
+pub(crate) async fn due(tx: &mut Tx, known: &Known, now: Timestamp, limit: usize) -> Result<Vec<String>, Error> {
+    let (clause, mut values) = known.clause();
+    let (due, most) = (values.len() + 1, values.len() + 2);
+    let sql = format!(
+        "SELECT id FROM sagas WHERE phase IN ('RUNNING', 'COMPENSATING') AND ({clause}) AND due <= ${due}
+         ORDER BY due LIMIT CAST(${most} AS BIGINT)"
+    );
+    values.extend([now.into(), signed(limit).into()]);
+    let rows = tx.query(&sql, &values).await?;
     rows.iter().map(|row| row.get("id")).collect()
 }
 
-/// When the next open saga is due.
-pub(crate) async fn next_due(tx: &mut Tx) -> Result<Option<Timestamp>, Error> {
-    let row =
-        tx.query_opt("SELECT min(due) AS due FROM sagas WHERE phase IN ('RUNNING', 'COMPENSATING')", params![]).await?;
-    match row {
+/// When the next open saga of these tables is due.
+pub(crate) async fn next_due(tx: &mut Tx, known: &Known) -> Result<Option<Timestamp>, Error> {
+    let (clause, values) = known.clause();
+    let sql = format!("SELECT min(due) AS due FROM sagas WHERE phase IN ('RUNNING', 'COMPENSATING') AND ({clause})");
+    match tx.query_opt(&sql, &values).await? {
         Some(row) => row.get("due"),
         None => Ok(None),
     }

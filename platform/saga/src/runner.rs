@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use driving::site_name;
 
 use crate::properties::Injection;
-use crate::rows::{self, Phase, Row, Start};
+use crate::rows::{self, Known, Phase, Row, Start};
 use crate::{Definition, Error, Kind, Step};
 
 /// Ids that were started here and wait for a free place.
@@ -358,11 +358,12 @@ impl<C: Send + Sync + 'static> Runner<C> {
     async fn run_due(&self) -> Result<Duration, store::Error> {
         let inner = &self.inner;
         let now = inner.store.clock().now();
+        let known = Known(inner.definitions.iter().map(|definition| (definition.name, definition.version)).collect());
         let (ids, next) = inner
             .store
             .read(async move |tx: &mut Tx| {
-                let ids = rows::due(tx, now, BATCH).await?;
-                let next = if ids.is_empty() { rows::next_due(tx).await? } else { Some(now) };
+                let ids = rows::due(tx, &known, now, BATCH).await?;
+                let next = if ids.is_empty() { rows::next_due(tx, &known).await? } else { Some(now) };
                 Ok::<_, store::Error>((ids, next))
             })
             .await?;

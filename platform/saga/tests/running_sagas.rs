@@ -273,3 +273,39 @@ async fn until(holds: impl AsyncFn() -> bool) {
     };
     tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_saga_of_a_newer_release_is_left_to_it_and_others_go_on() {
+    static NEWER: Definition<Context> = Definition { version: 2, ..TICKET };
+    let folder = tempfile::tempdir().unwrap();
+    let world = world(&folder, b"").await;
+    let start =
+        |id: &str| Start { id: id.into(), data: vec![], correlation: String::new(), traceparent: String::new() };
+    for (id, definition) in [("n", &NEWER), ("o", &TICKET)] {
+        let start = start(id);
+        world
+            .store
+            .write(store::site!("test.start"), async move |tx: &mut Tx| saga::enqueue(tx, definition, &start).await)
+            .await
+            .unwrap();
+    }
+    let runner = |definitions| {
+        let config = saga::Config { exclusive: false, poll: Duration::from_millis(20), ..saga::Config::default() };
+        Runner::new(world.store.clone(), Arc::clone(&world.context), definitions, config)
+    };
+    let phase = async |id: &'static str| {
+        let row = world.store.read(async move |tx: &mut Tx| saga::get(tx, id).await).await.unwrap().unwrap();
+        (row.phase, row.active)
+    };
+    let shutdown = CancellationToken::new();
+    let older = tokio::spawn(runner(vec![&TICKET]).run(shutdown.clone()));
+    until(async || phase("s").await.0 == Phase::Done && phase("o").await.0 == Phase::Done).await;
+    assert_eq!(phase("n").await, (Phase::Running, false));
+
+    // Whoever knows it need not wait for a claim of the older one to run out.
+    let newer = tokio::spawn(runner(vec![&TICKET, &NEWER]).run(shutdown.clone()));
+    until(async || phase("n").await.0 == Phase::Done).await;
+    shutdown.cancel();
+    older.await.unwrap().unwrap();
+    newer.await.unwrap().unwrap();
+}

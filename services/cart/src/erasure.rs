@@ -23,6 +23,10 @@ impl Handler for Erasure {
         name == "stoa.identity.v1.UserErased"
     }
 
+    fn knows(&self, name: &str) -> bool {
+        bus::listed(name, contracts::identity::v1::EVENTS)
+    }
+
     fn apply<'a>(&'a self, tx: &'a mut Tx, message: &'a Message) -> LocalBoxFuture<'a, Result<(), Failure>> {
         Box::pin(async move {
             let Identity::UserErased(erased) = message.decode::<Identity>()? else { return Ok(()) };

@@ -39,6 +39,10 @@ impl Handler for Events {
         )
     }
 
+    fn knows(&self, name: &str) -> bool {
+        bus::listed(name, identity::EVENTS) || bus::listed(name, ordering::EVENTS)
+    }
+
     fn apply<'a>(&'a self, tx: &'a mut Tx, message: &'a Message) -> LocalBoxFuture<'a, Result<(), Failure>> {
         Box::pin(async move {
             match message.service.as_str() {

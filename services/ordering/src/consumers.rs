@@ -35,6 +35,10 @@ impl Handler for Shipments {
         )
     }
 
+    fn knows(&self, name: &str) -> bool {
+        bus::listed(name, shipping::EVENTS)
+    }
+
     fn apply<'a>(&'a self, tx: &'a mut Tx, message: &'a Message) -> LocalBoxFuture<'a, Result<(), Failure>> {
         Box::pin(async move {
             let (shipment, order, step) = match message.decode::<shipping::Event>()? {
@@ -90,6 +94,10 @@ impl Handler for Payments {
         )
     }
 
+    fn knows(&self, name: &str) -> bool {
+        bus::listed(name, payment::EVENTS)
+    }
+
     fn apply<'a>(&'a self, tx: &'a mut Tx, message: &'a Message) -> LocalBoxFuture<'a, Result<(), Failure>> {
         Box::pin(async move {
             let order = match message.decode::<payment::Event>()? {
@@ -115,6 +123,10 @@ pub(crate) struct Persons {
 impl Handler for Persons {
     fn wants(&self, name: &str) -> bool {
         name == "stoa.identity.v1.UserErased"
+    }
+
+    fn knows(&self, name: &str) -> bool {
+        bus::listed(name, identity::EVENTS)
     }
 
     fn apply<'a>(&'a self, tx: &'a mut Tx, message: &'a Message) -> LocalBoxFuture<'a, Result<(), Failure>> {

@@ -38,6 +38,10 @@ impl Handler for Orders {
         is_of_an_order(name)
     }
 
+    fn knows(&self, name: &str) -> bool {
+        bus::listed(name, ordering::EVENTS)
+    }
+
     fn apply<'a>(&'a self, tx: &'a mut Tx, message: &'a Message) -> LocalBoxFuture<'a, Result<(), Failure>> {
         Box::pin(async move { rows::fold(tx, &message.stream, &[happened(message)?]).await.map_err(failure) })
     }
@@ -56,6 +60,10 @@ pub(crate) struct Persons {
 impl Handler for Persons {
     fn wants(&self, name: &str) -> bool {
         name == "stoa.identity.v1.UserErased"
+    }
+
+    fn knows(&self, name: &str) -> bool {
+        bus::listed(name, identity::EVENTS)
     }
 
     fn apply<'a>(&'a self, tx: &'a mut Tx, message: &'a Message) -> LocalBoxFuture<'a, Result<(), Failure>> {

@@ -18,6 +18,10 @@ impl Handler for Persons {
         name == "stoa.identity.v1.UserErased"
     }
 
+    fn knows(&self, name: &str) -> bool {
+        bus::listed(name, identity::EVENTS)
+    }
+
     fn apply<'a>(&'a self, tx: &'a mut Tx, message: &'a Message) -> LocalBoxFuture<'a, Result<(), Failure>> {
         Box::pin(async move {
             let identity::Event::UserErased(erased) = message.decode::<identity::Event>()? else { return Ok(()) };

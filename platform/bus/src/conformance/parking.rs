@@ -1,10 +1,12 @@
 //! What cannot be applied waits: in its place for a moment, or in the lot for an operator.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use log::conformance::toy::{self, moved};
+use log::conformance::toy::{self, RENAMED, append_newer, moved};
+use store::{Tx, params};
 
-use super::rig::{Rig, Running, caught_up, eventually, stream};
+use super::rig::{Recorder, Rig, Running, caught_up, consumer, eventually, stream};
 
 pub(super) async fn a_transient_failure_is_tried_again_in_its_place(rig: Rig) {
     rig.produce(3, 5).await;
@@ -97,4 +99,68 @@ pub(super) async fn a_full_lot_stops_the_consumer_and_drops_nothing(rig: Rig) {
     caught_up(&small).await;
     running.stop().await;
     rig.expect_all(2, 6).await;
+}
+
+pub(super) async fn what_a_newer_release_wrote_waits_for_who_knows_it(rig: Rig) {
+    rig.produce(2, 1).await;
+    append_newer(&rig.log, &stream(0), "users/0", RENAMED, "Grace").await;
+    let behind = vec![moved(9)];
+    toy::append(&rig.log, &stream(0), None, behind).await.expect("append");
+
+    // An older release keeps it, also where it wants next to nothing: it cannot tell what this is.
+    rig.drain().await;
+    rig.handler.openings_only.store(true, Ordering::Relaxed);
+    append_newer(&rig.log, &stream(1), "users/1", RENAMED, "Hedy").await;
+    rig.drain().await;
+    rig.handler.openings_only.store(false, Ordering::Relaxed);
+    assert_eq!(rig.applied_of(&stream(0)).await, [1, 2]);
+    assert_eq!(rig.applied_of(&stream(1)).await, [1, 2]);
+    let letters = rig.letters().await;
+    let kept: Vec<(u64, &str)> = letters.iter().map(|letter| (letter.version, letter.name.as_str())).collect();
+    assert_eq!(kept, [(3, RENAMED), (4, "stoa.toy.v1.Moved"), (3, RENAMED)]);
+    assert!(letters.first().is_some_and(|letter| letter.reason.contains("a newer release wrote it")), "{letters:?}");
+
+    // The newer one comes and needs nobody to tell it.
+    rig.handler.newer.store(true, Ordering::Relaxed);
+    let newer = rig.copy(10_000);
+    let running = Running::start(&newer);
+    eventually(async || rig.letters().await.is_empty()).await;
+    running.stop().await;
+    assert_eq!(rig.applied_of(&stream(0)).await, [1, 2, 3, 4]);
+    assert_eq!(rig.applied_of(&stream(1)).await, [1, 2, 3]);
+    let renamed: Result<_, store::Error> = rig
+        .own
+        .read(async |tx: &mut Tx| {
+            tx.query("SELECT content FROM applied WHERE version = 3 ORDER BY stream", params![]).await
+        })
+        .await;
+    let contents: Vec<String> = renamed.expect("rows").iter().map(|row| row.get("content").expect("content")).collect();
+    assert!(
+        matches!(contents.as_slice(), [first, second] if first.contains("Grace") && second.contains("Hedy")),
+        "{contents:?}"
+    );
+}
+
+pub(super) async fn while_old_and_new_copies_run_together_everything_is_applied_once(rig: Rig) {
+    let newer = Arc::new(Recorder::default());
+    newer.newer.store(true, Ordering::Relaxed);
+    newer.count_from(1_000_000);
+    let (old, new) = (rig.start(), Running::start(&consumer(&rig.own, &rig.hub, &newer, 10_000)));
+    rig.produce(4, 2).await;
+    for account in 0..4 {
+        append_newer(&rig.log, &stream(account), &format!("users/{account}"), RENAMED, "Grace").await;
+    }
+    for account in 0..4 {
+        toy::append(&rig.log, &stream(account), None, vec![moved(1)]).await.expect("append");
+    }
+    eventually(async || rig.applied().await.len() == 4 * 5 && rig.letters().await.is_empty()).await;
+    old.stop().await;
+    new.stop().await;
+    let mut versions = Vec::new();
+    for account in 0..4 {
+        let mut applied = rig.applied_of(&stream(account)).await;
+        applied.sort_unstable();
+        versions.push(applied);
+    }
+    assert_eq!(versions, vec![vec![1, 2, 3, 4, 5]; 4]);
 }

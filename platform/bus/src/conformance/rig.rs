@@ -126,7 +126,8 @@ pub(super) fn consumer(own: &Store, hub: &Hub, handler: &Arc<Recorder>, lot: u64
     let quick = Duration::from_millis(2);
     // Long enough for a broker to deliver first, short enough not to be waited for.
     let doubt = Duration::from_secs(5);
-    let limits = Limits { lot, doubt, retry_first: quick, retry_most: quick * 4, ..Limits::default() };
+    let relook = quick * 10;
+    let limits = Limits { lot, doubt, relook, retry_first: quick, retry_most: quick * 4, ..Limits::default() };
     let handler = handler.clone();
     Consumer::with_limits("recorder", own.clone(), hub.clone(), &["toy"], handler, limits)
 }
@@ -166,6 +167,8 @@ pub(super) struct Recorder {
     pub(super) hiccups: AtomicU32,
     /// Whether only openings mean anything.
     pub(super) openings_only: AtomicBool,
+    /// Whether this is the release that knows [`toy::RENAMED`].
+    pub(super) newer: AtomicBool,
 }
 
 impl Recorder {
@@ -176,6 +179,11 @@ impl Recorder {
 
     pub(super) fn heal(&self) {
         self.poison.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Its rows are numbered from here: two recorders of one consumer write to one table.
+    pub(super) fn count_from(&self, turn: i64) {
+        self.turns.store(turn, Ordering::Relaxed);
     }
 
     fn is_poison(&self, message: &Message) -> bool {
@@ -189,11 +197,19 @@ impl Handler for Recorder {
         !self.openings_only.load(Ordering::Relaxed) || name == "stoa.toy.v1.Opened"
     }
 
+    fn knows(&self, name: &str) -> bool {
+        name != toy::RENAMED || self.newer.load(Ordering::Relaxed)
+    }
+
     fn apply<'a>(&'a self, tx: &'a mut Tx, message: &'a Message) -> LocalBoxFuture<'a, Result<(), Failure>> {
         Box::pin(async move {
-            let content = match message.decode::<Event>()? {
-                Event::Opened(opened) => opened.owner,
-                Event::Moved(moved) => moved.amount.to_string(),
+            let content = if message.name == toy::RENAMED {
+                String::from_utf8_lossy(&message.payload).into_owned()
+            } else {
+                match message.decode::<Event>()? {
+                    Event::Opened(opened) => opened.owner,
+                    Event::Moved(moved) => moved.amount.to_string(),
+                }
             };
             // Written first, so that a failure has something to undo.
             tx.execute(

@@ -304,6 +304,41 @@ pub async fn append(log: &Log<Event>, stream: &str, subject: Option<&str>, event
         .await
 }
 
+/// The name of an event that only a newer release of the toy service has: an account has another owner.
+pub const RENAMED: &str = "stoa.toy.v1.Renamed";
+
+/// As a newer release appends: an event of this name, with a sealed text, and a field behind it that this one does not know.
+pub async fn append_newer(log: &Log<Event>, stream: &str, subject: &str, name: &'static str, owner: &str) {
+    let (stream, subject, owner) = (stream.to_owned(), subject.to_owned(), owner.to_owned());
+    let appended: Result<(), Error> = log
+        .store()
+        .write(store::Site::named("toy.append_newer"), async move |tx: &mut Tx| {
+            tx.take_stream(&stream).await?;
+            let owner = crate::personal::seal_text(tx, &subject, &owner).await?;
+            let mut payload = Opened { owner }.encode_to_vec();
+            payload.extend_from_slice(BEYOND);
+            let meta = meta();
+            let version = tx.version(&stream).await? + 1;
+            tx.append(store::NewEvent {
+                stream: stream.clone(),
+                version,
+                name,
+                schema: 1,
+                payload,
+                subject: Some(subject.clone()),
+                causation: meta.causation,
+                correlation: meta.correlation,
+                traceparent: meta.traceparent,
+            });
+            Ok(())
+        })
+        .await;
+    appended.expect("append");
+}
+
+/// A field with number 15 and the text `new`.
+pub const BEYOND: &[u8] = b"\x7a\x03new";
+
 /// The cause of everything here.
 pub fn meta() -> crate::Meta {
     crate::Meta {
