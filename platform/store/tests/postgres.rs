@@ -84,25 +84,87 @@ async fn what_one_process_appends_wakes_another() {
     }
 }
 
+const FIRST: Migration = Migration::new(1, "first", "CREATE TABLE first (id TEXT NOT NULL PRIMARY KEY)");
+const EXPANDS: Migration = Migration::new(
+    2,
+    "second",
+    "-- expand\nALTER TABLE first ADD COLUMN note TEXT; CREATE TABLE second (id TEXT NOT NULL)",
+);
+const CONTRACTS: Migration = Migration::new(3, "third", "-- contract: needs version 2\nDROP TABLE second");
+const OLD: MigrationSet = MigrationSet::new("skew", &[FIRST]);
+const NEW: MigrationSet = MigrationSet::new("skew", &[FIRST, EXPANDS]);
+const NEWER: MigrationSet = MigrationSet::new("skew", &[FIRST, EXPANDS, CONTRACTS]);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs a PostgreSQL server"]
-async fn a_binary_that_is_older_than_the_store_is_refused_and_changes_nothing() {
-    const FIRST: Migration = Migration::new(1, "first", "CREATE TABLE first (id TEXT NOT NULL PRIMARY KEY)");
-    const SECOND: Migration = Migration::new(2, "second", "CREATE TABLE second (id TEXT NOT NULL PRIMARY KEY)");
-    const OLD: MigrationSet = MigrationSet::new("skew", &[FIRST]);
-    const NEW: MigrationSet = MigrationSet::new("skew", &[FIRST, SECOND]);
+async fn older_copies_go_on_beside_newer_ones_and_nothing_is_contracted_beneath_them() {
     let config = fresh().await;
-    let running = Store::open(config.clone().migrations([OLD])).await.unwrap();
-    Store::open(config.clone().migrations([NEW])).await.unwrap();
+    let open = async |set| Store::open(config.clone().migrations([set])).await;
+    let insert = async |store: &Store, id: &'static str| {
+        let sql = "INSERT INTO first (id) VALUES ($1)";
+        store.write(site!("postgres_test.skew"), async move |tx| tx.execute(sql, params![id]).await).await
+    };
+    let running = open(OLD).await.unwrap();
+    insert(&running, "before").await.unwrap();
+    let newer = open(NEW).await.unwrap();
+    let back = open(OLD).await.unwrap();
+    for (store, id) in [(&running, "a"), (&newer, "b"), (&back, "c")] {
+        insert(store, id).await.unwrap();
+    }
 
-    // Who was there before the migration goes on; who is older and comes after it is told so.
-    running
-        .write(site!("postgres_test.skew"), async |tx| tx.execute("INSERT INTO first (id) VALUES ('a')", &[]).await)
-        .await
-        .unwrap();
-    let refused = Store::open(config.migrations([OLD])).await.err().unwrap();
+    // Two of the oldest are there: who would take something from them does not start.
+    let refused = open(NEWER).await.err().unwrap().to_string();
+    assert!(refused.contains("2 know less") && refused.contains("the oldest version 1"), "{refused}");
+    running.close().await;
+    let refused = open(NEWER).await.err().unwrap().to_string();
+    assert!(refused.contains("1 know less") && refused.contains("end them, then start this one again"), "{refused}");
+    insert(&back, "still there").await.unwrap();
+    back.close().await;
+    let newest = open(NEWER).await.unwrap();
+
+    insert(&newer, "d").await.unwrap();
+    insert(&newest, "e").await.unwrap();
+    let refused = open(OLD).await.err().unwrap();
     assert!(matches!(&refused, Error::Migration { .. }), "{refused}");
     assert!(refused.to_string().contains("older than the store"), "{refused}");
+    open(NEW).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a PostgreSQL server"]
+async fn many_copies_that_start_at_once_on_an_empty_database_migrate_it_once() {
+    for with_owner in [false, true] {
+        let Engine::Postgres(database) = fresh().await.engine else { unreachable!("asked for PostgreSQL") };
+        let shared = if with_owner { owned(&database).await } else { database };
+        let copy = |set| Store::open(Config::new("conform", Engine::Postgres(shared.clone())).migrations([set]));
+        // Old and new ones together: whoever is first, all of them go on.
+        let opened = futures_util::future::join_all((0..8).map(|number| copy(if number % 2 == 0 { OLD } else { NEW })));
+        let stores = opened.await.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
+        let written = stores.iter().enumerate().map(|(number, store)| {
+            store.write(site!("postgres_test.at_once"), async move |tx: &mut store::Tx| -> Result<u64, Error> {
+                tx.append(event(&format!("streams/{number}"), 1));
+                tx.execute("INSERT INTO first (id) VALUES ($1)", params![number.to_string()]).await
+            })
+        });
+        futures_util::future::join_all(written).await.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
+        let applied = "SELECT set_name, version FROM migrations ORDER BY version";
+        let rows = stores.first().unwrap().read(async |tx| tx.query(applied, &[]).await).await.unwrap();
+        assert_eq!(rows.iter().map(|row| row.get::<u32>("version").unwrap()).collect::<Vec<_>>(), [1, 2]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a PostgreSQL server"]
+async fn tables_of_a_release_that_had_no_marks_are_taken_over() {
+    let config = fresh().await;
+    Store::open(config.clone().migrations([OLD])).await.unwrap().close().await;
+    let Engine::Postgres(database) = config.engine.clone() else { unreachable!("asked for PostgreSQL") };
+    let (before, _) = superuser(&database).await;
+    before.batch_execute("ALTER TABLE migrations DROP COLUMN needs").await.unwrap();
+    Store::open(config.clone().migrations([NEW])).await.unwrap().close().await;
+    Store::open(config.clone().migrations([OLD])).await.unwrap().close().await;
+    // What was applied without a mark needs whoever knows it.
+    assert!(Store::open(config).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -143,11 +205,9 @@ fn as_role(database: &Database, role: &str) -> String {
     format!("postgres://{role}@{rest}")
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs a PostgreSQL server"]
-async fn a_service_appends_events_and_can_neither_change_them_nor_the_tables() {
-    let Engine::Postgres(database) = fresh().await.engine else { unreachable!("asked for PostgreSQL") };
-    let (client, name) = superuser(&database).await;
+/// The database with a role that owns it and one that serves, both of them new.
+async fn owned(database: &Database) -> Database {
+    let (client, name) = superuser(database).await;
     let (owner, role) = (format!("{name}_owner"), format!("{name}_service"));
     client
         .batch_execute(&format!(
@@ -155,8 +215,14 @@ async fn a_service_appends_events_and_can_neither_change_them_nor_the_tables() {
         ))
         .await
         .unwrap();
-    let shared =
-        Database { url: as_role(&database, &role), owner_url: Some(as_role(&database, &owner)), ..database.clone() };
+    Database { url: as_role(database, &role), owner_url: Some(as_role(database, &owner)), ..database.clone() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a PostgreSQL server"]
+async fn a_service_appends_events_and_can_neither_change_them_nor_the_tables() {
+    let Engine::Postgres(database) = fresh().await.engine else { unreachable!("asked for PostgreSQL") };
+    let shared = owned(&database).await;
     let config = || Config::new("conform", Engine::Postgres(shared.clone())).migrations([conformance::TABLES]);
     let (first, second) = tokio::join!(Store::open(config()), Store::open(config()));
     let (store, _second) = (first.unwrap(), second.unwrap());

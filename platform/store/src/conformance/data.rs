@@ -291,6 +291,83 @@ pub(super) async fn a_store_that_does_not_fit_the_binary_is_refused(config: Conf
     open(&[TWO]).await.expect("a migration that failed leaves nothing");
 }
 
+pub(super) async fn an_older_binary_opens_a_store_that_was_expanded_and_none_that_was_contracted(config: Config) {
+    const ONE: Migration =
+        Migration::new(1, "one", "CREATE TABLE kept (id TEXT NOT NULL PRIMARY KEY, count BIGINT NOT NULL)");
+    const TWO: Migration = Migration::new(
+        2,
+        "two",
+        "-- expand\nALTER TABLE kept ADD COLUMN note TEXT; CREATE TABLE notes (id TEXT NOT NULL PRIMARY KEY)",
+    );
+    const THREE: Migration = Migration::new(3, "three", "-- contract: needs version 2\nDROP TABLE notes");
+    const UNMARKED: Migration = Migration::new(3, "three", "CREATE TABLE more (id TEXT NOT NULL PRIMARY KEY)");
+    const UNKNOWN: Migration = Migration::new(3, "three", "-- expands\nCREATE TABLE more (id TEXT NOT NULL)");
+    const OLD: MigrationSet = MigrationSet::new("rolled", &[ONE]);
+    const NEW: MigrationSet = MigrationSet::new("rolled", &[ONE, TWO]);
+    const NEWER: MigrationSet = MigrationSet::new("rolled", &[ONE, TWO, THREE]);
+    const WITH_UNMARKED: MigrationSet = MigrationSet::new("rolled", &[ONE, TWO, UNMARKED]);
+    const WITH_UNKNOWN: MigrationSet = MigrationSet::new("rolled", &[ONE, TWO, UNKNOWN]);
+    const ADDED: MigrationSet =
+        MigrationSet::new("added", &[Migration::new(1, "set", "-- expand\nCREATE TABLE added (id TEXT NOT NULL)")]);
+    if matches!(config.engine, Engine::Temporary { .. }) {
+        return;
+    }
+    let open = async |sets: &[MigrationSet]| Store::open(config.clone().migrations(sets.iter().copied())).await;
+    let insert = async |store: &Store, id: &'static str| -> Outcome<u64> {
+        let sql = "INSERT INTO kept (id, count) VALUES ($1, 7)";
+        store.write(site!("conformance.rolled"), async move |tx| tx.execute(sql, params![id]).await).await
+    };
+    drop(open(&[OLD]).await.expect("an empty store opens"));
+    drop(open(&[NEW, ADDED]).await.expect("a newer binary expands it"));
+
+    let old = open(&[OLD]).await.expect("the older one opens what was expanded");
+    insert(&old, "by the older").await.expect("and writes");
+    // A rebuild there fills the columns the older one knows; what was added stays empty.
+    let scratch = old.scratch().await.expect("a scratch store opens");
+    insert(&scratch, "rebuilt").await.expect("it is written");
+    let adopted: Outcome<u64> = old
+        .write(site!("conformance.rolled"), {
+            let scratch = scratch.clone();
+            async move |tx| tx.adopt(&scratch, &["kept"]).await
+        })
+        .await;
+    assert_eq!(adopted.expect("the rows are adopted"), 1);
+    drop((scratch, old));
+
+    let refused = open(&[WITH_UNKNOWN]).await.map(drop);
+    assert!(matches!(&refused, Err(Error::Migration { detail, .. }) if detail.contains("no mark")), "{refused:?}");
+    let new = open(&[NEW, ADDED]).await.expect("the newer one opens it again");
+    let rows = new.read(async |tx| tx.query("SELECT id, note FROM kept", &[]).await).await.expect("rows are read");
+    assert_eq!(rows.iter().map(Row::values).collect::<Vec<_>>(), [[Value::from("rebuilt"), Value::Null]]);
+    drop(new);
+
+    drop(open(&[NEWER]).await.expect("a newer binary contracts it"));
+    drop(open(&[NEW]).await.expect("who knows version 2 goes on"));
+    let refused = open(&[OLD]).await.map(drop);
+    let Err(Error::Migration { detail, .. }) = &refused else { panic!("{refused:?}") };
+    for said in
+        ["version 3 of rolled", "at least version 2", "knows version 1", "older than the store", "start the release"]
+    {
+        assert!(detail.contains(said), "{detail}");
+    }
+    drop(open(&[NEWER]).await.expect("the refused one has changed nothing"));
+    let refused = open(&[WITH_UNMARKED]).await.map(drop);
+    assert!(matches!(refused, Err(Error::Migration { .. })), "another text for version 3: {refused:?}");
+}
+
+pub(super) async fn an_unmarked_migration_refuses_whoever_does_not_know_it(config: Config) {
+    const ONE: Migration = Migration::new(1, "one", "CREATE TABLE one (id TEXT NOT NULL PRIMARY KEY)");
+    const TWO: Migration = Migration::new(2, "two", "CREATE TABLE two (id TEXT NOT NULL PRIMARY KEY)");
+    const OLD: MigrationSet = MigrationSet::new("unmarked", &[ONE]);
+    const NEW: MigrationSet = MigrationSet::new("unmarked", &[ONE, TWO]);
+    if matches!(config.engine, Engine::Temporary { .. }) {
+        return;
+    }
+    drop(Store::open(config.clone().migrations([NEW])).await.expect("an empty store opens"));
+    let refused = Store::open(config.migrations([OLD])).await.map(drop);
+    assert!(matches!(refused, Err(Error::Migration { .. })), "{refused:?}");
+}
+
 pub(super) async fn a_closed_store_answers_that_it_is_stopped(store: Store) {
     let other = store.clone();
     store.close().await;

@@ -50,6 +50,8 @@ pub async fn run(fresh: impl AsyncFn() -> Config) {
     data::tables_adopt_the_rows_of_a_scratch_store_or_stay_as_they_are(open().await).await;
     data::everything_is_there_after_reopening(fresh().await).await;
     data::a_store_that_does_not_fit_the_binary_is_refused(fresh().await).await;
+    data::an_older_binary_opens_a_store_that_was_expanded_and_none_that_was_contracted(fresh().await).await;
+    data::an_unmarked_migration_refuses_whoever_does_not_know_it(fresh().await).await;
     data::a_closed_store_answers_that_it_is_stopped(open().await).await;
 }
 

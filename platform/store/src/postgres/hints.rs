@@ -8,7 +8,7 @@ use std::{rc::Rc, time::Duration};
 
 use deadpool_postgres::tokio_postgres;
 use futures_util::{StreamExt as _, future::pending};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_postgres::{AsyncMessage, Client};
 
 use super::wire::Wire;
@@ -24,6 +24,10 @@ pub(super) struct Hints {
     pub(super) wire: Wire,
     /// This process' own name among those who tell: what it hears of itself it knows already.
     pub(super) me: String,
+    /// What whoever listens says first: which release it is, see `presence`.
+    pub(super) presence: String,
+    /// Changes each time that was said.
+    pub(super) there: watch::Sender<()>,
 }
 
 impl Hints {
@@ -47,10 +51,11 @@ impl Hints {
 
     /// Notifies `heard` each time another process has appended, and whenever that may have been missed, until dropped.
     pub(super) async fn listen(self, heard: Rc<Notify>) {
+        let hello = format!("{} LISTEN stoa_appended", self.presence);
         loop {
             if let Ok((client, mut messages)) = self.wire.open().await {
                 // The connection moves only while it is polled, also for the answer to LISTEN.
-                let listening = client.batch_execute("LISTEN stoa_appended");
+                let listening = client.batch_execute(&hello);
                 let hearing = async {
                     while let Some(Ok(message)) = messages.next().await {
                         if matches!(message, AsyncMessage::Notification(told) if told.payload() != self.me) {
@@ -60,6 +65,7 @@ impl Hints {
                 };
                 let listening = async {
                     if listening.await.is_ok() {
+                        self.there.send_replace(());
                         heard.notify_one();
                         pending::<()>().await;
                     }

@@ -10,6 +10,7 @@ mod adopt;
 mod append;
 mod hints;
 mod open;
+mod presence;
 mod session;
 mod wire;
 mod workers;

@@ -9,12 +9,13 @@ use std::{
 
 use deadpool_postgres::{Pool, Runtime, tokio_postgres};
 use futures_util::stream::poll_fn;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_postgres::{Client, error::SqlState};
 
 use super::{
     append::VERSION_TAKEN,
     hints::Hints,
+    presence,
     session::typed,
     wire::Wire,
     workers::{Connections, Workers},
@@ -22,7 +23,7 @@ use super::{
 use crate::{
     Config, Engine, Error, Row, Value,
     job::{QUEUE, Threads},
-    migrate,
+    migrate::{self, Missing},
     store::{MOST_READERS, Signals},
 };
 
@@ -56,7 +57,6 @@ pub(crate) async fn open(config: &Config, signals: &Arc<Signals>) -> Result<Thre
     let client = owner.as_ref().unwrap_or(&own).connect().await.map_err(|error| refuse(describe(&error)))?;
     let Log { shards, appended } =
         prepare(config, &client, database.shards.max(1), owner.is_some().then_some(user.as_str())).await?;
-    drop(client);
     signals.head.send_replace(appended);
 
     let pool = |size: usize, limit: Duration| {
@@ -81,7 +81,13 @@ pub(crate) async fn open(config: &Config, signals: &Arc<Signals>) -> Result<Thre
     };
     // Any name will do that no other store on the database has.
     let me = format!("{:016x}", RandomState::new().build_hasher().finish());
-    let hints = Hints { wire: own.clone(), me };
+    let (there, mut arrived) = watch::channel(());
+    let hints = Hints { wire: own.clone(), me, presence: presence::statement(&config.migrations), there };
+    // It is known to be there until the connection that says so from now on has said it.
+    tokio::spawn(async move {
+        let _ = arrived.changed().await;
+        drop(client);
+    });
     let read = Workers::readers(config, connections(readers_count, config.read_limit)?, hints.clone(), signals);
     let write = Workers::writers(config, connections(writers_count, STATEMENT_LIMIT)?, hints, shards, signals);
     let handles = vec![
@@ -121,6 +127,7 @@ async fn prepare(config: &Config, client: &Client, shards: u32, role: Option<&st
     client.execute("SELECT pg_advisory_lock($1)", &[&MIGRATION_LOCK]).await.map_err(failed)?;
     let migrated = async {
         migrate(config, client, shards).await?;
+        client.batch_execute(&presence::statement(&config.migrations)).await.map_err(failed)?;
         match role {
             Some(role) => grant(client, role).await.map_err(failed),
             None => Ok(()),
@@ -158,7 +165,12 @@ async fn migrate(config: &Config, client: &Client, shards: u32) -> Result<(), Er
         let sql = format!("BEGIN; {}; {}; COMMIT", migrate::TABLE, log_tables(shards));
         client.batch_execute(&sql).await.map_err(failed)?;
     }
-    let names: Arc<[Box<str>]> = ["set_name", "version", "name", "checksum"].map(Box::from).into();
+    let told = "SELECT EXISTS (SELECT FROM information_schema.columns WHERE table_schema = current_schema() \
+                AND table_name = 'migrations' AND column_name = 'needs')";
+    if !client.query_one(told, &[]).await.and_then(|row| row.try_get::<_, bool>(0)).map_err(failed)? {
+        client.batch_execute(migrate::ADD_NEEDS).await.map_err(failed)?;
+    }
+    let names: Arc<[Box<str>]> = migrate::COLUMNS.map(Box::from).into();
     let mut applied = Vec::new();
     for row in client.query(migrate::APPLIED, &[]).await.map_err(failed)? {
         let values = vec![
@@ -166,26 +178,42 @@ async fn migrate(config: &Config, client: &Client, shards: u32) -> Result<(), Er
             Value::Int(row.try_get(1).map_err(failed)?),
             Value::Text(row.try_get(2).map_err(failed)?),
             Value::Int(row.try_get(3).map_err(failed)?),
+            Value::Int(row.try_get(4).map_err(failed)?),
         ];
         applied.push(Row { columns: Arc::clone(&names), values });
     }
-    for (set_name, migration) in migrate::missing(service, &config.migrations, &applied)? {
-        let applied = async {
-            client.batch_execute("BEGIN").await?;
-            client.batch_execute(migration.sql).await?;
-            client
-                .execute(
-                    migrate::RECORD,
-                    &[&set_name, &i64::from(migration.version), &migration.name, &migration.checksum()],
-                )
-                .await?;
-            client.batch_execute("COMMIT").await
-        };
-        if let Err(error) = applied.await {
-            let detail = format!("{set_name} version {} ({}): {error:?}", migration.version, migration.name);
-            client.batch_execute("ROLLBACK").await.map_err(failed)?;
-            return Err(Error::Migration { service, detail });
-        }
+    let plan = migrate::plan(service, &config.migrations, &applied)?;
+    plan.tell(service);
+    for missing in plan.missing {
+        apply(service, client, &missing).await?;
+    }
+    Ok(())
+}
+
+/// One migration in a transaction of its own, unless somebody is there whom it would break.
+async fn apply(service: &'static str, client: &Client, missing: &Missing) -> Result<(), Error> {
+    let Missing { set, migration, needs } = *missing;
+    let refuse = |detail: String| Error::Migration {
+        service,
+        detail: format!("{set} version {} ({}): {detail}", migration.version, migration.name),
+    };
+    let older = presence::older_for_long(client, set, needs).await.map_err(|error| typed(service, error))?;
+    if let Some((count, least)) = older {
+        return Err(refuse(format!(
+            "it needs binaries that know version {needs}, and of the processes that have the store open {count} know less \
+             (the oldest version {least}): end them, then start this one again"
+        )));
+    }
+    let applied = async {
+        client.batch_execute("BEGIN").await?;
+        client.batch_execute(migration.sql).await?;
+        let (version, needs) = (i64::from(migration.version), i64::from(needs));
+        client.execute(migrate::RECORD, &[&set, &version, &migration.name, &migration.checksum(), &needs]).await?;
+        client.batch_execute("COMMIT").await
+    };
+    if let Err(error) = applied.await {
+        client.batch_execute("ROLLBACK").await.map_err(|error| typed(service, error))?;
+        return Err(refuse(format!("{error:?}")));
     }
     Ok(())
 }

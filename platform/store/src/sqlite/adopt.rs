@@ -29,9 +29,14 @@ impl Session {
         let mut rows = 0;
         for table in tables {
             let kind = self.kind_of(table)?;
+            let columns = self.columns_of(&scratch, table)?;
+            // A newer release has added columns that this one does not fill.
+            let grown = columns.len() < self.columns_of("main", table)?.len();
+            let columns = columns.join(", ");
             let insert = if refers && !kind.without_row_id {
-                let columns = self.columns_of(table)?.join(", ");
                 format!("INSERT INTO main.{table} (rowid, {columns}) SELECT rowid, {columns} FROM {scratch}.{table}")
+            } else if grown {
+                format!("INSERT INTO main.{table} ({columns}) SELECT {columns} FROM {scratch}.{table}")
             } else {
                 // No other words: only so does SQLite copy what is stored, instead of one row after the other.
                 format!("INSERT INTO main.{table} SELECT * FROM {scratch}.{table}")
@@ -67,9 +72,10 @@ impl Session {
         })
     }
 
-    fn columns_of(&self, table: &str) -> Result<Vec<String>, Error> {
+    fn columns_of(&self, schema: &str, table: &str) -> Result<Vec<String>, Error> {
         let mut columns = Vec::new();
-        self.query("SELECT name FROM pragma_table_info($1) ORDER BY cid", &[Value::from(table)], &mut |row| {
+        let sql = "SELECT name FROM pragma_table_info($1, $2) ORDER BY cid";
+        self.query(sql, &[Value::from(table), Value::from(schema)], &mut |row| {
             columns.push(format!("\"{}\"", row.get::<String>("name")?));
             Ok(())
         })?;

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     Config, Engine, Error, Migration, MigrationSet, Tx, Value,
     job::{QUEUE, Threads},
-    migrate,
+    migrate::{self, Missing},
     store::{MOST_READERS, Signals},
     tx,
 };
@@ -175,6 +175,14 @@ const LOG: MigrationSet = MigrationSet::new(
 
 fn migrate(config: &Config, session: &Session) -> Result<(), Error> {
     set(session, migrate::TABLE)?;
+    let mut told = false;
+    session.query("SELECT name FROM pragma_table_info('migrations') WHERE name = 'needs'", &[], &mut |_| {
+        told = true;
+        Ok(())
+    })?;
+    if !told {
+        set(session, migrate::ADD_NEEDS)?;
+    }
     let mut sets = vec![LOG];
     sets.extend(&config.migrations);
     let mut applied = Vec::new();
@@ -182,7 +190,9 @@ fn migrate(config: &Config, session: &Session) -> Result<(), Error> {
         applied.push(row);
         Ok(())
     })?;
-    for (set_name, migration) in migrate::missing(config.name, &sets, &applied)? {
+    let plan = migrate::plan(config.name, &sets, &applied)?;
+    plan.tell(config.name);
+    for Missing { set: set_name, migration, needs } in plan.missing {
         let explain = |error: Error| Error::Migration {
             service: config.name,
             detail: format!("{set_name} version {} ({}): {error}", migration.version, migration.name),
@@ -191,7 +201,8 @@ fn migrate(config: &Config, session: &Session) -> Result<(), Error> {
         for statement in dialect::statements(migration.sql) {
             set(session, &statement).map_err(explain)?;
         }
-        let params = [set_name.into(), migration.version.into(), migration.name.into(), migration.checksum().into()];
+        let Migration { version, name, .. } = *migration;
+        let params = [set_name.into(), version.into(), name.into(), migration.checksum().into(), needs.into()];
         session.execute(migrate::RECORD, &params).map_err(explain)?;
         session.control("COMMIT").map_err(explain)?;
     }
