@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::{Config, Webhooks};
+use crate::{CONNECTIONS, Config, Webhooks};
 
 /// Flags of the sandbox provider.
 #[derive(Debug, Clone, clap::Args)]
@@ -29,6 +29,9 @@ pub struct Flags {
     /// How long tok_slow waits with its answer, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 3000)]
     slow_ms: u64,
+    /// Connections at once; more wait until one is closed.
+    #[arg(long, value_name = "N", default_value_t = CONNECTIONS)]
+    connections: usize,
     /// Address that customers reach the provider by, if not the one it listens at.
     #[arg(long, value_name = "URL")]
     public_url: Option<String>,
@@ -46,6 +49,7 @@ impl Flags {
             webhooks: if self.webhooks_for_all { Webhooks::All } else { Webhooks::WebhookTokens },
             late: Duration::from_millis(self.late_ms),
             slow: Duration::from_millis(self.slow_ms),
+            connections: self.connections,
             public_url: self.public_url,
             abort_at_commit: self.abort_at_commit,
             ..Config::new(data)

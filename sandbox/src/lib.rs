@@ -34,6 +34,7 @@ pub use ledger::Error;
 pub use token::{Token, Webhooks};
 pub use webhook::signature;
 
+/// Connections at once, unless told otherwise.
 const CONNECTIONS: usize = 8192;
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -52,6 +53,8 @@ pub struct Config {
     pub late: Duration,
     /// How long `tok_slow` waits with its answer.
     pub slow: Duration,
+    /// Connections at once; more wait until one is closed.
+    pub connections: usize,
     /// How long `tok_webhook_first` waits for its webhook to be accepted before it answers all the same.
     pub patience: Duration,
     /// The address that challenges are told to live at; by default the listener's.
@@ -70,6 +73,7 @@ impl Config {
             webhooks: Webhooks::default(),
             late: Duration::from_secs(5),
             slow: Duration::from_secs(3),
+            connections: CONNECTIONS,
             patience: Duration::from_secs(5),
             public_url: None,
             abort_at_commit: None,
@@ -118,7 +122,7 @@ impl Sandbox {
         let abort = CancellationToken::new();
         let tasks = TaskTracker::new();
         let deliveries = tokio::spawn(self.deliveries.run(abort.clone()));
-        let outcome = accept(&listener, &desk, &tasks, &shutdown, &abort, &self.threads).await;
+        let outcome = accept(&listener, self.config.connections, &desk, &tasks, &shutdown, &abort, &self.threads).await;
         drop(listener);
         tasks.close();
         if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
@@ -140,13 +144,14 @@ impl Sandbox {
 
 async fn accept(
     listener: &TcpListener,
+    connections: usize,
     desk: &http::Desk,
     tasks: &TaskTracker,
     shutdown: &CancellationToken,
     abort: &CancellationToken,
     threads: &journal::Threads,
 ) -> Result<(), Error> {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Arc::new(Semaphore::new(connections.clamp(1, Semaphore::MAX_PERMITS)));
     let mut watch = tokio::time::interval(Duration::from_secs(1));
     watch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

@@ -15,7 +15,7 @@ pub struct Config {
     pub webhook_secret: String,
     /// How long one call to the provider may take; a little less than its callers wait.
     pub call_timeout: Duration,
-    /// Calls to the provider at once.
+    /// Calls to the provider at once, in one process; more wait for a place, within `call_timeout`.
     pub calls: usize,
     /// How long the provider remembers a key. What it does not know after that never arrived.
     pub key_window: Duration,
@@ -86,6 +86,10 @@ pub struct Terms {
     /// How long one call to the provider may take
     #[arg(long, value_name = "TIME", env = "STOA_PSP_TIMEOUT", default_value = "8s", value_parser = duration)]
     psp_timeout: Duration,
+    /// Calls to the provider at once, in one process; more wait for a place, within the time of a call
+    #[arg(long, value_name = "N", env = "STOA_PSP_CALLS", default_value_t = 256,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    psp_calls: u16,
     /// How long the provider remembers a key; what it does not know after that never arrived
     #[arg(long, value_name = "TIME", env = "STOA_PSP_KEY_WINDOW", default_value = "24h", value_parser = duration)]
     psp_key_window: Duration,
@@ -101,6 +105,7 @@ impl Terms {
             provider_url,
             webhook_secret: self.webhook_secret.clone(),
             call_timeout: self.psp_timeout,
+            calls: usize::from(self.psp_calls),
             key_window: self.psp_key_window,
             late_window: self.psp_late_window,
             ..Config::default()
