@@ -11,6 +11,7 @@ mod driving;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -98,6 +99,8 @@ struct Inner<C: 'static> {
     running: Mutex<HashSet<String>>,
     watchers: Mutex<HashMap<String, watch::Sender<u64>>>,
     wake: Notify,
+    /// Nobody looks for sagas any more.
+    ending: AtomicBool,
     places: Arc<Semaphore>,
     tasks: TaskTracker,
     sites: HashMap<(String, usize, bool), &'static Site>,
@@ -171,6 +174,7 @@ impl<C: Send + Sync + 'static> Runner<C> {
             running: Mutex::default(),
             watchers: Mutex::default(),
             wake: Notify::new(),
+            ending: AtomicBool::new(false),
             places,
             tasks: TaskTracker::new(),
             sites,
@@ -186,9 +190,16 @@ impl<C: Send + Sync + 'static> Runner<C> {
     }
 
     /// Runs a saga that was just started here, without waiting for the next look at what is due.
+    ///
+    /// Also while the process ends: whoever started it is still being served, and waits for it.
     pub fn wake(&self, id: &str) {
         self.inner.requeue(id.to_owned());
-        self.inner.wake.notify_one();
+        if self.inner.ending.load(Ordering::SeqCst) {
+            let runner = self.clone();
+            self.inner.tasks.spawn(async move { runner.run_ready().await });
+        } else {
+            self.inner.wake.notify_one();
+        }
     }
 
     /// Makes a waiting or stuck saga due now. False if it is settled, or just being run.
@@ -279,6 +290,9 @@ impl<C: Send + Sync + 'static> Runner<C> {
                 never = self.live() => match never {},
             }
         };
+        // From here on whoever starts a saga has it run; what was started before is run now.
+        inner.ending.store(true, Ordering::SeqCst);
+        self.run_ready().await;
         inner.tasks.close();
         let _ = tokio::time::timeout(DRAIN, inner.tasks.wait()).await;
         outcome

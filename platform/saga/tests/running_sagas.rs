@@ -309,3 +309,31 @@ async fn a_saga_of_a_newer_release_is_left_to_it_and_others_go_on() {
     older.await.unwrap().unwrap();
     newer.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_saga_that_is_started_while_its_runner_ends_is_run_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = world(&folder, b"").await;
+    let config = saga::Config { exclusive: false, ..saga::Config::default() };
+    let runner = Runner::new(world.store.clone(), Arc::clone(&world.context), vec![&TICKET], config);
+    let shutdown = CancellationToken::new();
+    shutdown.cancel();
+    runner.clone().run(shutdown).await.unwrap();
+
+    // A call that came in at the last moment waits for its saga, and nobody else can have it yet.
+    let (starting, start) = (
+        runner.clone(),
+        Start { id: "late".into(), data: vec![], correlation: String::new(), traceparent: String::new() },
+    );
+    world
+        .store
+        .write(store::site!("test.start"), async move |tx: &mut Tx| starting.start(tx, &TICKET, &start).await)
+        .await
+        .unwrap();
+    runner.wake("late");
+    until(async || {
+        let row = world.store.read(async |tx: &mut Tx| saga::get(tx, "late").await).await.unwrap();
+        row.unwrap().phase == Phase::Done
+    })
+    .await;
+}
