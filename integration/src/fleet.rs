@@ -5,6 +5,7 @@
 //! started again at its port.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -12,7 +13,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -20,7 +21,7 @@ use tokio::process::{Child, Command};
 use crate::await_until::until;
 use crate::command_line::{self, Ended};
 use crate::http::Client;
-use crate::ledger::Provider;
+use crate::ledger::{Provider, SLOW};
 use crate::server::{OPERATOR, Output, SHORT_WINDOWS, spawn};
 use crate::shopper::Shopper;
 use crate::wire::Wire;
@@ -71,6 +72,8 @@ pub struct Plan<'a> {
     pub windows: &'a [&'a str],
     /// Callers that reach the first copy of a callee over a wire that can be troubled, and no other copy.
     pub wires: &'a [Link],
+    /// How long the provider takes to answer its slow token; a second and a half if nothing is said.
+    pub slow: Option<Duration>,
 }
 
 impl Plan<'_> {
@@ -118,7 +121,7 @@ impl Fleet {
         // Known to everybody on this machine, as the fleet's ports are to nobody else.
         std::fs::write(folder.path().join("secret"), "5a".repeat(32))?;
         let mut fleet = Self {
-            provider: Arc::new(Provider::start().await?),
+            provider: Arc::new(Provider::start_slow(plan.slow.unwrap_or(SLOW)).await?),
             binary,
             folder,
             files: !plan.engines.contains("database ="),
@@ -163,11 +166,20 @@ impl Fleet {
 
     /// Starts a process and waits until it listens.
     pub async fn launch(&mut self, copy: Copy) -> Result<()> {
-        self.launch_with(copy, &[]).await
+        self.launch_with::<&str>(copy, &[]).await
+    }
+
+    /// Starts a process that must not come up; answers what it said.
+    pub async fn refused(&mut self, copy: Copy, flags: &[&str]) -> Result<String> {
+        let said = self.launch_with(copy, flags).await;
+        match said {
+            Ok(()) => bail!("{copy:?} started with {flags:?}"),
+            Err(error) => Ok(format!("{error:#}")),
+        }
     }
 
     /// As [`Fleet::launch`], with more flags.
-    pub async fn launch_with(&mut self, copy: Copy, flags: &[String]) -> Result<()> {
+    pub async fn launch_with<F: AsRef<OsStr>>(&mut self, copy: Copy, flags: &[F]) -> Result<()> {
         let (name, address) = (copy.0, self.address(copy)?.to_string());
         let mut command = Command::new(&self.binary);
         command.args(["--psp", &self.provider.url()]).args(&self.windows).args(flags);
@@ -222,9 +234,22 @@ impl Fleet {
         Ok(ended)
     }
 
+    /// SIGTERM for several processes at once; see [`Fleet::leave`].
+    pub async fn leave_all(&mut self, copies: &[Copy]) -> Result<()> {
+        copies.iter().try_for_each(|copy| self.signal(*copy, Signal::TERM))?;
+        for copy in copies {
+            self.gone(*copy).await?;
+        }
+        Ok(())
+    }
+
     /// SIGTERM for one process, which has to end well within the time a drain may take.
     pub async fn leave(&mut self, copy: Copy) -> Result<()> {
         self.signal(copy, Signal::TERM)?;
+        self.gone(copy).await
+    }
+
+    async fn gone(&mut self, copy: Copy) -> Result<()> {
         let mut child = self.running.remove(&copy).with_context(|| format!("{copy:?} does not run"))?;
         let status = tokio::time::timeout(START, child.wait()).await.context("it does not end")??;
         ensure!(status.success(), "{copy:?} ended with {status}:\n{}", self.tail(copy, 20));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -13,6 +14,9 @@ use tokio::process::{Child, Command};
 use crate::command_line;
 use crate::http::Client;
 use crate::server::{Output, spawn};
+
+/// How long it takes to answer the slow token, unless told otherwise.
+pub const SLOW: Duration = Duration::from_millis(1500);
 
 /// A running `stoa psp`.
 pub struct Provider {
@@ -54,17 +58,33 @@ pub struct Ledger(pub Vec<Entry>);
 impl Provider {
     /// Starts a provider with an empty ledger.
     pub async fn start() -> Result<Self> {
+        Self::start_slow(SLOW).await
+    }
+
+    /// As [`Provider::start`], with this time until the slow token is answered.
+    pub async fn start_slow(slow: Duration) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("psp-").tempdir()?;
-        let provider = Self::start_on(folder.path()).await?;
+        let provider = Self::start_as(folder.path(), slow, &[]).await?;
+        Ok(Self { _folder: Some(folder), ..provider })
+    }
+
+    /// As [`Provider::start_slow`], with room for so many connections.
+    pub async fn start_for(slow: Duration, connections: usize) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("psp-").tempdir()?;
+        let provider = Self::start_as(folder.path(), slow, &["--connections", &connections.to_string()]).await?;
         Ok(Self { _folder: Some(folder), ..provider })
     }
 
     /// Starts a provider on a data folder, which the caller keeps.
     pub async fn start_on(data: &Path) -> Result<Self> {
+        Self::start_as(data, SLOW, &[]).await
+    }
+
+    async fn start_as(data: &Path, slow: Duration, flags: &[&str]) -> Result<Self> {
         let mut command = Command::new(command_line::binary()?);
         command.args(["psp", "--listen", "127.0.0.1:0", "--data"]).arg(data);
         // Late and slow enough to be noticed, short enough to wait for.
-        command.args(["--late-ms", "500", "--slow-ms", "1500"]);
+        command.args(["--late-ms", "500", "--slow-ms", &slow.as_millis().to_string()]).args(flags);
         let output = Output::default();
         let (child, address) = spawn(&mut command, &output).await?;
         Ok(Self { _folder: None, child, address, output })

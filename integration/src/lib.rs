@@ -6,6 +6,7 @@
 
 pub mod acts;
 pub mod await_until;
+pub mod buyers;
 pub mod closed;
 pub mod command_line;
 pub mod days;

@@ -52,6 +52,11 @@ impl Begun {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// How many that are.
+    pub fn so_far(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Returns when more than so many have.
     pub async fn reach(&self, enough: usize) -> Result<()> {
         until(PATIENCE, "the sale goes on", async || Ok((self.0.load(Ordering::Relaxed) > enough).then_some(()))).await

@@ -1,17 +1,14 @@
 //! Fleet with copies: two of everything; copies die, sleep, join and leave under a sale, and so do database and broker
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
+use integration::buyers::Buyers;
 use integration::fleet::{Copy, Plan, engines};
-use integration::shopper::Shopper;
-use integration::sold_out::{Begun, PATIENCE, SKU, kills, sold_out};
+use integration::sold_out::{PATIENCE, SKU, kills, sold_out};
 use integration::{Fleet, skip};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_of_every_copy_change_no_total() -> Result<()> {
@@ -44,44 +41,17 @@ async fn a_copy_that_joins_or_leaves_under_load_costs_no_call() -> Result<()> {
     let plan = Plan { engines: &engines(Some(&database), None)?, more: 1, reserved: &[third], ..Plan::default() };
     let mut fleet = Fleet::start_as(binary, &plan).await?;
     fleet.operator().await?.stock(SKU, 20, 100_000).await?;
-    let (begun, enough) = (Begun::default(), Arc::new(AtomicBool::new(false)));
-    let mut buyers = JoinSet::new();
-    for place in 0..4 {
-        // They take no for an answer: what fails once has failed.
-        let door = fleet.client_of(place % 2);
-        let (begun, enough) = (begun.clone(), Arc::clone(&enough));
-        buyers.spawn(async move {
-            while !enough.load(Ordering::Relaxed) {
-                let mut shopper = Shopper::guest_over(door.again()).await?;
-                let order = shopper.buy("EUR", SKU, 1, "tok_ok").await?;
-                ensure!(order["state"] == "ORDER_STATE_CONFIRMED", "{order}");
-                begun.count();
-            }
-            Ok(())
-        });
-    }
-    let mut reach = async |goal| {
-        tokio::select! {
-            reached = begun.reach(goal) => reached,
-            Some(ended) = buyers.join_next() => ended?,
-        }
-    };
-    reach(8).await?;
+    let mut buyers = Buyers::at(&fleet, 4, 2, "tok_ok");
+    buyers.more(8).await?;
     fleet.launch(third).await?;
-    reach(24).await?;
+    buyers.more(16).await?;
     fleet.leave(third).await?;
-    let mut goal = 32;
     for name in ["ordering", "cart", "inventory", "payment", "identity", "shipping", "orderview"] {
-        reach(goal).await.with_context(|| format!("before {name} leaves"))?;
+        buyers.more(8).await.with_context(|| format!("before {name} leaves"))?;
         fleet.leave((name, 0)).await?;
-        goal += 8;
     }
-    reach(goal).await?;
-    enough.store(true, Ordering::Relaxed);
-    while let Some(ended) = buyers.join_next().await {
-        ended??;
-    }
-    Ok(())
+    buyers.more(8).await?;
+    buyers.home().await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -97,6 +97,18 @@ struct Faults {
     #[cfg(feature = "planted")]
     #[arg(long, value_name = "NAME", hide = true)]
     planted_bug: Option<Bug>,
+    /// Have the tables of a later release
+    #[cfg(feature = "planted")]
+    #[arg(long, value_name = "STEP", hide = true)]
+    planted_schema: Option<Schema>,
+}
+
+/// How far the tables of the later release have come.
+#[cfg(feature = "planted")]
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Schema {
+    Expanded,
+    Contracted,
 }
 
 /// Bugs that the crash matrix must find.
@@ -153,6 +165,12 @@ impl Settings {
             Some(Bug::AckBeforeCommit) => store::planted::answer_before_commit(true),
             Some(Bug::NewPaymentKey) => payment::planted::new_key_on_retry(true),
             Some(Bug::CursorBeforeEffect) => bus::planted::cursor_before_effect(true),
+            None => {}
+        }
+        #[cfg(feature = "planted")]
+        match self.faults.planted_schema {
+            Some(Schema::Expanded) => store::planted::as_later_release(store::planted::Schema::Expanded),
+            Some(Schema::Contracted) => store::planted::as_later_release(store::planted::Schema::Contracted),
             None => {}
         }
         Ok(())

@@ -132,6 +132,40 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
             Had::Missing(reason) => println!("    {reason}"),
         }
     }
+    let mut grown = None;
+    if ["roll", "scale"].contains(&name) {
+        run = run.args(["--", "--show-output"]);
+        match servers::Postgres::start()? {
+            Started::Ready(started) => {
+                println!("    {}", started.version());
+                run = run
+                    .env("STOA_FLEET_BIN", paths::release("stoa-planted"))
+                    .env("STOA_FLEET_DATABASES", started.fleets(&["a"])?);
+                grown = Some(started);
+            }
+            Started::Missing(reason) => println!("    {reason}"),
+        }
+    }
+    // What the fleet that is rolled stands on besides.
+    let mut rolled = None;
+    if name == "roll" {
+        let (broker, documents) = (servers::Kafka::start()?, servers::Mongo::start()?);
+        match &broker {
+            Started::Ready(broker) => {
+                println!("    {}", servers::Kafka::version());
+                run = run.env("STOA_FLEET_KAFKA", broker.address());
+            }
+            Started::Missing(reason) => println!("    {reason}"),
+        }
+        match &documents {
+            Started::Ready(documents) => {
+                println!("    {}", documents.version());
+                run = run.env("STOA_FLEET_MONGODB", documents.url());
+            }
+            Started::Missing(reason) => println!("    {reason}"),
+        }
+        rolled = Some((broker, documents));
+    }
     let mut controls = Vec::new();
     if name == "fleet_copies" {
         // One fleet at a time: each is twenty processes, and one kills what the others stand on.
@@ -164,7 +198,10 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
         }
     }
     let ended = run.end()?;
-    drop((server, broker, redis, other, controls, engines));
+    drop((server, broker, redis, other, controls, engines, grown, rolled));
+    for line in ended.output.lines().filter(|line| line.starts_with("measured: ")) {
+        println!("    {line}");
+    }
     let mut outcome = libtest::outcome(&ended);
     // A test that lacks something says so in a file: the harness knows only passed and failed.
     for reason in fs::read_to_string(&skips).unwrap_or_default().lines() {

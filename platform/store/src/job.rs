@@ -120,7 +120,13 @@ where
 
     fn run<'a>(&'a mut self, tx: &'a mut Tx) -> LocalBoxFuture<'a, bool> {
         Box::pin(async move {
-            let outcome = match AssertUnwindSafe((self.body)(tx)).catch_unwind().await {
+            let ran = AssertUnwindSafe((self.body)(tx)).catch_unwind().await;
+            #[cfg(feature = "planted-bugs")]
+            let ran = match ran {
+                Ok(Ok(value)) => Ok(crate::planted::write_as_later(tx).await.map(|()| value).map_err(E::from)),
+                other => other,
+            };
+            let outcome = match ran {
                 Ok(outcome) => outcome,
                 Err(panic) => Err(E::from(Error::Panicked { message: message(panic.as_ref()) })),
             };

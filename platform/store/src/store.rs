@@ -63,6 +63,8 @@ impl Signals {
 impl Store {
     /// Opens the store and brings its tables up to date.
     pub async fn open(config: Config) -> Result<Self, Error> {
+        #[cfg(feature = "planted-bugs")]
+        let config = crate::planted::later(config);
         let signals = Arc::new(Signals::new());
         let Threads { writer, readers, file, handles } = match &config.engine {
             Engine::Sqlite { .. } | Engine::Temporary { .. } | Engine::Scratch { .. } => {
