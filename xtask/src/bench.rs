@@ -9,10 +9,11 @@ use crate::servers::{Kafka, Postgres, Started};
 use crate::{paths, suites};
 
 /// What is built, and measured or measures.
-const BUILT: [&[&str]; 3] = [
+const BUILT: [&[&str]; 4] = [
     &["--bins", "--package", "stoa"],
     &["--bins", "--package", "integration"],
     &["--example", LOG, "--package", "stoa-log"],
+    &["--example", PARKED, "--package", "stoa-payment"],
 ];
 
 /// The program that measures the log alone.
@@ -20,6 +21,9 @@ const LOG: &str = "log_speed";
 
 /// What measures nothing and kills everything.
 const DAYS: &str = "fleet-days";
+
+/// The program that parks calls at payment.
+const PARKED: &str = "parked";
 
 /// What measures the engines of the fleet, each beside what it is compared with.
 const FLEET: [&[&str]; 2] = [
@@ -56,6 +60,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
         .args(arguments)
         .env("STOA_BIN", paths::release("stoa"))
         .env("STOA_LOG_SPEED", paths::release("examples").join(LOG))
+        .env("STOA_PARKED", paths::release("examples").join(PARKED))
         .status()
         .with_context(|| format!("cannot start {}", bench.display()))?;
     Ok(status.success())

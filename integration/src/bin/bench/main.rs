@@ -12,6 +12,7 @@ mod flash;
 mod generated;
 mod load;
 mod log;
+mod parked;
 mod reads;
 mod rebuild;
 mod recovery;
@@ -26,8 +27,8 @@ use integration::{command_line, limits, machine};
 use figures::Figures;
 
 /// The measurements by name, in the order they run.
-const ALL: [&str; 9] =
-    ["start", "reads", "checkouts", "half-load", "flash-sale", "appends", "recovery", "rebuild", "year"];
+const ALL: [&str; 10] =
+    ["start", "reads", "checkouts", "half-load", "flash-sale", "appends", "parked", "recovery", "rebuild", "year"];
 
 /// What is run by name alone, on engines that somebody has started.
 const DAYS: &str = "fleet-days";
@@ -52,6 +53,7 @@ fn main() -> Result<()> {
         println!(
             "STOA_LOG_SPEED    the program that measures the log alone, of `cargo build --release --example log_speed`"
         );
+        println!("STOA_PARKED       the program that parks calls, of `cargo build --release --example parked`");
         println!("STOA_RETAIL_CSV   the real year's file");
         return Ok(());
     };
@@ -122,6 +124,7 @@ impl Bench {
             "half-load" => checkouts::half(self).await,
             "flash-sale" => flash::measure(self).await,
             "appends" => log::measure(self).await,
+            "parked" => parked::measure(self).await,
             "recovery" => recovery::measure(self).await,
             "rebuild" => rebuild::measure(self).await,
             "year" => year::measure(self).await,
