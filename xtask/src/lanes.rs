@@ -62,6 +62,7 @@ pub(crate) fn all() -> Result<Vec<Lane>> {
         "limits and revocations keep their promises on Redis, whatever becomes of it",
         redis,
     ));
+    lanes.push(Lane::new("etcd", "copies are found through etcd, whatever becomes of them and of it", etcd));
     lanes.push(Lane::new("kafka", "events reach every consumer once and in order through Kafka, whatever dies", kafka));
     lanes.push(Lane::new(
         "rabbitmq",
@@ -190,6 +191,20 @@ fn through_a_broker(log: &str, context: &Context, suites: &[&str]) -> Run {
 fn told(ended: &Ended) -> Outcome {
     ended.output.lines().filter(|line| line.contains(" of every b")).for_each(|line| println!("{line}"));
     libtest::outcome(ended)
+}
+
+/// The registry of copies, on servers that its tests start and kill themselves.
+fn etcd(context: &Context) -> Result<Outcome> {
+    with(servers::Etcd::start(), |server| {
+        println!("    {}", server.version());
+        let ended = Run::cargo("etcd")
+            .args(["test", "--no-fail-fast", "--package", "registry", "--", "--include-ignored"])
+            .env("REGISTRY_TEST_ETCD", server.program())
+            .limit(Duration::from_secs(1500))
+            .verbose(context.verbose)
+            .end()?;
+        Ok(libtest::outcome(&ended))
+    })
 }
 
 /// The suites of the bus, with Kafka between producers and consumers.

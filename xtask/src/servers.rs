@@ -5,6 +5,7 @@
 //! be had leaves its lane *skipped, not proven*. A server of a fleet is the same, but keeps its folder and outlives us.
 
 mod control;
+mod etcd;
 mod kafka;
 mod mongo;
 mod postgres;
@@ -12,6 +13,7 @@ mod rabbitmq;
 mod redis;
 
 use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -26,6 +28,7 @@ use crate::command::{Run, tail};
 use crate::{interrupt, paths};
 
 pub(crate) use control::Control;
+pub(crate) use etcd::Etcd;
 pub(crate) use kafka::Kafka;
 pub(crate) use mongo::Mongo;
 pub(crate) use postgres::Postgres;
@@ -123,6 +126,16 @@ fn private_folder(prefix: &str, owner: &Owner) -> Result<tempfile::TempDir> {
 
 pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// What a server of this machine answers to a request without a body, head and all.
+fn answer(port: u16, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\nhost: 127.0.0.1\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 /// Where a server is to keep its files.
