@@ -38,6 +38,11 @@ const START: Duration = Duration::from_secs(60);
 /// How long a command may ask the fleet.
 const COMMAND: Duration = Duration::from_secs(300);
 
+/// Under which prefix copies are found in etcd, and how long one that says nothing is believed to be there.
+pub const PREFIX: &str = "shop";
+/// See [`PREFIX`].
+pub const TTL: Duration = Duration::from_secs(3);
+
 /// A running fleet.
 pub struct Fleet {
     /// The payment provider, which nobody kills.
@@ -74,6 +79,8 @@ pub struct Plan<'a> {
     pub wires: &'a [Link],
     /// How long the provider takes to answer its slow token; a second and a half if nothing is said.
     pub slow: Option<Duration>,
+    /// Where etcd is, if the map names no address at all and copies say there where they are.
+    pub etcd: Option<&'a str>,
 }
 
 impl Plan<'_> {
@@ -107,7 +114,7 @@ impl Fleet {
         let named: Vec<Copy> = copies.iter().chain(plan.reserved).copied().collect();
         let ports = free_ports(named.len())?.into_iter().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         let addresses: BTreeMap<Copy, SocketAddr> = named.into_iter().zip(ports).collect();
-        std::fs::write(folder.path().join("fleet.toml"), map(plan.engines, &addresses, &BTreeMap::new())?)?;
+        std::fs::write(folder.path().join("fleet.toml"), map(plan, &addresses, &BTreeMap::new())?)?;
         let mut wires = BTreeMap::new();
         for &(caller, callee) in plan.wires {
             let target = addresses.get(&(callee, 0)).with_context(|| format!("there is no {callee}"))?;
@@ -116,7 +123,7 @@ impl Fleet {
         for caller in wires.keys().map(|(caller, _)| *caller).collect::<BTreeSet<_>>() {
             let own = wires.iter().filter(|((from, _), _)| *from == caller);
             let own = own.map(|((_, callee), wire)| (*callee, wire.address())).collect();
-            std::fs::write(folder.path().join(format!("{caller}.toml")), map(plan.engines, &addresses, &own)?)?;
+            std::fs::write(folder.path().join(format!("{caller}.toml")), map(plan, &addresses, &own)?)?;
         }
         // Known to everybody on this machine, as the fleet's ports are to nobody else.
         std::fs::write(folder.path().join("secret"), "5a".repeat(32))?;
@@ -155,7 +162,8 @@ impl Fleet {
         self.addresses.iter().filter(|((name, _), _)| *name == GATEWAY).map(|(_, address)| *address).collect()
     }
 
-    fn address(&self, copy: Copy) -> Result<SocketAddr> {
+    /// Where a copy listens, or will.
+    pub fn address(&self, copy: Copy) -> Result<SocketAddr> {
         self.addresses.get(&copy).copied().with_context(|| format!("the map has no {copy:?}"))
     }
 
@@ -356,17 +364,24 @@ pub fn engines(database: Option<&str>, bus: Option<(&str, &str)>) -> Result<Stri
 
 /// A map of these addresses, but for the services that are found elsewhere.
 fn map(
-    engines: &str,
+    plan: &Plan<'_>,
     addresses: &BTreeMap<Copy, SocketAddr>,
     elsewhere: &BTreeMap<&str, SocketAddr>,
 ) -> Result<String> {
-    let mut map = format!("secret_file = \"secret\"\n{engines}[services]\n");
+    let mut map = format!("secret_file = \"secret\"\n{}[services]\n", plan.engines);
     for service in SERVICES {
+        if plan.etcd.is_some() {
+            writeln!(map, "{service} = \"etcd://{PREFIX}\"")?;
+            continue;
+        }
         let all: Vec<String> = match elsewhere.get(service) {
             Some(address) => vec![address.to_string()],
             None => addresses.iter().filter(|((name, _), _)| *name == service).map(|(_, it)| it.to_string()).collect(),
         };
         writeln!(map, "{service} = {all:?}")?;
+    }
+    if let Some(etcd) = plan.etcd {
+        writeln!(map, "[discovery.etcd]\nmembers = [{etcd:?}]\nttl_s = {}", TTL.as_secs())?;
     }
     Ok(map)
 }

@@ -9,6 +9,7 @@ pub mod await_until;
 pub mod buyers;
 pub mod closed;
 pub mod command_line;
+pub mod control;
 pub mod days;
 mod file_set;
 pub mod flash_sale;

@@ -4,11 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use integration::buyers::Buyers;
+use integration::control::{controls, tell};
 use integration::fleet::{Copy, Plan, engines};
-use integration::sold_out::{PATIENCE, SKU, kills, sold_out};
+use integration::sold_out::{SKU, kills, sold_out};
 use integration::{Fleet, skip};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpStream;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_of_every_copy_change_no_total() -> Result<()> {
@@ -74,23 +73,6 @@ async fn kills_of_the_database_and_the_broker_change_no_total() -> Result<()> {
         Ok(())
     })
     .await
-}
-
-/// Where those listen who kill and start the engines.
-fn controls() -> Option<Vec<String>> {
-    let given = std::env::var("STOA_FLEET_CONTROLS").ok()?;
-    Some(given.split(' ').map(str::to_owned).collect())
-}
-
-async fn tell(control: &str, word: &str) -> Result<()> {
-    let mut connection = TcpStream::connect(control).await?;
-    connection.write_all(format!("{word}\n").as_bytes()).await?;
-    let mut answer = String::new();
-    tokio::time::timeout(PATIENCE, BufReader::new(connection).read_line(&mut answer))
-        .await
-        .context(word.to_owned())??;
-    ensure!(answer.trim() == "done", "{word}: {answer}");
-    Ok(())
 }
 
 /// The binary with the fleet's engines, and where the databases of this fleet are.

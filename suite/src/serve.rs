@@ -24,6 +24,9 @@ pub(crate) struct Line {
     /// Where this copy of a single service listens, if the map does not name one address alone; port 0 takes any
     #[arg(long, value_name = "ADDR:PORT", env = "STOA_BIND")]
     bind: Option<SocketAddr>,
+    /// Where others reach this copy, if not where it listens: what it tells the registry, where the map names one
+    #[arg(long, value_name = "ADDR:PORT", env = "STOA_ADVERTISE")]
+    advertise: Option<SocketAddr>,
     #[command(flatten)]
     notice: process::Notice,
 }
@@ -40,11 +43,11 @@ pub(crate) async fn run(line: Line, settings: Settings) -> anyhow::Result<ExitCo
     settings.arm().context("the crash points cannot be armed")?;
     let folder = Folder::open(&settings.data)?;
     let here: Vec<&'static str> = names().filter(|name| line.names.iter().any(|wanted| wanted == name)).collect();
-    if let (Some(_), [_, _, ..]) = (line.bind, &*here) {
-        anyhow::bail!("--bind is for a process of one service");
+    if let (Some(_), [_, _, ..]) = (line.bind.or(line.advertise), &*here) {
+        anyhow::bail!("--bind and --advertise are for a process of one service");
     }
     let keys = if here.contains(&"identity") { Keys::Here } else { Keys::Elsewhere };
-    let parts = here.iter().map(|name| Ok(part(name, keys, &settings)?.bind(line.bind)));
+    let parts = here.iter().map(|name| Ok(part(name, keys, &settings)?.bind(line.bind).advertise(line.advertise)));
     let parts = parts.collect::<anyhow::Result<Vec<Part>>>()?;
     let surroundings = Surroundings {
         map,

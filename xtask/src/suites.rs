@@ -197,6 +197,18 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
             Started::Missing(reason) => println!("    {reason}"),
         }
     }
+    if name == "registry"
+        && let (Started::Ready(database), Started::Ready(etcd)) = (servers::Postgres::start()?, servers::Etcd::start()?)
+    {
+        println!("    {}\n    {}", database.version(), etcd.version());
+        run = run
+            .env("STOA_FLEET_BIN", paths::release("stoa-planted"))
+            .env("STOA_FLEET_DATABASES", database.fleets(&["a"])?)
+            .env("STOA_FLEET_ETCD", etcd.url());
+        let control = servers::Control::over(etcd)?;
+        run = run.env("STOA_FLEET_CONTROLS", control.address());
+        controls = vec![servers::Control::over(database)?, control];
+    }
     let ended = run.end()?;
     drop((server, broker, redis, other, controls, engines, grown, rolled));
     for line in ended.output.lines().filter(|line| line.starts_with("measured: ")) {

@@ -15,6 +15,8 @@ pub mod map;
 mod discovery;
 mod part;
 mod program;
+#[cfg(feature = "fleet")]
+mod registration;
 mod run;
 mod settings;
 mod signals;

@@ -50,6 +50,14 @@ pub enum Error {
         /// The service.
         service: &'static str,
     },
+    /// A service is said to be in a registry that is not named.
+    #[error("{} finds {service} by etcd and names none: add [discovery.etcd]", path.display())]
+    NoRegistry {
+        /// The map.
+        path: PathBuf,
+        /// The service.
+        service: String,
+    },
     /// The map asks for an engine that is not in this build.
     #[error("{} names `{engine}`, an engine this build is without", path.display())]
     Engine {
@@ -107,7 +115,7 @@ pub enum Bus {
     RabbitMq(String),
 }
 
-/// Where the copies of a service are: `"ADDR:PORT"`, a list of them, `"dns://HOST:PORT"` or `"srv://NAME"`.
+/// Where the copies of a service are: `"ADDR:PORT"`, a list of them, `"dns://HOST:PORT"`, `"srv://NAME"` or `"etcd://PREFIX"`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Written")]
 pub enum Place {
@@ -122,10 +130,12 @@ pub enum Place {
     },
     /// At the hosts and ports of a service record.
     Srv(String),
+    /// Where they say themselves, in etcd under `PREFIX/SERVICE/`.
+    Etcd(String),
 }
 
 impl Place {
-    /// Whether the copies are found by a name.
+    /// Whether the copies are found by a name that DNS answers.
     pub fn is_looked_up(&self) -> bool {
         matches!(self, Place::Dns { .. } | Place::Srv(_))
     }
@@ -134,8 +144,13 @@ impl Place {
     pub(crate) fn listed(&self) -> Vec<String> {
         match self {
             Place::Listed(addresses) => addresses.iter().map(|address| format!("http://{address}")).collect(),
-            Place::Dns { .. } | Place::Srv(_) => Vec::new(),
+            Place::Dns { .. } | Place::Srv(_) | Place::Etcd(_) => Vec::new(),
         }
+    }
+
+    /// Whether the copies are found in etcd.
+    pub fn is_registered(&self) -> bool {
+        matches!(self, Place::Etcd(_))
     }
 }
 
@@ -156,7 +171,11 @@ impl TryFrom<Written> for Place {
             Written::Several(addresses) => return Ok(Place::Listed(addresses)),
             Written::One(text) => text,
         };
-        let wrong = || format!("`{text}` is neither ADDR:PORT, dns://HOST:PORT nor srv://NAME");
+        let wrong = || format!("`{text}` is neither ADDR:PORT, dns://HOST:PORT, srv://NAME nor etcd://PREFIX");
+        if let Some(prefix) = text.strip_prefix("etcd://") {
+            let prefix = prefix.trim_end_matches('/');
+            return if prefix.is_empty() { Err(wrong()) } else { Ok(Place::Etcd(prefix.to_owned())) };
+        }
         if let Some(name) = text.strip_prefix("srv://") {
             return if name.is_empty() { Err(wrong()) } else { Ok(Place::Srv(name.to_owned())) };
         }
@@ -174,6 +193,35 @@ impl TryFrom<Written> for Place {
 pub struct Discovery {
     /// The DNS server to ask, `ADDR:PORT`, for example an agent of Consul; without it the system's.
     pub dns: Option<SocketAddr>,
+    /// The registry where copies say where they are.
+    pub etcd: Option<Etcd>,
+}
+
+/// How etcd is reached. Files are relative to the map.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Etcd {
+    /// Some of its members, `http://host:port` or `https://host:port`.
+    pub members: Vec<String>,
+    /// Who asks, where etcd wants to know.
+    pub user: Option<String>,
+    /// File with that user's password.
+    pub password_file: Option<PathBuf>,
+    /// File with the certificates (PEM) of who vouches for the members; `https` needs it.
+    pub authority_file: Option<PathBuf>,
+    /// Files with the certificate and the key (PEM) to show, where the members want to see one.
+    pub certificate_file: Option<PathBuf>,
+    /// See `certificate_file`.
+    pub key_file: Option<PathBuf>,
+    /// From the last sign of life of a copy until it is off the list.
+    #[serde(default = "Etcd::ttl_s")]
+    pub ttl_s: u64,
+}
+
+impl Etcd {
+    fn ttl_s() -> u64 {
+        10
+    }
 }
 
 impl Map {
@@ -190,7 +238,12 @@ impl Map {
             ("redis", map.redis.is_some() && cfg!(not(feature = "fleet"))),
             ("mongodb", map.mongodb.is_some() && cfg!(not(feature = "fleet"))),
             ("dns", map.services.values().any(Place::is_looked_up) && cfg!(not(feature = "fleet"))),
+            ("etcd", map.services.values().any(Place::is_registered) && cfg!(not(feature = "fleet"))),
         ];
+        let registered = map.services.iter().find(|(_, place)| place.is_registered());
+        if let (Some((service, _)), None) = (registered, &map.discovery.etcd) {
+            return Err(Error::NoRegistry { service: service.clone(), path: map.path });
+        }
         match named.into_iter().find_map(|(engine, absent)| absent.then_some(engine)) {
             Some(engine) => Err(Error::Engine { path: map.path, engine }),
             None => Ok(map),
@@ -206,7 +259,7 @@ impl Map {
     pub fn address(&self, service: &'static str) -> Result<SocketAddr, Error> {
         match self.place(service)? {
             Place::Listed(addresses) if addresses.len() == 1 => Ok(addresses[0]),
-            Place::Listed(_) | Place::Dns { .. } | Place::Srv(_) => {
+            Place::Listed(_) | Place::Dns { .. } | Place::Srv(_) | Place::Etcd(_) => {
                 Err(Error::Unbound { path: self.path.clone(), service })
             }
         }
@@ -226,6 +279,25 @@ impl Map {
         address.password = read(&self.redis_password_file)?.map(|(text, _)| text.trim().to_owned());
         address.authority = read(&self.redis_authority_file)?.map(|(text, _)| text.into_bytes());
         Ok(Some(address))
+    }
+
+    /// How the registry is reached; none where no service is in it.
+    #[cfg(feature = "fleet")]
+    pub(crate) fn registry(&self) -> Result<Option<registry::Config>, Error> {
+        let Some(etcd) = &self.discovery.etcd else { return Ok(None) };
+        if !self.services.values().any(Place::is_registered) {
+            return Ok(None);
+        }
+        let read = |file: &Option<PathBuf>| file.as_ref().map(|file| self.read(file)).transpose();
+        let bytes = |file| Ok::<_, Error>(read(file)?.map(|(text, _)| text.into_bytes()));
+        let password = read(&etcd.password_file)?.map(|(text, _)| text.trim().to_owned()).unwrap_or_default();
+        Ok(Some(registry::Config {
+            user: etcd.user.clone().map(|user| (user, password)),
+            authority: bytes(&etcd.authority_file)?,
+            identity: bytes(&etcd.certificate_file)?.zip(bytes(&etcd.key_file)?),
+            ttl: std::time::Duration::from_secs(etcd.ttl_s),
+            ..registry::Config::at(&etcd.members)
+        }))
     }
 
     /// The key of calls between processes.
@@ -300,13 +372,35 @@ mod tests {
         assert!(Map::load(&path).unwrap().cache().unwrap().is_none());
     }
 
+    #[cfg(feature = "fleet")]
+    #[test]
+    fn a_map_says_how_etcd_is_reached_and_its_secrets_lie_in_files() {
+        let cart = "[services]\ncart = \"etcd://shop\"\n";
+        let with = |etcd: &str| written(&format!("secret_file = \"key\"\n{etcd}{cart}"), "word\n");
+        let (_folder, path) = with("[discovery.etcd]\nmembers = [\"http://127.0.0.1:2379\"]\n");
+        let plain = Map::load(&path).unwrap().registry().unwrap().unwrap();
+        assert_eq!((plain.user, plain.ttl.as_secs()), (None, 10));
+        let named = "user = \"shop\"\npassword_file = \"key\"\nauthority_file = \"key\"\nttl_s = 30\n";
+        let (_folder, path) = with(&format!("[discovery.etcd]\nmembers = [\"https://etcd:2379\"]\n{named}"));
+        let full = Map::load(&path).unwrap().registry().unwrap().unwrap();
+        assert_eq!(full.user, Some(("shop".to_owned(), "word".to_owned())));
+        assert_eq!((full.authority.as_deref(), full.ttl.as_secs()), (Some(&b"word\n"[..]), 30));
+        std::fs::remove_file(path.with_file_name("key")).unwrap();
+        assert!(matches!(Map::load(&path).unwrap().registry(), Err(Error::Read { .. })));
+        let (_folder, path) = with("");
+        assert!(matches!(Map::load(&path), Err(Error::NoRegistry { service, .. }) if service == "cart"));
+    }
+
     #[test]
     fn a_place_is_an_address_or_a_name_that_is_looked_up() {
         let place = |text: &str| Place::try_from(Written::One(text.to_owned()));
         assert_eq!(place("[::1]:7003"), Ok(Place::Listed(vec!["[::1]:7003".parse().unwrap()])));
         assert_eq!(place("dns://cart.shop:7003"), Ok(Place::Dns { host: "cart.shop".to_owned(), port: 7003 }));
         assert_eq!(place("srv://_grpc._tcp.cart"), Ok(Place::Srv("_grpc._tcp.cart".to_owned())));
-        for wrong in ["cart:7003", "dns://cart", "dns://:1", "dns://cart:http", "srv://", "http://cart:1"] {
+        assert_eq!(place("etcd://shops/one/"), Ok(Place::Etcd("shops/one".to_owned())));
+        for wrong in
+            ["etcd://", "etcd:///", "cart:7003", "dns://cart", "dns://:1", "dns://cart:http", "srv://", "http://cart:1"]
+        {
             assert!(place(wrong).is_err(), "{wrong}");
         }
         assert!(Place::try_from(Written::Several(vec![])).is_err());

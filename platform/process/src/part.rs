@@ -18,6 +18,8 @@ pub struct Part {
     pub(crate) name: &'static str,
     /// Where it listens, if it was told.
     pub(crate) bind: Option<SocketAddr>,
+    /// Where others reach it, if it was told.
+    pub(crate) advertised: Option<SocketAddr>,
     pub(crate) build: Build,
 }
 
@@ -44,7 +46,7 @@ impl Part {
                 Ok(Built { component, door: None })
             })
         });
-        Part { name, bind: None, build }
+        Part { name, bind: None, advertised: None, build }
     }
 
     /// What stands before the services, by its short name.
@@ -66,13 +68,20 @@ impl Part {
                 Ok(Built { component, door: Some(listen) })
             })
         });
-        Part { name, bind: None, build }
+        Part { name, bind: None, advertised: None, build }
     }
 
     /// Listens here and not where the map says, if this is an address.
     #[must_use]
     pub fn bind(mut self, address: Option<SocketAddr>) -> Self {
         self.bind = address.or(self.bind);
+        self
+    }
+
+    /// Others reach it here and not where it listens, if this is an address: for the registry, where the map names one.
+    #[must_use]
+    pub fn advertise(mut self, address: Option<SocketAddr>) -> Self {
+        self.advertised = address;
         self
     }
 }

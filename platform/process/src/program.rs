@@ -48,7 +48,7 @@ async fn answer<F: Args>(name: &'static str, methods: Table, part: impl FnOnce(F
         notice: settings.notice.notice,
         methods,
     };
-    Ok(run(surroundings, vec![part(line.flags).bind(settings.bind)]).await?)
+    Ok(run(surroundings, vec![part(line.flags).bind(settings.bind).advertise(settings.advertise)]).await?)
 }
 
 /// An error with everything that caused it.

@@ -15,9 +15,12 @@ use operations::Remote;
 use server::{Context, Failed, Gauge, Limits, Storage, Task, Windows, accept};
 use store::Clock;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::map::{self, Map};
 use crate::part::{BoxError, Built, Part};
+#[cfg(feature = "fleet")]
+use crate::registration::Registration;
 use crate::signals::until_asked_to_stop;
 
 /// What a process is given beside its parts.
@@ -68,6 +71,16 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// Others cannot be told where a copy is.
+    #[error(
+        "{name} listens at {address}, where nobody reaches it: tell with --advertise under which address others do"
+    )]
+    Unadvertised {
+        /// The part.
+        name: &'static str,
+        /// Where it listens.
+        address: SocketAddr,
+    },
     /// Names cannot be looked up at all.
     #[error("names cannot be looked up: {0}")]
     Names(String),
@@ -112,10 +125,12 @@ pub async fn run(surroundings: Surroundings, parts: Vec<Part>) -> Result<(), Err
         context.cache = cache::Cache::shared(&address)?;
     }
 
+    #[cfg(feature = "fleet")]
+    let mut registration = Registration::new(&map)?;
     let (mut lines, mut tasks, mut listeners) = (vec![], vec![], vec![]);
     let mut here = BTreeSet::new();
     for part in parts {
-        let Part { name, bind, build } = part;
+        let Part { name, bind, advertised, build } = part;
         here.insert(name);
         let Built { component, door } = build(context.clone()).await.map_err(|source| Error::Build { name, source })?;
         here.insert(component.name);
@@ -126,11 +141,27 @@ pub async fn run(surroundings: Surroundings, parts: Vec<Part>) -> Result<(), Err
         };
         let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { name, address, source })?;
         lines.push(format!("serving {name}\nlistening on http://{}", listener.local_addr()?));
+        #[cfg(feature = "fleet")]
+        registration.add(&map, name, listener.local_addr()?, advertised, component.ready.clone())?;
+        #[cfg(not(feature = "fleet"))]
+        let _ = advertised;
         let (service, more) = context.mount(component);
         tasks.extend(more);
         listeners.push((name, listener, service, door));
     }
-    connect(&map, methods, &here, &context, &mut tasks)?;
+    let elsewhere = connect(&map, methods, &here, &context, &mut tasks)?;
+    // Cancelled when the process has been asked to stop and is in no registry any more.
+    let left = CancellationToken::new();
+    #[cfg(feature = "fleet")]
+    {
+        tasks.extend(registration.follow(&map, &elsewhere, &context));
+        tasks.push(Task::endless("registration", registration.keep(context.clone(), left.clone())));
+    }
+    #[cfg(not(feature = "fleet"))]
+    {
+        let _ = elsewhere;
+        left.cancel();
+    }
     if let Some(broker) = &broker {
         tasks.extend(here.iter().filter_map(|name| relay(name, broker, &context)));
     }
@@ -145,7 +176,7 @@ pub async fn run(surroundings: Surroundings, parts: Vec<Part>) -> Result<(), Err
     }
 
     until_asked_to_stop(context.draining.clone())?;
-    tasks.push(Task::endless("notice", give_notice(notice, context.clone())));
+    tasks.push(Task::endless("notice", give_notice(notice, context.clone(), left)));
     let running = tokio::spawn({
         let context = context.clone();
         async move { server::supervise(tasks, &context).await }
@@ -159,23 +190,25 @@ pub async fn run(surroundings: Surroundings, parts: Vec<Part>) -> Result<(), Err
 }
 
 /// Whoever balances over the copies is told first, and has a moment to send no more.
-async fn give_notice(notice: Duration, context: Context) {
+async fn give_notice(notice: Duration, context: Context, left: CancellationToken) {
     let given = async {
         context.draining.cancelled().await;
+        left.cancelled().await;
         tokio::time::sleep(notice).await;
         context.shutdown.cancel();
     };
     context.shutdown.run_until_cancelled(given).await;
 }
 
-/// Binds the services that are not here, and their logs for whoever here may read them.
+/// Binds the services that are not here, and their logs for whoever here may read them; hands back who was bound.
 fn connect(
     map: &Map,
     methods: Table,
     here: &BTreeSet<&'static str>,
     context: &Context,
     tasks: &mut Vec<Task>,
-) -> Result<(), Error> {
+) -> Result<Vec<&'static str>, Error> {
+    let mut elsewhere = vec![];
     let read_log = methods.by_path(READ_LOG);
     let reader = here.iter().copied().find(|name| read_log.is_some_and(|it| it.policy.callers.contains(name)));
     let owners: BTreeSet<&'static str> = methods.iter().map(|method| method.owner).collect();
@@ -191,6 +224,7 @@ fn connect(
             Err(error) => return Err(error.into()),
         };
         context.clients.locate(peer, &place.listed())?;
+        elsewhere.push(peer);
         #[cfg(feature = "fleet")]
         if place.is_looked_up() {
             let following = names(map)?.follow(peer, place.clone(), {
@@ -214,7 +248,7 @@ fn connect(
             }
         }));
     }
-    Ok(())
+    Ok(elsewhere)
 }
 
 /// Binds a service to where its copies are now, for whoever asks a fleet once and is gone.
@@ -223,6 +257,11 @@ pub async fn locate(map: &Map, service: &'static str, context: &Context) -> Resu
     #[cfg(feature = "fleet")]
     if place.is_looked_up() {
         let found = names(map)?.once(place).await.map_err(|error| Error::Names(format!("{service}: {error}")))?;
+        return Ok(context.clients.locate(service, &found)?);
+    }
+    #[cfg(feature = "fleet")]
+    if let map::Place::Etcd(prefix) = place {
+        let found = Registration::new(map)?.find(prefix, service).await?;
         return Ok(context.clients.locate(service, &found)?);
     }
     Ok(context.clients.locate(service, &place.listed())?)
@@ -234,7 +273,7 @@ fn names(map: &Map) -> Result<crate::discovery::Names, Error> {
 }
 
 #[cfg(feature = "fleet")]
-fn until_shutdown(
+pub(crate) fn until_shutdown(
     work: impl Future<Output = ()> + Send + 'static,
     context: &Context,
 ) -> impl Future<Output = ()> + Send + 'static {

@@ -18,6 +18,9 @@ pub struct Settings {
     /// Where this copy listens; needed where the map does not name one address alone. Port 0 takes any
     #[arg(long, value_name = "ADDR:PORT", env = "STOA_BIND")]
     pub bind: Option<SocketAddr>,
+    /// Where others reach this copy, if not where it listens: what it tells the registry, where the map names one
+    #[arg(long, value_name = "ADDR:PORT", env = "STOA_ADVERTISE")]
+    pub advertise: Option<SocketAddr>,
     /// Folder for what is in no database
     #[arg(long, value_name = "DIR", env = "STOA_DATA", default_value = "data")]
     pub data: PathBuf,

@@ -7,11 +7,12 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use rustix::process::Signal;
 
+use super::control::Restart;
 use super::{LOOK, Owner, READY, Server, Started, free_port, installed, private_folder};
 
 /// A private etcd, a cluster of one that asks nobody who they are.
 pub(crate) struct Etcd {
-    _server: Server,
+    server: Server,
     port: u16,
     program: PathBuf,
     version: String,
@@ -33,7 +34,7 @@ impl Etcd {
         let said = Command::new(&program).arg("--version").output()?;
         let version = String::from_utf8_lossy(&said.stdout).lines().next().unwrap_or_default().to_owned();
         let server = Server::spawn("etcd", command, Signal::TERM, port, folder)?;
-        let etcd = Self { _server: server, port, program, version };
+        let etcd = Self { server, port, program, version };
         etcd.await_leader()?;
         Ok(Started::Ready(etcd))
     }
@@ -50,6 +51,11 @@ impl Etcd {
         Ok(())
     }
 
+    /// Where it is.
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
     /// The server's program, for tests that kill servers of their own.
     pub(crate) fn program(&self) -> &Path {
         &self.program
@@ -58,6 +64,25 @@ impl Etcd {
     /// What it says of itself.
     pub(crate) fn version(&self) -> &str {
         &self.version
+    }
+}
+
+impl Restart for Etcd {
+    fn kill(&mut self) -> Result<()> {
+        self.server.kill()
+    }
+
+    fn start(&mut self) -> Result<()> {
+        self.server.start()?;
+        self.await_leader()
+    }
+
+    fn ask(&mut self, words: &[&str]) -> Result<String> {
+        let ["empty"] = words else { bail!("{words:?} is not understood") };
+        // What it knew is gone, as after the loss of a disk. It must not run.
+        let folder = self.server.folder.as_ref().map(|folder| folder.path().join("data"));
+        folder.map_or(Ok(()), std::fs::remove_dir_all)?;
+        Ok(String::new())
     }
 }
 
