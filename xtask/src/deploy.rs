@@ -1,6 +1,7 @@
 //! The chart in `deploy/helm/stoa`: rendered by Helm with several files of values, and what came out held against the
 //! contracts and against the rules of this project.
 
+mod cluster;
 mod compose;
 mod rendered;
 
@@ -15,10 +16,11 @@ use crate::command::{Run, tail};
 use crate::lane::{Context, Outcome};
 use crate::tools::{HELM, Had};
 use crate::{golden, paths};
+pub(crate) use cluster::kubernetes;
 use rendered::Rendered;
 
 /// The Kubernetes that the chart is rendered for.
-const KUBERNETES: &str = "1.34.2";
+const KUBERNETES: &str = crate::servers::KUBERNETES;
 
 /// The nine services.
 pub(crate) const SERVICES: [&str; 9] =

@@ -20,6 +20,8 @@ pub(crate) struct Lane {
     pub(crate) proves: String,
     /// Whether it may be skipped on the continuous integration.
     pub(crate) may_be_missing: bool,
+    /// Whether it is run only by whoever names it.
+    pub(crate) on_request: bool,
     pub(crate) run: Proof,
 }
 
@@ -29,7 +31,7 @@ impl Lane {
         proves: impl Into<String>,
         run: impl Fn(&Context) -> Result<Outcome> + 'static,
     ) -> Self {
-        Self { name: name.into(), proves: proves.into(), may_be_missing: false, run: Box::new(run) }
+        Self { name: name.into(), proves: proves.into(), may_be_missing: false, on_request: false, run: Box::new(run) }
     }
 }
 
@@ -75,6 +77,10 @@ pub(crate) fn all() -> Result<Vec<Lane>> {
         "the chart renders; probes, budgets, policies and arrows are as the contracts say",
         deploy::helm,
     ));
+    let mut cluster =
+        Lane::new("kubernetes", "a kube-apiserver takes the chart, and no misspelt field of it", deploy::kubernetes);
+    cluster.on_request = true;
+    lanes.push(cluster);
     lanes.extend(suites::lanes()?);
     Ok(lanes)
 }

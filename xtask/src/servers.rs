@@ -7,6 +7,7 @@
 mod control;
 mod etcd;
 mod kafka;
+mod kubernetes;
 mod mongo;
 mod postgres;
 mod rabbitmq;
@@ -30,6 +31,7 @@ use crate::{interrupt, paths};
 pub(crate) use control::Control;
 pub(crate) use etcd::Etcd;
 pub(crate) use kafka::Kafka;
+pub(crate) use kubernetes::{Kubernetes, VERSION as KUBERNETES};
 pub(crate) use mongo::Mongo;
 pub(crate) use postgres::Postgres;
 pub(crate) use rabbitmq::RabbitMq;
@@ -126,6 +128,21 @@ fn private_folder(prefix: &str, owner: &Owner) -> Result<tempfile::TempDir> {
 
 pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// An authority, and a certificate it signed for a server on the loopback interface.
+fn certify(authority: &Path, certificate: &Path, key: &Path) -> Result<()> {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    let signing = KeyPair::generate()?;
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    fs::write(authority, params.self_signed(&signing)?.pem())?;
+    let own = KeyPair::generate()?;
+    let issuer = Issuer::new(params, signing);
+    let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+    let signed = CertificateParams::new(names)?.signed_by(&own, &issuer)?;
+    fs::write(certificate, signed.pem())?;
+    fs::write(key, own.serialize_pem()).context("the server's key cannot be written")
 }
 
 /// What a server of this machine answers to a request without a body, head and all.

@@ -30,6 +30,16 @@ impl Rendered {
         self.documents.iter().filter(move |document| at(document, &["kind"]) == kind)
     }
 
+    /// How many documents there are.
+    pub(crate) fn count(&self) -> usize {
+        self.documents.len()
+    }
+
+    /// What the documents of a kind are called.
+    pub(crate) fn names<'a>(&'a self, kind: &'a str) -> BTreeSet<&'a str> {
+        self.of_kind(kind).filter_map(|document| at(document, &["metadata", "name"]).as_str()).collect()
+    }
+
     /// The only document of this kind for a component.
     fn only<'a>(&'a self, kind: &'a str, component: &str) -> Result<&'a Value, String> {
         let mut found =

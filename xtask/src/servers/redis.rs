@@ -4,11 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use rustix::process::Signal;
 
 use super::control::Restart;
-use super::{Home, Owner, Place, Server, Started, installed};
+use super::{Home, Owner, Place, Server, Started, certify, installed};
 
 /// A private Redis that speaks TLS alone and lets one user in, to the keys that begin with `stoa:`.
 pub(crate) struct Redis {
@@ -116,20 +116,4 @@ impl Restart for Redis {
 fn find_redis() -> Option<PathBuf> {
     let folders = ["/usr/bin", "/usr/local/bin", "/opt/homebrew/bin"];
     folders.iter().map(|folder| Path::new(folder).join("redis-server")).find(|program| program.exists())
-}
-
-/// An authority, and a certificate it signed for a server on the loopback interface.
-fn certify(authority: &Path, certificate: &Path, key: &Path) -> Result<()> {
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-    let signing = KeyPair::generate()?;
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let signed_by_itself = params.self_signed(&signing)?.pem();
-    let own = KeyPair::generate()?;
-    let issuer = Issuer::new(params, signing);
-    let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
-    let signed = CertificateParams::new(names)?.signed_by(&own, &issuer)?;
-    fs::write(certificate, signed.pem())?;
-    fs::write(key, own.serialize_pem()).context("the server's key cannot be written")?;
-    Ok(fs::write(authority, signed_by_itself)?)
 }
