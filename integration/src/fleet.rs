@@ -49,8 +49,6 @@ pub struct Fleet {
     pub provider: Arc<Provider>,
     binary: PathBuf,
     folder: TempDir,
-    /// Whether the stores are files, each with a log in one order.
-    pub files: bool,
     addresses: BTreeMap<Copy, SocketAddr>,
     running: BTreeMap<Copy, Child>,
     outputs: BTreeMap<Copy, Output>,
@@ -131,7 +129,6 @@ impl Fleet {
             provider: Arc::new(Provider::start_slow(plan.slow.unwrap_or(SLOW)).await?),
             binary,
             folder,
-            files: !plan.engines.contains("database ="),
             addresses,
             running: BTreeMap::new(),
             outputs: BTreeMap::new(),

@@ -26,7 +26,7 @@ async fn copies_that_join_leave_and_die_and_an_etcd_that_forgets_cost_no_call() 
     let Some(lane) = Lane::given() else { return Ok(()) };
     let (first, second, third): (Copy, Copy, Copy) = (("ordering", 0), ("ordering", 1), ("ordering", 2));
     let engines = engines(Some(&lane.database), None)?;
-    let plan = Plan { engines: &engines, more: 1, reserved: &[third], etcd: Some(&lane.etcd.url) };
+    let plan = Plan { engines: &engines, more: 1, reserved: &[third], etcd: Some(&lane.etcd.url), ..Plan::default() };
     let mut fleet = Fleet::start_as(lane.binary, &plan).await?;
     let etcd = lane.etcd;
     for service in SERVICES {

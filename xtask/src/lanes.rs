@@ -213,26 +213,6 @@ fn etcd(context: &Context) -> Result<Outcome> {
     })
 }
 
-/// The registry of copies, on servers that its tests start and kill themselves.
-fn etcd(context: &Context) -> Result<Outcome> {
-    let server = match servers::Etcd::start()? {
-        Started::Ready(server) => server,
-        Started::Missing(reason) => {
-            let mut outcome = Outcome::default();
-            outcome.skip(reason);
-            return Ok(outcome);
-        }
-    };
-    println!("    {}", server.version());
-    let ended = Run::cargo("etcd")
-        .args(["test", "--no-fail-fast", "--package", "registry", "--", "--include-ignored"])
-        .env("REGISTRY_TEST_ETCD", server.program())
-        .limit(Duration::from_secs(1500))
-        .verbose(context.verbose)
-        .end()?;
-    Ok(libtest::outcome(&ended))
-}
-
 /// The suites of the bus, with Kafka between producers and consumers.
 fn kafka(context: &Context) -> Result<Outcome> {
     with(servers::Kafka::start(), |server| {
