@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use integration::buyers::Buyers;
 use integration::control::{controls, tell};
 use integration::fleet::{Copy, Plan, engines};

@@ -90,7 +90,7 @@ fn services(fleet: &Fleet) -> Vec<Copy> {
 
 /// Each order has its parcel and its mail and was charged once, and the audit finds nothing.
 async fn settled(fleet: &Fleet, orders: &[String]) -> Result<()> {
-    let mut operator = fleet.operator().await?;
+    let operator = fleet.operator().await?;
     for order in orders {
         until(SOON, "a parcel and a mail", async || {
             let mut looking = Shopper { http: operator.http.again(), user: String::new() };
