@@ -262,13 +262,13 @@ async fn a_member_that_dies_is_not_missed() {
     let _one = Kept::at(&registry, 1);
     let mut caller = Caller::of(&registry);
     caller.hears(&[1]).await;
-    for dead in 0..3 {
-        members[dead].kill();
+    for member in &mut members {
+        member.kill();
         let joins = Kept::at(&registry, 20);
         caller.hears(&[1, 20]).await;
         joins.leave().await;
         caller.hears(&[1]).await;
-        members[dead].start_again();
+        member.start_again();
     }
     // Cut off from the others, a member knows nothing new and says so.
     members[0].kill();
