@@ -65,7 +65,7 @@ impl Opened {
             Context::new(Storage::Folder(folder.path().to_owned()), folder.path(), contracts::METHODS, &secret);
         context.windows = settings.windows();
         match settings.psp() {
-            Some(url) => Self::build(settings, context, url.to_owned(), None, None).await,
+            Some(url) => Box::pin(Self::build(settings, context, url.to_owned(), None, None)).await,
             None => {
                 let key = blake3::derive_key("stoa webhooks v1", &secret);
                 let key = blake3::Hash::from_bytes(key).to_hex().to_string();
@@ -76,7 +76,7 @@ impl Opened {
                     webhook_secret: key.clone(),
                     ..sandbox::Config::new(psp::ledger(folder.path()))
                 };
-                Self::build(settings, context, url, Some(key), Some((inside, listener))).await
+                Box::pin(Self::build(settings, context, url, Some(key), Some((inside, listener)))).await
             }
         }
     }
@@ -84,7 +84,7 @@ impl Opened {
     /// Builds a shop whose stores are gone when it ends: for listing what it is made of.
     pub(crate) async fn temporary(settings: &Settings) -> anyhow::Result<Self> {
         let context = Context::temporary(contracts::METHODS);
-        Self::build(settings, context, "http://127.0.0.1:9".to_owned(), None, None).await
+        Box::pin(Self::build(settings, context, "http://127.0.0.1:9".to_owned(), None, None)).await
     }
 
     async fn build(
