@@ -55,7 +55,9 @@ impl Run {
 
     /// Cargo itself, the one that runs us.
     pub(crate) fn cargo(log: &str) -> Self {
-        let run = Self::new(log, std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        let run = Self::new(log, std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+            // An error's own words are at the end of what is printed, not a hundred frames before it.
+            .env("RUST_LIB_BACKTRACE", "0");
         // What makes the next build of a changed crate faster costs gigabytes, and there is no next one there.
         if paths::in_ci() { run.env("CARGO_INCREMENTAL", "0") } else { run }
     }
