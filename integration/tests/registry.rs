@@ -1,4 +1,4 @@
-//! Fleet found through etcd: copies join, leave and die, etcd dies and forgets, and callers who take no for an answer get none
+//! Fleet found through etcd: copies join, leave and die, etcd dies and forgets, and whoever buys goes on buying
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -52,8 +52,15 @@ async fn copies_that_join_leave_and_die_and_an_etcd_that_forgets_cost_no_call() 
     fleet.launch(first).await?;
     etcd.lists(&fleet, "ordering", &[first, third], SOON).await?;
     crowd.goes_on().await?;
+    crowd.ends().await?;
 
-    // Away, back, and back without any memory, while a copy joins that nobody can be told of.
+    // Away, back, and back without any memory, while a copy joins that nobody can be told of. While it comes back a call may
+    // break, and these buyers ask again.
+    let mut crowd = Crowd::default();
+    for place in 0..4 {
+        crowd.buys(fleet.client_of(place % 2).insisting(SOON));
+    }
+    crowd.reach(8).await?;
     for trouble in ["", "empty"] {
         tell(&etcd.control, "kill").await?;
         crowd.goes_on().await.context("without etcd")?;

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use auth::{Principal, Subject};
-use cache::{Address, Cache, Marks, Standing, conformance};
+use cache::{Address, Cache, Standing, conformance};
 use client::{Channel, Outgoing};
 use contracts::identity::v1 as proto;
 use contracts::identity::v1::identity_service_client::IdentityServiceClient;

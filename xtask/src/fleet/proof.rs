@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use super::state::{self, State};
 use super::{Missing, Up, down, environment, start, status, up};
@@ -82,6 +82,9 @@ fn hurt(folder: &Path) -> Result<()> {
         let victim = state.process(name).with_context(|| format!("there is no {name}"))?;
         let pid = Pid::from_raw(victim.pid).context("a process without a number")?;
         kill_process(pid, Signal::KILL).with_context(|| format!("{name} cannot be killed"))?;
+        // This process started it: its number is taken until it is asked for, and a database that comes back believes that
+        // the one before it still runs. Whoever runs `up` in a shell is no parent of anything.
+        let _ = waitpid(Some(pid), WaitOptions::empty());
     }
     Ok(())
 }
