@@ -36,7 +36,7 @@ pub const GATEWAY: &str = "gateway";
 /// From the start of the processes to the first good answer through all of them.
 const START: Duration = Duration::from_secs(60);
 /// How long a command may ask the fleet.
-const COMMAND: Duration = Duration::from_secs(300);
+const COMMAND: Duration = Duration::from_secs(600);
 
 /// Under which prefix copies are found in etcd, and how long one that says nothing is believed to be there.
 pub const PREFIX: &str = "shop";
@@ -79,6 +79,8 @@ pub struct Plan<'a> {
     pub slow: Option<Duration>,
     /// Where etcd is, if the map names no address at all and copies say there where they are.
     pub etcd: Option<&'a str>,
+    /// With the windows a shop has by itself, not the short ones of tests.
+    pub own_windows: bool,
 }
 
 impl Plan<'_> {
@@ -135,7 +137,11 @@ impl Fleet {
             windows: vec![],
             wires,
         };
-        fleet.change_windows(if plan.windows.is_empty() { &SHORT_WINDOWS } else { plan.windows });
+        fleet.change_windows(match plan.windows {
+            _ if plan.own_windows => &[],
+            [] => &SHORT_WINDOWS,
+            given => given,
+        });
         fleet.provider.send_webhooks_to(fleet.address((GATEWAY, 0))?).await?;
         for copy in copies {
             fleet.launch(copy).await?;
@@ -157,6 +163,11 @@ impl Fleet {
     /// Where all copies of the gateway listen.
     pub fn doors(&self) -> Vec<SocketAddr> {
         self.addresses.iter().filter(|((name, _), _)| *name == GATEWAY).map(|(_, address)| *address).collect()
+    }
+
+    /// The process of a copy.
+    pub fn pid(&self, copy: Copy) -> Result<u32> {
+        self.running.get(&copy).and_then(Child::id).with_context(|| format!("{copy:?} does not run"))
     }
 
     /// Where a copy listens, or will.
@@ -272,8 +283,7 @@ impl Fleet {
     }
 
     fn signal(&self, copy: Copy, signal: Signal) -> Result<()> {
-        let id = self.running.get(&copy).and_then(Child::id).and_then(|id| i32::try_from(id).ok());
-        let pid = id.and_then(Pid::from_raw).with_context(|| format!("{copy:?} does not run"))?;
+        let pid = Pid::from_raw(i32::try_from(self.pid(copy)?)?).context("no process id")?;
         Ok(kill_process(pid, signal)?)
     }
 

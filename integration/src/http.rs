@@ -63,6 +63,11 @@ impl Client {
         Self { address: self.address, token: self.token.clone(), connection: None, insists: self.insists }
     }
 
+    /// The same connection without the token.
+    pub fn anonymous(self) -> Self {
+        Self { token: None, ..self }
+    }
+
     /// From now on repeats each call, for at most that long, until it is answered with something else
     /// than "not now": over a server that is killed and comes back.
     pub fn insisting(mut self, limit: Duration) -> Self {

@@ -18,15 +18,71 @@ pub fn resident_kib(pid: u32) -> Result<u64> {
         .context("no VmRSS")
 }
 
+/// What a process holds of the memory, in KiB.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memory {
+    /// Everything that is mapped and there, also what it shares with others: the program's own file above all.
+    pub resident_kib: u64,
+    /// The same with its share of what is shared.
+    pub proportional_kib: u64,
+    /// What it has written and nobody else has.
+    pub private_kib: u64,
+}
+
+/// What a process holds of the memory, with and without what it shares.
+pub fn memory(pid: u32) -> Result<Memory> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let field = |name: &str| {
+        let line = rollup.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
+        line.split_whitespace().next().and_then(|number| number.parse().ok()).with_context(|| format!("no {name}"))
+    };
+    Ok(Memory { resident_kib: field("Rss:")?, proportional_kib: field("Pss:")?, private_kib: field("Private_Dirty:")? })
+}
+
 /// The CPU time a process has used, all its threads, user and system.
 pub fn cpu_time(pid: u32) -> Result<Duration> {
+    let fields = stat(pid)?;
+    Ok(ticks(field(&fields, 11)? + field(&fields, 12)?))
+}
+
+/// The same with its children, those that have ended included, and theirs.
+pub fn cpu_time_of_family(pid: u32) -> Result<Duration> {
+    let mut family = vec![pid];
+    let mut parents = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let child = entry?.file_name().to_str().and_then(|name| name.parse().ok());
+        // One that ends meanwhile is counted by its parent, which waited for it.
+        if let Some((child, fields)) = child.and_then(|child| Some((child, stat(child).ok()?))) {
+            parents.push((child, u32::try_from(field(&fields, 1)?)?));
+        }
+    }
+    let mut next = 0;
+    while let Some(&parent) = family.get(next) {
+        family.extend(parents.iter().filter(|(_, its)| *its == parent).map(|(child, _)| child));
+        next += 1;
+    }
+    let used = family
+        .iter()
+        .filter_map(|pid| stat(*pid).ok())
+        .map(|fields| (11..=14).map(|index| field(&fields, index)).sum::<Result<u64>>());
+    Ok(ticks(used.sum::<Result<u64>>()?))
+}
+
+/// The fields of a process's `stat` behind its name, as it is written: 0 is the state, 1 the parent, 11 to 14 the ticks of
+/// the CPU: user, system, and both of children that were waited for.
+fn stat(pid: u32) -> Result<Vec<String>> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name may contain spaces and parentheses: fields are counted from the last parenthesis.
     let rest = stat.rsplit_once(')').map(|(_, rest)| rest).context("no name in stat")?;
-    let fields: Vec<&str> = rest.split_whitespace().collect();
-    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
-    let ticks = ticks(11).context("no utime")? + ticks(12).context("no stime")?;
-    Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+    Ok(rest.split_whitespace().map(str::to_owned).collect())
+}
+
+fn field(fields: &[String], index: usize) -> Result<u64> {
+    fields.get(index).and_then(|field| field.parse().ok()).with_context(|| format!("no field {index} in stat"))
+}
+
+fn ticks(count: u64) -> Duration {
+    Duration::from_secs_f64(count as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
 /// The file system of a folder.

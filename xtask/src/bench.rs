@@ -1,17 +1,21 @@
-//! `cargo xtask bench`: builds the released binary and hands over to the benchmark of `integration/`.
+//! `cargo xtask bench`: builds what is measured and hands over to the benchmark of `integration/`, with the servers that a
+//! fleet stands on where one is measured.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use crate::engines::{self, Broker, Engines};
-use crate::servers::{Kafka, Postgres, Started};
+use crate::servers::{Kafka, Postgres, RabbitMq, Started};
 use crate::{paths, suites};
 
-/// What is built, and measured or measures.
-const BUILT: [&[&str]; 4] = [
+/// What measures.
+const BENCH: &[&str] = &["--bins", "--package", "integration"];
+
+/// What one process is measured with.
+const ONE: [&[&str]; 3] = [
     &["--bins", "--package", "stoa"],
-    &["--bins", "--package", "integration"],
     &["--example", LOG, "--package", "stoa-log"],
     &["--example", PARKED, "--package", "stoa-payment"],
 ];
@@ -25,45 +29,40 @@ const DAYS: &str = "fleet-days";
 /// The program that parks calls at payment.
 const PARKED: &str = "parked";
 
-/// What measures the engines of the fleet, each beside what it is compared with.
+/// What a fleet is measured with.
 const FLEET: [&[&str]; 2] = [
-    &["--package", "store", "--features", "fleet", "--example", "postgres_bench"],
-    &["--package", "bus", "--features", "kafka", "--example", "event_to_effect"],
+    &["--bins", "--package", "stoa", "--features", "fleet"],
+    &[
+        "--package",
+        "store",
+        "--example",
+        "postgres_bench",
+        "--package",
+        "bus",
+        "--example",
+        "event_to_effect",
+        "--features",
+        "store/fleet,bus/kafka,bus/rabbitmq",
+    ],
 ];
+
+/// The measurements of a fleet that have a shop, each with databases of its own.
+const SHOPS: [&str; 2] = ["checkouts", "rebuild"];
+
+/// How the names of a fleet's measurements begin.
+const FLEET_NAME: &str = "fleet";
 
 /// Builds, then measures; the benchmark's own output is the result.
 pub(crate) fn run(arguments: &[String]) -> Result<bool> {
-    if arguments.iter().any(|argument| argument == "fleet") {
-        if arguments.len() > 1 {
-            bail!("`fleet` is measured by itself");
-        }
-        return fleet();
-    }
     if let Some(which) = arguments.strip_prefix(&[DAYS.to_owned()]) {
         return days(which);
     }
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    for what in BUILT {
-        let built = Command::new(&cargo)
-            .current_dir(paths::root())
-            .args(["build", "--release"])
-            .args(what)
-            .status()
-            .context("cannot start cargo")?;
-        if !built.success() {
-            return Ok(false);
-        }
+    let names: Vec<&String> = arguments.iter().take_while(|word| !word.starts_with("--")).collect();
+    match names.iter().filter(|name| name.starts_with(FLEET_NAME)).count() {
+        0 => one(arguments),
+        all if all == names.len() => fleet(arguments),
+        _ => bail!("a fleet is measured by itself: its `stoa` is built with other features"),
     }
-    let bench = paths::release("bench");
-    let status = Command::new(&bench)
-        .current_dir(paths::root())
-        .args(arguments)
-        .env("STOA_BIN", paths::release("stoa"))
-        .env("STOA_LOG_SPEED", paths::release("examples").join(LOG))
-        .env("STOA_PARKED", paths::release("examples").join(PARKED))
-        .status()
-        .with_context(|| format!("cannot start {}", bench.display()))?;
-    Ok(status.success())
 }
 
 /// The days on which everything dies, whole: on both brokers one after the other, or on the one that is named; with a binary
@@ -86,10 +85,7 @@ fn days(words: &[String]) -> Result<bool> {
             paths::release("stoa-planted")
         }
     };
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
-    build.current_dir(paths::root()).args(["build", "--release", "--bins", "--package", "integration"]);
-    if !build.status().context("cannot start cargo")?.success() {
+    if !built(BENCH)? {
         return Ok(false);
     }
     for broker in brokers {
@@ -108,38 +104,76 @@ fn days(words: &[String]) -> Result<bool> {
     Ok(true)
 }
 
-/// Commits on PostgreSQL beside `pgbench`, and the way of an event in one process and through Kafka.
-fn fleet() -> Result<bool> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    for what in FLEET {
-        let mut build = Command::new(&cargo);
-        let built = build.current_dir(paths::root()).args(["build", "--release"]).args(what).status();
-        if !built.context("cannot start cargo")?.success() {
+fn one(arguments: &[String]) -> Result<bool> {
+    for what in [BENCH].iter().chain(&ONE) {
+        if !built(what)? {
             return Ok(false);
         }
     }
-    let examples = paths::release("examples");
-    let mut good = true;
-    match Postgres::start()? {
-        Started::Ready(server) => {
-            println!("{}", server.version());
-            let mut measure = Command::new(examples.join("postgres_bench"));
-            good &= measure.arg(server.url()).arg(server.program("pgbench")).status()?.success();
-        }
-        Started::Missing(reason) => println!("not measured: {reason}"),
+    let stoa = paths::release("stoa");
+    let example = |name: &str| paths::release("examples").join(name);
+    measure(bench(arguments, stoa).env("STOA_LOG_SPEED", example(LOG)).env("STOA_PARKED", example(PARKED)))
+}
+
+/// A server that cannot be had is said to be missing, and what needs it is not measured.
+fn fleet(arguments: &[String]) -> Result<bool> {
+    // One that is there already may be measured instead.
+    let given = std::env::var_os("STOA_FLEET_BIN").map(PathBuf::from);
+    let [stoa, programs] = FLEET;
+    if !built(BENCH)? || !built(programs)? || (given.is_none() && !built(stoa)?) {
+        return Ok(false);
     }
-    let folder = tempfile::Builder::new().prefix("stoa-bench-").tempdir_in(paths::root().join("target"))?;
-    let mut measure = Command::new(examples.join("event_to_effect"));
-    measure.arg(folder.path());
-    match Kafka::start()? {
-        Started::Ready(server) => {
-            println!("{}", Kafka::version());
-            good &= measure.arg(server.address()).status()?.success();
-        }
+    let stoa = given.unwrap_or_else(|| paths::release("stoa"));
+    let mut bench = bench(arguments, stoa.clone());
+    bench.env("STOA_FLEET_BIN", stoa).env("STOA_FLEET_PROGRAMS", paths::release("examples"));
+    let mut processes = Vec::new();
+    // All of them run until the end.
+    let postgres = ready(Postgres::start()?);
+    if let Some(server) = &postgres {
+        println!("{}", server.version());
+        bench.env("STOA_FLEET_POSTGRES", server.url()).env("STOA_FLEET_PGBENCH", server.program("pgbench"));
+        bench.env("STOA_FLEET_DATABASES", server.fleets(&SHOPS)?);
+        processes.push(format!("postgresql={}", server.process()));
+    }
+    let kafka = ready(Kafka::start()?);
+    if let Some(server) = &kafka {
+        println!("{}", Kafka::version());
+        bench.env("STOA_FLEET_KAFKA", server.address());
+        processes.push(format!("kafka={}", server.process()));
+    }
+    let rabbitmq = ready(RabbitMq::start()?);
+    if let Some(server) = &rabbitmq {
+        println!("{}", server.version());
+        bench.env("STOA_FLEET_RABBITMQ", server.url());
+    }
+    measure(bench.env("STOA_FLEET_PROCESSES", processes.join(" ")))
+}
+
+fn ready<S>(started: Started<S>) -> Option<S> {
+    match started {
+        Started::Ready(server) => Some(server),
         Started::Missing(reason) => {
             println!("{reason}");
-            good &= measure.status()?.success();
+            None
         }
     }
-    Ok(good)
+}
+
+fn built(what: &[&str]) -> Result<bool> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.current_dir(paths::root()).args(["build", "--release"]).args(what);
+    Ok(build.status().context("cannot start cargo")?.success())
+}
+
+/// The benchmark, to measure this `stoa`.
+fn bench(arguments: &[String], stoa: PathBuf) -> Command {
+    let mut bench = Command::new(paths::release("bench"));
+    bench.current_dir(paths::root()).args(arguments).env("STOA_BIN", stoa);
+    bench
+}
+
+fn measure(bench: &mut Command) -> Result<bool> {
+    let status = bench.status().with_context(|| format!("cannot start {}", paths::release("bench").display()))?;
+    Ok(status.success())
 }

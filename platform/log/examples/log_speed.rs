@@ -1,5 +1,5 @@
 //! How fast the log is by itself: `log_speed FOLDER` measures in a new folder below FOLDER and prints a line a figure,
-//! `NAME RATE WANTED WORDS...`, rates in events a second. `cargo xtask bench appends` builds and runs it.
+//! `NAME VALUE UNIT WANTED WORDS...`. `cargo xtask bench appends` builds and runs it.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -35,7 +35,7 @@ fn main() -> Result<(), Failed> {
 }
 
 fn report(name: &str, what: &str, events: usize, since: Instant, wanted: u64) {
-    println!("{name} {:.0} {wanted} {what}", events as f64 / since.elapsed().as_secs_f64());
+    println!("{name} {:.0} events/s >={wanted} {what}", events as f64 / since.elapsed().as_secs_f64());
 }
 
 async fn batches(log: &Log<Event>) -> Result<(), Failed> {

@@ -2,7 +2,8 @@
 //! statements on the same server in the same run.
 //!
 //! `cargo run --release -p store --features fleet --example postgres_bench postgres://postgres@127.0.0.1:5432/postgres
-//! [/usr/lib/postgresql/15/bin/pgbench]`; a database is made for each figure and left there.
+//! [/usr/lib/postgresql/15/bin/pgbench]`; a database is made for each figure and left there. Prints a line a figure, `NAME VALUE
+//! UNIT WANTED WORDS...`.
 
 use std::{
     process::Command,
@@ -23,6 +24,9 @@ const TABLES: MigrationSet = MigrationSet::new(
 const LENGTH: Duration = Duration::from_secs(5);
 const SHARDS: u32 = 16;
 const CLIENTS: [u32; 3] = [1, 16, 64];
+/// Events of so many streams in one transaction, as who has many at once appends them.
+const MERGED: [u32; 2] = [64, 256];
+const MERGERS: u32 = 2;
 
 /// What the store sends for [`order`], as one who writes SQL by hand would: the same statements, COMMIT behind the append.
 const SCRIPT: &str = r"
@@ -50,13 +54,12 @@ async fn main() -> Result<(), Error> {
         })
         .await?;
         store.close().await;
-        print!("{clients:>4} clients, an order    {rate:>8.0} /s");
-        match &pgbench {
-            Some(program) => {
-                let raw = by_hand(program, &url, clients);
-                println!("   pgbench {raw:>8.0} /s   ratio {:.2}", rate / raw);
-            }
-            None => println!(),
+        println!("orders_{clients} {rate:.0} /s - an order each: request id, look, guarded update, two events");
+        if let Some(program) = &pgbench {
+            let raw = by_hand(program, &url, clients);
+            println!("pgbench_{clients} {raw:.0} /s - the same statements by pgbench");
+            let wanted = if clients == 64 { ">=0.9" } else { "-" };
+            println!("ratio_{clients} {:.2} - {wanted} the store's rate to that of pgbench", rate / raw);
         }
     }
     for clients in CLIENTS {
@@ -69,10 +72,26 @@ async fn main() -> Result<(), Error> {
             store.write(site!("bench.append"), body).await
         })
         .await?;
-        println!("{clients:>4} clients, one event   {rate:>8.0} /s");
+        println!("events_{clients} {rate:.0} /s - one event each, nothing else");
         if clients == 64 {
-            println!("tail, checksums verified {:>8.0} events/s", tail(&store).await?);
+            println!("tail {:.0} events/s - read back, checksums verified", tail(&store).await?);
         }
+        store.close().await;
+    }
+    for streams in MERGED {
+        let (store, _) = fresh(&server, &format!("merged_{streams}"), MERGERS).await?;
+        let rate = measure(&store, MERGERS, |store, _, _| async move {
+            let body = async move |tx: &mut Tx| {
+                (0..streams).for_each(|_| tx.append(event(new_name("orders"), 1)));
+                Ok(())
+            };
+            store.write(site!("bench.merged"), body).await
+        })
+        .await?;
+        let rate = rate * f64::from(streams);
+        println!(
+            "merged_{streams} {rate:.0} events/s >=40000 one event of each of {streams} streams in a transaction, {MERGERS} writers"
+        );
         store.close().await;
     }
     Ok(())

@@ -75,6 +75,11 @@ impl Kafka {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// Its process; who asks for it counts its children too.
+    pub(crate) fn process(&self) -> u32 {
+        self.server.child.id()
+    }
+
     /// What it is.
     pub(crate) fn version() -> String {
         format!("Kafka {VERSION}, one node, KRaft")

@@ -152,6 +152,11 @@ impl Postgres {
         self.programs.join(name)
     }
 
+    /// Its process; who asks for it counts its children too.
+    pub(crate) fn process(&self) -> u32 {
+        self.server.child.id()
+    }
+
     /// Lets it run on.
     pub(crate) fn detach(self) {
         self.server.detach();

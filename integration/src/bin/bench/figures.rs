@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Serialize;
 
 /// One figure.
@@ -39,6 +39,17 @@ impl Figures {
         self.push(name, value, unit, Some(wanted));
     }
 
+    /// A figure as another program tells it: `NAME VALUE UNIT WANTED WORDS...`, a dash where there is no unit or no goal.
+    pub(crate) fn told(&mut self, group: &str, line: &str) -> Result<()> {
+        let mut words = line.splitn(5, ' ');
+        let mut next = || words.next().with_context(|| format!("not a figure: {line}"));
+        let (name, value, unit, wanted, what) = (next()?, next()?.parse()?, next()?, next()?, next()?);
+        let unit = if unit == "-" { "" } else { unit };
+        println!("{what}: {} {unit}", shown(value));
+        self.push(&format!("{group}.{name}"), value, unit, Wanted::read(wanted)?);
+        Ok(())
+    }
+
     fn push(&mut self, name: &str, value: f64, unit: &str, wanted: Option<Wanted>) {
         self.0.push(Figure { name: name.to_owned(), value, unit: unit.to_owned(), wanted });
     }
@@ -60,6 +71,16 @@ impl Figures {
 }
 
 impl Wanted {
+    /// `>=N` or `<=N`; nothing where nothing is wanted.
+    pub(crate) fn read(word: &str) -> Result<Option<Self>> {
+        let goal = |number: &str| number.parse().with_context(|| format!("no number: {word}"));
+        Ok(match (word.strip_prefix(">="), word.strip_prefix("<=")) {
+            (Some(number), _) => Some(Self::AtLeast(goal(number)?)),
+            (_, Some(number)) => Some(Self::AtMost(goal(number)?)),
+            (None, None) => None,
+        })
+    }
+
     fn against(self, value: f64) -> String {
         let (sign, goal, met) = match self {
             Wanted::AtLeast(goal) => (">=", goal, value >= goal),

@@ -38,13 +38,14 @@ pub(crate) struct Stocktaking {
 }
 
 impl Stocktaking {
-    pub(crate) async fn begin(stoa: &Stoa) -> Result<Self> {
-        let warehouse = Shopper::operator(stoa).await?.warehouse().await?;
+    /// Over connections like this one.
+    pub(crate) async fn begin(client: Client) -> Result<Self> {
+        let warehouse = Shopper::operator_over(client.again()).await?.warehouse().await?;
         let adjustments: Vec<Value> = (0..ITEMS).map(|item| json!({ "sku": sku(item), "delta": "1" })).collect();
         Ok(Self {
             path: format!("/v1/{warehouse}/stockItems:batchAdjust"),
             body: Arc::new(json!({ "adjustments": adjustments })),
-            client: Arc::new(stoa.client()),
+            client: Arc::new(client),
             begun: Arc::default(),
             answered: Arc::default(),
         })

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use integration::ledger::Provider;
 use integration::{Stoa, machine};
 use tokio::task::JoinSet;
@@ -66,10 +66,10 @@ impl Load {
         }
     }
 
-    /// Reads the clocks of the processes at the begin and the end of the measured part.
+    /// What the processes use of the CPU in the measured part.
     pub(crate) async fn cpu(&self, stoa: &Stoa, provider: Option<&Provider>) -> Result<Used> {
-        let clocks = || -> Result<[Duration; 3]> {
-            Ok([
+        let used = self.clocks(|| {
+            Ok(vec![
                 machine::cpu_time(stoa.pid().context("no server")?)?,
                 match provider {
                     Some(provider) => machine::cpu_time(provider.pid().context("no provider")?)?,
@@ -77,16 +77,23 @@ impl Load {
                 },
                 machine::cpu_time(std::process::id())?,
             ])
-        };
+        });
+        match used.await?[..] {
+            [server, provider, generator] => Ok(Used { server, provider, generator }),
+            _ => bail!("three clocks were read"),
+        }
+    }
+
+    /// How far clocks go in the measured part: each is read at its begin and at its end.
+    pub(crate) async fn clocks(&self, read: impl Fn() -> Result<Vec<Duration>>) -> Result<Vec<Duration>> {
         tokio::time::sleep_until((self.begun + WARM_UP).into()).await;
-        let before = clocks()?;
+        let before = read()?;
         tokio::time::sleep_until((self.begun + WARM_UP + MEASURED).into()).await;
-        let after = clocks()?;
-        Ok(Used {
-            server: after[0].saturating_sub(before[0]),
-            provider: after[1].saturating_sub(before[1]),
-            generator: after[2].saturating_sub(before[2]),
-        })
+        let mut used = read()?;
+        for (after, before) in used.iter_mut().zip(before) {
+            *after = after.saturating_sub(before);
+        }
+        Ok(used)
     }
 
     /// How many, and how long they took.

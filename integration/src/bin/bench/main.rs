@@ -1,4 +1,4 @@
-//! The measurements: what one machine does with one `stoa`, with the machine's own limits beside them.
+//! The measurements: what one machine does with one `stoa`, or with a fleet, with the machine's own limits beside them.
 //!
 //! Server, payment provider and load generator are three processes; their CPU time is read apart from
 //! `/proc`. Everything is measured on the file system of the data folder, whose fsync time stands in the
@@ -9,6 +9,7 @@ mod checkouts;
 mod days;
 mod figures;
 mod flash;
+mod fleet;
 mod generated;
 mod load;
 mod log;
@@ -20,18 +21,26 @@ mod start;
 mod year;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use integration::{command_line, limits, machine};
+use tokio::process::Command;
 
 use figures::Figures;
 
-/// The measurements by name, in the order they run.
+/// The measurements of one process by name, in the order they run.
 const ALL: [&str; 10] =
     ["start", "reads", "checkouts", "half-load", "flash-sale", "appends", "parked", "recovery", "rebuild", "year"];
 
 /// What is run by name alone, on engines that somebody has started.
 const DAYS: &str = "fleet-days";
+
+/// Those of a fleet; `fleet` is all of them. They need servers, so nobody gets them unasked.
+const FLEET: [&str; 4] = ["fleet-appends", "fleet-events", "fleet-checkouts", "fleet-rebuild"];
+
+/// How long a program may measure.
+const PROGRAM: Duration = Duration::from_secs(600);
 
 /// What was asked for.
 #[derive(Default)]
@@ -49,6 +58,7 @@ struct Bench {
 fn main() -> Result<()> {
     let Some(wanted) = arguments()? else {
         println!("bench [NAME...] [--json FILE]   measures {}", ALL.join(", "));
+        println!("bench fleet                     measures {}: see `cargo xtask bench`", FLEET.join(", "));
         println!("STOA_BENCH_DIR    where data folders are made (on a disk)");
         println!(
             "STOA_LOG_SPEED    the program that measures the log alone, of `cargo build --release --example log_speed`"
@@ -69,8 +79,11 @@ fn arguments() -> Result<Option<Wanted>> {
         match word.as_str() {
             "--help" | "-h" => return Ok(None),
             "--json" => wanted.json = Some(words.next().context("--json needs a file")?.into()),
-            name if ALL.contains(&name) || name == DAYS => wanted.names.push(word),
-            unknown => bail!("no measurement is called {unknown:?}; there are {}", ALL.join(", ")),
+            "fleet" => wanted.names.extend(FLEET.map(str::to_owned)),
+            name if ALL.contains(&name) || FLEET.contains(&name) || name == DAYS => wanted.names.push(word),
+            unknown => {
+                bail!("no measurement is called {unknown:?}; there are {}, {}", ALL.join(", "), FLEET.join(", "))
+            }
         }
     }
     Ok(Some(wanted))
@@ -86,9 +99,10 @@ async fn measure(wanted: &Wanted) -> Result<()> {
     let mut bench = Bench { figures: Figures::default(), place };
     bench.machine()?;
     let mut outcome = Ok(());
-    for name in ALL.into_iter().chain([DAYS]) {
-        if (wanted.names.is_empty() && name != DAYS) || wanted.names.iter().any(|word| word == name) {
-            println!("\n{name}");
+    for name in ALL.into_iter().chain(FLEET).chain([DAYS]) {
+        let unasked = wanted.names.is_empty() && ALL.contains(&name);
+        if unasked || wanted.names.iter().any(|word| word == name) {
+            println!("\n{name} (load average {})", machine::load_average()?);
             outcome = bench.run(name).await.with_context(|| format!("{name} has no numbers"));
             if outcome.is_err() {
                 break;
@@ -129,8 +143,19 @@ impl Bench {
             "rebuild" => rebuild::measure(self).await,
             "year" => year::measure(self).await,
             DAYS => days::live_whole().await,
+            "fleet-appends" => fleet::engines::appends(self).await,
+            "fleet-events" => fleet::engines::events(self).await,
+            "fleet-checkouts" => fleet::shop::checkouts(self).await,
+            "fleet-rebuild" => fleet::shop::rebuild(self).await,
             other => bail!("no measurement is called {other:?}"),
         }
+    }
+
+    /// Figures that another program measures and prints, a line each.
+    async fn program(&mut self, group: &str, program: &mut Command) -> Result<()> {
+        let ended = command_line::run(program, PROGRAM).await?;
+        ensure!(ended.code == Some(0), "{program:?}: {ended:?}");
+        ended.output.lines().try_for_each(|line| self.figures.told(group, line))
     }
 
     /// A folder for one server on the measured file system.

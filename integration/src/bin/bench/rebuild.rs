@@ -20,7 +20,7 @@ pub(crate) async fn measure(bench: &mut Bench) -> Result<()> {
     let provider = Provider::start().await?;
     let mut stoa = Stoa::start(Setup::default().provider(&provider.url()).data(&data)).await?;
     provider.send_webhooks_to(stoa.address()).await?;
-    finish(Stocktaking::begin(&stoa).await?.write(CALLS)).await?;
+    finish(Stocktaking::begin(stoa.client()).await?.write(CALLS)).await?;
     generated::orders(&stoa, ORDERS).await?;
     until(Duration::from_secs(120), "a clean audit", async || stoa.audit().await.map(Some)).await?;
     ensure!(stoa.stop().await?.success());

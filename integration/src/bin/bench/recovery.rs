@@ -25,7 +25,7 @@ pub(crate) async fn measure(bench: &mut Bench) -> Result<()> {
     let folder = bench.folder()?;
     let data = folder.path().join("data");
     let mut stoa = Stoa::start(Setup::default().data(&data)).await?;
-    let stocktaking = Stocktaking::begin(&stoa).await?;
+    let stocktaking = Stocktaking::begin(stoa.client()).await?;
     let begun = Instant::now();
     let before = EVENTS / ITEMS;
     let calls = before + KILLS * BETWEEN_KILLS + 2 * BETWEEN_KILLS;
