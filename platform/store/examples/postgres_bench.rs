@@ -80,7 +80,7 @@ async fn main() -> Result<(), Error> {
     }
     for streams in MERGED {
         let (store, _) = fresh(&server, &format!("merged_{streams}"), MERGERS).await?;
-        let rate = measure(&store, MERGERS, |store, _, _| async move {
+        let rate = measure(&store, MERGERS, move |store, _, _| async move {
             let body = async move |tx: &mut Tx| {
                 (0..streams).for_each(|_| tx.append(event(new_name("orders"), 1)));
                 Ok(())
