@@ -329,6 +329,19 @@ impl Fleet {
         self.outputs.get(&copy).is_some_and(|output| output.contains("ERROR"))
     }
 
+    /// The errors that processes told of, the last few of each.
+    pub fn complaints(&self) -> String {
+        let mut said = String::from("what the processes said of errors:\n");
+        for (copy, output) in &self.outputs {
+            let tail = output.tail(400);
+            let errors: Vec<&str> = tail.lines().filter(|line| line.contains("ERROR")).collect();
+            for line in errors.iter().rev().take(5).rev() {
+                let _ = writeln!(said, "{copy:?} {line}");
+            }
+        }
+        said
+    }
+
     /// What a process printed last.
     pub fn tail(&self, copy: Copy, count: usize) -> String {
         self.outputs.get(&copy).map(|output| output.tail(count)).unwrap_or_default()

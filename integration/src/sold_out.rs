@@ -66,6 +66,11 @@ impl Begun {
 /// Sixty buyers for twenty pieces, whatever happens to the fleet meanwhile: nothing is lost or doubled, and the audit
 /// finds nothing.
 pub async fn sold_out(mut fleet: Fleet, trouble: impl AsyncFnOnce(&mut Fleet, &Begun) -> Result<()>) -> Result<()> {
+    let sale = sale(&mut fleet, trouble).await;
+    sale.with_context(|| fleet.complaints())
+}
+
+async fn sale(fleet: &mut Fleet, trouble: impl AsyncFnOnce(&mut Fleet, &Begun) -> Result<()>) -> Result<()> {
     fleet.operator().await?.stock(SKU, 20, PIECES as i64).await?;
     let begun = Begun::default();
     let mut buyers = JoinSet::new();
@@ -78,7 +83,7 @@ pub async fn sold_out(mut fleet: Fleet, trouble: impl AsyncFnOnce(&mut Fleet, &B
             buy(Shopper::guest_over(client).await?).await
         });
     }
-    trouble(&mut fleet, &begun).await?;
+    trouble(fleet, &begun).await?;
     let mut sold = 0;
     let mut states = vec![];
     while let Some(order) = buyers.join_next().await {
