@@ -103,7 +103,7 @@ const fn step(
         action,
         compensation: undo,
         try_timeout: Duration::from_secs(5),
-        deadline: Duration::from_millis(600),
+        deadline: Duration::from_secs(3),
         on_deadline: OnDeadline::Compensate,
         milestone: false,
     }
