@@ -114,14 +114,16 @@ pub(super) fn typed(service: &'static str, error: tokio_postgres::Error) -> Erro
         return Error::Busy { detail: "the connection was lost".to_owned() };
     }
     let Some(state) = error.code() else {
-        return match std::error::Error::source(&error).and_then(|source| source.downcast_ref::<Unfit>()) {
-            Some(unfit) => Error::Mismatch {
-                column: "parameter".to_owned(),
-                expected: "the type of its column",
-                found: unfit.to_string(),
-            },
-            None => Error::Engine(Arc::new(error)),
-        };
+        let source = std::error::Error::source(&error);
+        if let Some(unfit) = source.and_then(|source| source.downcast_ref::<Unfit>()) {
+            let found = unfit.to_string();
+            return Error::Mismatch { column: "parameter".to_owned(), expected: "the type of its column", found };
+        }
+        // The wire broke in the middle of something, or there is nobody at its end: the server's fault it is not, nor ours.
+        if source.is_some_and(|source| source.is::<std::io::Error>()) {
+            return Error::Busy { detail: error.to_string() };
+        }
+        return Error::Engine(Arc::new(error));
     };
     let constraint = |kind| {
         // The message may quote values; the name of the constraint does not.
@@ -221,4 +223,19 @@ impl ToSql for Value {
     }
 
     to_sql_checked!();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_wire_that_breaks_is_no_fault_of_the_engine() {
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let url = format!("postgres://stoa@{nobody}/stoa");
+        let Err(error) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await else {
+            panic!("somebody is there")
+        };
+        assert!(matches!(typed("test", error), Error::Busy { .. }));
+    }
 }
