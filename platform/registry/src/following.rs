@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    #[ignore = "needs etcd: run the lane `etcd`"]
+    #[ignore = "run by the lane `etcd`, which has one"]
     async fn a_history_that_is_compacted_is_known_as_such() {
         let etcd = crate::server::Etcd::start();
         let registry = Registry::new(&crate::Config::at([etcd.url()])).unwrap();

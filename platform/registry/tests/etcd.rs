@@ -113,7 +113,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs etcd: run the lane `etcd`"]
+#[ignore = "run by the lane `etcd`, which has one"]
 async fn copies_join_and_leave_and_callers_hear_of_it() {
     let etcd = Etcd::start();
     let registry = registry(&etcd);
@@ -140,7 +140,7 @@ async fn copies_join_and_leave_and_callers_hear_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs etcd: run the lane `etcd`"]
+#[ignore = "run by the lane `etcd`, which has one"]
 async fn a_copy_that_is_silent_is_gone_when_its_lease_runs_out() {
     let etcd = Etcd::start();
     let registry = registry(&etcd);
@@ -156,7 +156,7 @@ async fn a_copy_that_is_silent_is_gone_when_its_lease_runs_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs etcd: run the lane `etcd`"]
+#[ignore = "run by the lane `etcd`, which has one"]
 async fn a_lease_or_a_key_that_is_lost_is_replaced() {
     let etcd = Etcd::start();
     let registry = registry(&etcd);
@@ -179,7 +179,7 @@ async fn a_lease_or_a_key_that_is_lost_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs etcd: run the lane `etcd`"]
+#[ignore = "run by the lane `etcd`, which has one"]
 async fn etcd_away_takes_no_copy_away_and_what_happened_meanwhile_is_heard() {
     let mut etcd = Etcd::start();
     let registry = registry(&etcd);
@@ -206,7 +206,7 @@ async fn etcd_away_takes_no_copy_away_and_what_happened_meanwhile_is_heard() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs etcd: run the lane `etcd`"]
+#[ignore = "run by the lane `etcd`, which has one"]
 async fn an_etcd_that_lost_its_memory_is_told_again() {
     let mut etcd = Etcd::start();
     let registry = registry(&etcd);
@@ -228,7 +228,7 @@ async fn an_etcd_that_lost_its_memory_is_told_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs etcd: run the lane `etcd`"]
+#[ignore = "run by the lane `etcd`, which has one"]
 async fn a_history_that_is_forgotten_all_the_time_loses_no_copy() {
     let mut etcd = Etcd::start();
     let registry = registry(&etcd);
@@ -253,7 +253,7 @@ async fn a_history_that_is_forgotten_all_the_time_loses_no_copy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs etcd: run the lane `etcd`"]
+#[ignore = "run by the lane `etcd`, which has one"]
 async fn a_member_that_dies_is_not_missed() {
     let mut members = Etcd::cluster();
     let urls: Vec<String> = members.iter().map(Etcd::url).collect();
@@ -281,7 +281,7 @@ async fn a_member_that_dies_is_not_missed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs etcd: run the lane `etcd`"]
+#[ignore = "run by the lane `etcd`, which has one"]
 async fn a_user_who_may_touch_the_prefix_alone_is_enough() {
     let mut etcd = Etcd::start();
     for (path, body) in [
@@ -325,7 +325,7 @@ async fn a_user_who_may_touch_the_prefix_alone_is_enough() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs etcd: run the lane `etcd`"]
+#[ignore = "run by the lane `etcd`, which has one"]
 async fn members_are_believed_and_believe_by_certificates() {
     let folder = tempfile::tempdir().unwrap();
     let ours = Authority::new();
