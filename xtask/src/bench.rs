@@ -7,8 +7,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::engines::{self, Broker, Engines};
+use crate::paths;
 use crate::servers::{Kafka, Postgres, RabbitMq, Started};
-use crate::{paths, suites};
 
 /// What measures.
 const BENCH: &[&str] = &["--bins", "--package", "integration"];
@@ -29,9 +29,12 @@ const DAYS: &str = "fleet-days";
 /// The program that parks calls at payment.
 const PARKED: &str = "parked";
 
+/// The shop with the engines of the fleet.
+const SHOP: &[&str] = &["--bins", "--package", "stoa", "--features", "fleet"];
+
 /// What a fleet is measured with.
 const FLEET: [&[&str]; 2] = [
-    &["--bins", "--package", "stoa", "--features", "fleet"],
+    SHOP,
     &[
         "--package",
         "store",
@@ -80,16 +83,14 @@ fn days(words: &[String]) -> Result<bool> {
     };
     let binary = match binary {
         Some(binary) => binary,
-        None => {
-            suites::build_planted()?;
-            paths::release("stoa-planted")
-        }
+        None if built(SHOP)? => paths::release("stoa"),
+        None => return Ok(false),
     };
     if !built(BENCH)? {
         return Ok(false);
     }
     for broker in brokers {
-        let engines = match Engines::start(*broker, &engines::DAYS)? {
+        let engines = match Engines::start(*broker, &engines::DAYS, &binary)? {
             Started::Ready(engines) => engines,
             Started::Missing(reason) => bail!("{reason}"),
         };

@@ -1,8 +1,9 @@
 //! Every engine a fleet can stand on, all at once, each with a control for tests that kill it.
 
+use std::path::Path;
+
 use anyhow::Result;
 
-use crate::paths;
 use crate::servers::{Control, Kafka, Mongo, Postgres, RabbitMq, Redis, Started};
 
 /// The fleets of the days on which everything dies, one after the other.
@@ -23,14 +24,14 @@ pub(crate) struct Engines {
 }
 
 impl Engines {
-    /// Starts them, with databases for fleets of these names.
-    pub(crate) fn start(broker: Broker, fleets: &[&str]) -> Result<Started<Self>> {
+    /// Starts them, with databases for fleets of these names that run this program.
+    pub(crate) fn start(broker: Broker, fleets: &[&str], stoa: &Path) -> Result<Started<Self>> {
         let mut engines = Self { versions: vec![], environment: vec![], controls: vec![] };
         let missing = engines.add_stores(fleets)?.or(engines.add_broker(broker, fleets)?);
         if let Some(reason) = missing {
             return Ok(Started::Missing(reason));
         }
-        engines.tell("STOA_FLEET_BIN", paths::release("stoa-planted").display().to_string());
+        engines.tell("STOA_FLEET_BIN", stoa.display().to_string());
         let controls: Vec<String> =
             engines.controls.iter().map(|(name, control)| format!("{name}={}", control.address())).collect();
         engines.tell("STOA_FLEET_CONTROLS", controls.join(" "));

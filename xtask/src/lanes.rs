@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::built::{Program, Shape, Tests, built};
 use crate::command::{Ended, Run, tail};
 use crate::lane::{Context, Outcome};
 use crate::servers::Started;
@@ -39,25 +40,34 @@ impl Lane {
 pub(crate) fn all() -> Result<Vec<Lane>> {
     let workspace = Workspace::load()?;
     let mut lanes = checks()?;
+    lanes.push(Lane::new(
+        "build",
+        "the shop, plain and with the fleet's engines, and every test build without a warning",
+        |_| {
+            let mut outcome = Outcome::default();
+            for shape in [Shape::Plain, Shape::Fleet] {
+                let problems = built(shape).err().map(|error| format!("{error:#}"));
+                outcome.check(&format!("{shape:?}").to_lowercase(), problems.into_iter().collect());
+            }
+            Ok(outcome)
+        },
+    ));
     let services: Vec<String> =
         workspace.members_in("services").iter().map(|package| package.name.to_string()).collect();
     let excluded = services.clone();
     lanes.push(Lane::new("unit", "the tests of every crate that is no service", move |context| {
-        let mut arguments = vec!["test", "--workspace", "--no-fail-fast", "--exclude", "integration"];
-        for service in &excluded {
-            arguments.extend(["--exclude", service.as_str()]);
-        }
-        tests("unit", &arguments, context)
+        let wanted = |program: &Program| program.package != suites::PACKAGE && !excluded.contains(&program.package);
+        tests("unit", wanted, context)
     }));
     for service in services {
         let short = service.strip_prefix("stoa-").unwrap_or(&service);
         let name = format!("service:{short}");
         let lane = name.clone();
-        lanes.push(Lane::new(name, format!("{short}'s tests, none of the other eight built in"), move |context| {
-            tests(&lane, &["test", "--no-fail-fast", "--package", &service], context)
+        lanes.push(Lane::new(name, format!("{short}'s tests"), move |context| {
+            tests(&lane, |program| program.package == service, context)
         }));
     }
-    lanes.push(Lane::new("engines", "the engines' own files; what the lanes after it need is built", engines));
+    lanes.push(Lane::new("engines", "what the engines' own files say of themselves", engines));
     lanes.push(Lane::new("postgres", "store, log, bus and sagas keep their promises on PostgreSQL", postgres));
     lanes.push(Lane::new(
         "redis",
@@ -95,13 +105,15 @@ pub(crate) fn checks() -> Result<Vec<Lane>> {
         }),
         Lane::new("structure", "edges, module docs, short mains, least versions, no drawers", structure::run),
         Lane::new("contracts", "buf lint, buf breaking against main, golden events", contracts::run),
-        Lane::new("clippy", "no lint fires, without the fleet's engines and with all of them", |_| {
+        Lane::new("clippy", "no lint fires, with the fleet's engines and without them", |_| {
             let lint = |what: &[&str]| {
                 let arguments = [&["clippy", "--all-targets"], what, &["--", "-D", "warnings"]].concat();
                 command("clippy", &arguments, Duration::from_secs(1500))
             };
-            let mut outcome = lint(&["--workspace"])?;
-            outcome.add(lint(&["--workspace", "--features", &format!("stoa/fleet,stoa/planted,{ENGINES}")])?);
+            let mut outcome = lint(&["--workspace", "--features", &format!("stoa/fleet,stoa/planted,{ENGINES}")])?;
+            // Only these read differently without.
+            let without: Vec<&str> = WITH_ENGINES.iter().flat_map(|package| ["--package", package]).collect();
+            outcome.add(lint(&without)?);
             Ok(outcome)
         }),
         Lane::new("deny", "licences, sources and bans of every crate we link", deny::run),
@@ -118,29 +130,33 @@ fn command(log: &str, arguments: &[&str], limit: Duration) -> Result<Outcome> {
     Ok(outcome)
 }
 
-fn tests(log: &str, arguments: &[&str], context: &Context) -> Result<Outcome> {
-    let ended = Run::cargo(log).args(arguments).limit(Duration::from_secs(1500)).verbose(context.verbose).end()?;
-    Ok(libtest::outcome(&ended))
+/// Test programs of the plain build.
+fn tests(log: &str, wanted: impl Fn(&Program) -> bool, context: &Context) -> Result<Outcome> {
+    let programs = built(Shape::Plain)?.programs(wanted);
+    Ok(libtest::outcome(&Tests::new(log, programs, context).end()?))
 }
 
-/// Everything that has an engine of the fleet, with all of them: one selection, so that the lanes that need a server build
-/// once, whichever runs first.
-const WITH_ENGINES: [&str; 7] = ["store", "stoa-log", "bus", "saga", "cache", "stoa-identity", "stoa-catalog"];
-const ENGINES: &str = "store/fleet,stoa-log/fleet,cache/fleet,stoa-identity/fleet,stoa-catalog/fleet,\
-                       bus/kafka,bus/rabbitmq,bus/planted-bugs";
+/// Everything that has an engine of the fleet, and its features.
+const WITH_ENGINES: [&str; 8] =
+    ["store", "stoa-log", "bus", "cache", "server", "process", "stoa-identity", "stoa-catalog"];
+pub(crate) const ENGINES: &str = "store/fleet,stoa-log/fleet,cache/fleet,stoa-identity/fleet,stoa-catalog/fleet,\
+                                  bus/kafka,bus/rabbitmq,bus/planted-bugs";
 
-/// Tests of what has an engine.
-fn on_engines(log: &str, context: &Context) -> Run {
-    Run::cargo(log)
-        .args(["test", "--no-fail-fast", "--features", ENGINES])
-        .args(WITH_ENGINES.iter().flat_map(|package| ["--package", package]))
-        .limit(Duration::from_secs(1500))
-        .verbose(context.verbose)
+/// Test programs of what has an engine: those with these names.
+fn on_engines(log: &str, context: &Context, names: &[&str]) -> Result<Tests> {
+    let named = |program: &Program| program.test.as_deref().is_some_and(|test| names.contains(&test));
+    let programs = built(Shape::Fleet)?.programs(|program| has_engine(program) && named(program));
+    Ok(Tests::new(log, programs, context))
 }
 
-/// Test programs by name.
-fn programs(run: Run, names: &[&str]) -> Run {
-    run.args(names.iter().flat_map(|name| ["--test", name]))
+/// The tests inside what has an engine.
+fn inside_engines(log: &str, context: &Context) -> Result<Tests> {
+    let programs = built(Shape::Fleet)?.programs(|program| has_engine(program) && program.is_library());
+    Ok(Tests::new(log, programs, context))
+}
+
+fn has_engine(program: &Program) -> bool {
+    WITH_ENGINES.contains(&&*program.package) || program.package == "saga"
 }
 
 /// What is proven on this server, if it can be had.
@@ -157,19 +173,18 @@ fn with<S>(server: Result<Started<S>>, proof: impl FnOnce(S) -> Result<Outcome>)
 
 /// What the engines' own files say of themselves, which needs no server.
 fn engines(context: &Context) -> Result<Outcome> {
-    Ok(libtest::outcome(&on_engines("engines", context).args(["--lib"]).end()?))
+    Ok(libtest::outcome(&inside_engines("engines", context)?.end()?))
 }
 
 /// The suites of everything that stands on a store, on the engine of the fleet.
 fn postgres(context: &Context) -> Result<Outcome> {
     with(servers::Postgres::start(), |server| {
         println!("    {}", server.version());
-        let ended =
-            programs(on_engines("postgres", context), &["postgres", "conformance", "in_doubt", "running_sagas"])
-                .args(["--", "--include-ignored"])
-                .env("STORE_TEST_POSTGRES", server.url())
-                .env("STORE_TEST_POSTGRES_CA", server.certificate())
-                .end()?;
+        let ended = on_engines("postgres", context, &["postgres", "conformance", "in_doubt", "running_sagas"])?
+            .args(&["--include-ignored"])
+            .env("STORE_TEST_POSTGRES", server.url())
+            .env("STORE_TEST_POSTGRES_CA", server.certificate())
+            .end()?;
         Ok(libtest::outcome(&ended))
     })
 }
@@ -178,8 +193,8 @@ fn postgres(context: &Context) -> Result<Outcome> {
 fn redis(context: &Context) -> Result<Outcome> {
     with(servers::Redis::start(), |server| {
         println!("    {}", server.version());
-        let ended = programs(on_engines("redis", context), &["memory", "redis", "faults"])
-            .args(["--", "--include-ignored"])
+        let ended = on_engines("redis", context, &["memory", "redis", "faults"])?
+            .args(&["--include-ignored"])
             .env("CACHE_TEST_REDIS", server.url())
             .env("CACHE_TEST_REDIS_AUTHORITY", server.authority())
             .env("CACHE_TEST_REDIS_PROGRAM", server.program())
@@ -189,8 +204,8 @@ fn redis(context: &Context) -> Result<Outcome> {
 }
 
 /// The suites of the bus through a broker; one after the other, since some of them kill the server.
-fn through_a_broker(log: &str, context: &Context, suites: &[&str]) -> Run {
-    programs(on_engines(log, context), suites).args(["--", "--include-ignored", "--test-threads=1", "--show-output"])
+fn through_a_broker(log: &str, context: &Context, suites: &[&str]) -> Result<Tests> {
+    Ok(on_engines(log, context, suites)?.args(&["--include-ignored", "--test-threads=1", "--show-output"]))
 }
 
 /// The outcome, after the lines that tell how much was shown.
@@ -203,11 +218,10 @@ fn told(ended: &Ended) -> Outcome {
 fn etcd(context: &Context) -> Result<Outcome> {
     with(servers::Etcd::start(), |server| {
         println!("    {}", server.version());
-        let ended = Run::cargo("etcd")
-            .args(["test", "--no-fail-fast", "--package", "registry", "--", "--include-ignored"])
+        let programs = built(Shape::Plain)?.programs(|program| program.package == "registry");
+        let ended = Tests::new("etcd", programs, context)
+            .args(&["--include-ignored"])
             .env("REGISTRY_TEST_ETCD", server.program())
-            .limit(Duration::from_secs(1500))
-            .verbose(context.verbose)
             .end()?;
         Ok(libtest::outcome(&ended))
     })
@@ -219,16 +233,16 @@ fn kafka(context: &Context) -> Result<Outcome> {
         println!("    {}", servers::Kafka::version());
         let address = server.address();
         let control = servers::Control::over(server)?;
-        let run = |log: &str| {
-            through_a_broker(log, context, &["kafka", "kafka_planted"])
+        let run = |log: &str| -> Result<Tests> {
+            Ok(through_a_broker(log, context, &["kafka", "kafka_planted"])?
                 .env("BUS_TEST_KAFKA", &address)
-                .env("BUS_TEST_CONTROL", control.address())
+                .env("BUS_TEST_CONTROL", control.address()))
         };
-        let mut outcome = told(&run("kafka").end()?);
+        let mut outcome = told(&run("kafka")?.end()?);
         // Again where a log has many shards.
         outcome.add(with(servers::Postgres::start(), |store| {
             println!("    {}", store.version());
-            Ok(told(&run("kafka-postgres").env("STORE_TEST_POSTGRES", store.url()).end()?))
+            Ok(told(&run("kafka-postgres")?.env("STORE_TEST_POSTGRES", store.url()).end()?))
         })?);
         Ok(outcome)
     })
@@ -243,7 +257,7 @@ fn rabbitmq(context: &Context) -> Result<Outcome> {
         // On the store of the fleet, where a log has more shards than there are queues.
         with(servers::Postgres::start(), |store| {
             println!("    {}", store.version());
-            let ended = through_a_broker("rabbitmq", context, &["rabbitmq"])
+            let ended = through_a_broker("rabbitmq", context, &["rabbitmq"])?
                 .env("BUS_TEST_RABBITMQ", &url)
                 .env("BUS_TEST_CONTROL", control.address())
                 .env("STORE_TEST_POSTGRES", store.url())
@@ -259,22 +273,17 @@ fn mongo(context: &Context) -> Result<Outcome> {
         with(servers::Postgres::start(), |log| {
             println!("    {}; {}", documents.version(), log.version());
             let suites = ["importing", "keeping_products", "searching", "signing_prices", "documents"];
-            let prove = |run: Run| {
-                run.env("CATALOG_TEST_MONGODB", documents.url())
+            let prove = |tests: Tests| {
+                tests
+                    .env("CATALOG_TEST_MONGODB", documents.url())
                     .env("CATALOG_TEST_MONGO_PROGRAM", documents.program())
                     .env("STORE_TEST_POSTGRES", log.url())
                     .end()
             };
-            let run = programs(on_engines("mongo", context), &suites);
-            let mut outcome = libtest::outcome(&prove(run.args(["--", "--include-ignored"]))?);
-            let suite = on_engines("mongo-suite", context).args([
-                "--lib",
-                "--",
-                "--include-ignored",
-                "--show-output",
-                "conformance_of_",
-            ]);
-            let ended = prove(suite)?;
+            let served = on_engines("mongo", context, &suites)?.args(&["--include-ignored"]);
+            let mut outcome = libtest::outcome(&prove(served)?);
+            let suite = inside_engines("mongo-suite", context)?;
+            let ended = prove(suite.args(&["--include-ignored", "--show-output", "conformance_of_"]))?;
             for line in ended.output.lines().filter(|line| line.starts_with("suite of the catalogue")) {
                 println!("    {line}");
             }

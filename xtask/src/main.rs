@@ -4,6 +4,7 @@
 //! Rust, so that a clone needs no other build tool. Nothing here is part of the product.
 
 mod bench;
+mod built;
 mod cli;
 mod command;
 mod contracts;

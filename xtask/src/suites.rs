@@ -3,25 +3,23 @@
 use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 
-use crate::command::{Run, tail};
+use crate::built::{Shape, Tests, built};
 use crate::engines::{Broker, DAYS, Engines};
 use crate::lane::{Context, Outcome};
 use crate::lanes::Lane;
 use crate::servers::{self, Started};
 use crate::tools::{GRPCURL, Had};
-use crate::workspace::{Workspace, files};
+use crate::workspace::files;
 use crate::{fleet, foreign, libtest, paths};
 
-/// The feature of `stoa` that carries the planted bugs; never in a release. Their binary, which is built anyway, also has
-/// the engines of the fleet; without a bug switched on it is as sound as the other.
-const PLANTED: &str = "planted";
-const WITH_PLANTED: &str = "planted,fleet";
+/// What drives it.
+pub(crate) const PACKAGE: &str = "integration";
 
-/// The build of what is driven, then each file of `integration/tests`.
+/// Each file of `integration/tests`.
 pub(crate) fn lanes() -> Result<Vec<Lane>> {
-    let mut lanes = vec![Lane::new("build", "the released binary and its drivers build", build)];
+    let mut lanes = Vec::new();
     for source in files(&paths::root().join("integration/tests"), &["rs"])? {
         if source.path.components().count() != 3 {
             continue;
@@ -44,39 +42,17 @@ pub(crate) fn lanes() -> Result<Vec<Lane>> {
     Ok(lanes)
 }
 
-/// Builds the binary with the planted bugs, keeps it aside, then the plain one and the drivers.
-fn build(_: &Context) -> Result<Outcome> {
-    let mut outcome = Outcome::default();
-    if has_planted_bugs()? {
-        let built = build_planted().err().map(|error| format!("{error:#}"));
-        outcome.check("stoa with planted bugs and the engines of the fleet", built.into_iter().collect());
-    }
-    outcome.check("stoa", cargo(&["build", "--release", "--package", "stoa"])?);
-    outcome.check("drivers", cargo(&["test", "--release", "--no-run", "--package", "integration"])?);
-    Ok(outcome)
-}
-
-/// The binary with planted bugs and the engines of the fleet, kept aside from the one that is released.
-pub(crate) fn build_planted() -> Result<()> {
-    let problems = cargo(&["build", "--release", "--package", "stoa", "--features", WITH_PLANTED])?;
-    ensure!(problems.is_empty(), "{}", problems.join("\n"));
-    let aside = paths::release("stoa-planted");
-    fs::copy(paths::release("stoa"), &aside).with_context(|| format!("cannot write {}", aside.display()))?;
-    Ok(())
-}
-
 fn drive(name: &str, context: &Context) -> Result<Outcome> {
     let log = format!("integration-{name}");
     let skips = paths::logs().join(format!("{log}.skipped"));
-    let mut run = Run::cargo(&log)
-        .args(["test", "--release", "--package", "integration", "--test", name])
-        .env("STOA_BIN", paths::release("stoa"))
+    let plain = built(Shape::Plain)?;
+    let with_engines = &built(Shape::Fleet)?.stoa;
+    let programs = plain.programs(|program| program.package == PACKAGE && program.test.as_deref() == Some(name));
+    let mut run = Tests::new(&log, programs, context)
+        .env("STOA_BIN", &plain.stoa)
+        .env("STOA_PLANTED_BIN", with_engines)
         .env("STOA_SKIPS", &skips)
-        .limit(Duration::from_secs(900))
-        .verbose(context.verbose);
-    if has_planted_bugs()? {
-        run = run.env("STOA_PLANTED_BIN", paths::release("stoa-planted"));
-    }
+        .limit(Duration::from_secs(900));
     // Stopped when the lane has ended.
     let mut server = None;
     let mut broker = None;
@@ -107,7 +83,7 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
             Started::Ready(started) => {
                 println!("    {}", started.version());
                 run = run
-                    .env("STOA_FLEET_BIN", paths::release("stoa-planted"))
+                    .env("STOA_FLEET_BIN", with_engines)
                     .env("STOA_FLEET_REDIS", started.lines()?)
                     .env("STOA_FLEET_REDIS_PROCESS", started.process().to_string());
                 redis = Some(started);
@@ -118,7 +94,7 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
             Started::Ready(started) => {
                 println!("    {}", started.version());
                 run = run
-                    .env("STOA_FLEET_BIN", paths::release("stoa-planted"))
+                    .env("STOA_FLEET_BIN", with_engines)
                     .env("STOA_FLEET_DATABASES", started.fleets(&["a", "b", "c", "d", "e", "f"])?);
                 server = Some(started);
             }
@@ -134,13 +110,11 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
     }
     let mut grown = None;
     if ["roll", "scale"].contains(&name) {
-        run = run.args(["--", "--show-output"]);
+        run = run.args(&["--show-output"]);
         match servers::Postgres::start()? {
             Started::Ready(started) => {
                 println!("    {}", started.version());
-                run = run
-                    .env("STOA_FLEET_BIN", paths::release("stoa-planted"))
-                    .env("STOA_FLEET_DATABASES", started.fleets(&["a"])?);
+                run = run.env("STOA_FLEET_BIN", with_engines).env("STOA_FLEET_DATABASES", started.fleets(&["a"])?);
                 grown = Some(started);
             }
             Started::Missing(reason) => println!("    {reason}"),
@@ -169,13 +143,13 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
     let mut controls = Vec::new();
     if name == "fleet_copies" {
         // One fleet at a time: each is twenty processes, and one kills what the others stand on.
-        run = run.args(["--", "--test-threads=1"]);
+        run = run.args(&["--test-threads=1"]);
         if let (Started::Ready(database), Started::Ready(broker)) =
             (servers::Postgres::start()?, servers::Kafka::start()?)
         {
             println!("    {}\n    {}", database.version(), servers::Kafka::version());
             run = run
-                .env("STOA_FLEET_BIN", paths::release("stoa-planted"))
+                .env("STOA_FLEET_BIN", with_engines)
                 .env("STOA_FLEET_DATABASES", database.fleets(&["a", "b", "c", "d"])?)
                 .env("STOA_FLEET_KAFKA", broker.address());
             controls = vec![servers::Control::over(database)?, servers::Control::over(broker)?];
@@ -185,8 +159,8 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
     }
     let mut engines = None;
     if name == "fleet_days" {
-        run = run.args(["--", "--test-threads=1", "--show-output"]);
-        match Engines::start(Broker::Kafka, &DAYS)? {
+        run = run.args(&["--test-threads=1", "--show-output"]);
+        match Engines::start(Broker::Kafka, &DAYS, with_engines)? {
             Started::Ready(started) => {
                 started.versions().iter().for_each(|version| println!("    {version}"));
                 for (name, value) in started.environment() {
@@ -202,7 +176,7 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
     {
         println!("    {}\n    {}", database.version(), etcd.version());
         run = run
-            .env("STOA_FLEET_BIN", paths::release("stoa-planted"))
+            .env("STOA_FLEET_BIN", with_engines)
             .env("STOA_FLEET_DATABASES", database.fleets(&["a"])?)
             .env("STOA_FLEET_ETCD", etcd.url());
         let control = servers::Control::over(etcd)?;
@@ -221,17 +195,4 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
         outcome.skip(reason);
     }
     Ok(outcome)
-}
-
-fn cargo(arguments: &[&str]) -> Result<Vec<String>> {
-    let ended = Run::cargo("build").args(arguments).limit(Duration::from_secs(1500)).end()?;
-    Ok(if ended.success { Vec::new() } else { vec![tail(&ended.output, 60)] })
-}
-
-fn has_planted_bugs() -> Result<bool> {
-    let workspace = Workspace::load()?;
-    Ok(workspace
-        .members()
-        .iter()
-        .any(|package| package.name.as_str() == "stoa" && package.features.contains_key(PLANTED)))
 }

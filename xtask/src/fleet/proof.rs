@@ -9,10 +9,11 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use super::state::{self, State};
 use super::{Missing, Up, down, environment, start, status, up};
+use crate::built::{Program, Shape, Tests, built};
 use crate::command::{Run, tail};
 use crate::lane::{Context, Outcome};
 use crate::tools::{GRPCURL, Had};
-use crate::{libtest, paths};
+use crate::{libtest, paths, suites};
 
 /// Who dies (`kill -9`): a server of each kind that has state, a copy in each layer, the gateway that is toured.
 const VICTIMS: [&str; 8] = ["postgres", "redis", "mongo", "rabbitmq", "identity-2", "inventory", "ordering", "gateway"];
@@ -28,7 +29,7 @@ pub(crate) fn prove(context: &Context) -> Result<Outcome> {
         // Left by a lane that was killed.
         down(&folder, true)?;
     }
-    let asked = Up::aside(folder.clone(), paths::release("stoa-planted"));
+    let asked = Up::aside(folder.clone(), built(Shape::Fleet)?.stoa.clone());
     let went = live(&asked, &folder, context, &mut outcome);
     let stopped = down(&folder, true);
     match went {
@@ -61,12 +62,12 @@ fn live(asked: &Up, folder: &Path, context: &Context, outcome: &mut Outcome) -> 
 
 /// The README's tour against the fleet that runs.
 fn toured(folder: &Path, context: &Context) -> Result<Outcome> {
-    let mut run = Run::cargo("fleet")
-        .args(["test", "--release", "--package", "integration", "--test", "tour", "--", "--ignored"])
+    let tour = |program: &Program| program.package == suites::PACKAGE && program.test.as_deref() == Some("tour");
+    let mut run = Tests::new("fleet", built(Shape::Plain)?.programs(tour), context)
+        .args(&["--ignored"])
         .env("STOA_BIN", start::program(folder))
         .env("STOA_SKIPS", paths::logs().join("fleet.skipped"))
-        .limit(Duration::from_secs(300))
-        .verbose(context.verbose);
+        .limit(Duration::from_secs(300));
     for (name, value) in environment(folder)? {
         run = run.env(name, value);
     }
