@@ -84,6 +84,9 @@ struct Held {
 
 type Holdings = Arc<watch::Sender<Vec<Option<Held>>>>;
 
+/// The last position of each shard at the last look.
+type Heads = Arc<watch::Sender<Vec<u64>>>;
+
 impl Relay {
     /// A relay of a log in this process.
     pub fn new(source: Arc<dyn Source>, broker: Arc<dyn Broker>) -> Self {
@@ -123,9 +126,11 @@ impl Relay {
     async fn relay(&self) {
         let Some(shards) = self.prepared_at_last().await else { return };
         let holdings: Holdings = Arc::new(watch::Sender::new(vec![None; shards as usize]));
-        let relaying = join_all((0..shards).map(|shard| self.relay_shard(&holdings, shard)));
+        let heads: Heads = Arc::new(watch::Sender::new(vec![0; shards as usize]));
+        let relaying = join_all((0..shards).map(|shard| self.relay_shard(&holdings, &heads, shard)));
         tokio::select! {
             () = self.hold(&holdings) => {}
+            () = self.look(&heads) => {}
             _ = relaying => {}
         }
     }
@@ -162,7 +167,40 @@ impl Relay {
         }
     }
 
-    async fn relay_shard(&self, holdings: &Holdings, shard: u32) {
+    /// Looks how far the log has come, at all shards with one read: most commits append to one of them, and if each shard
+    /// looked for itself a commit would cost as many reads as there are shards.
+    async fn look(&self, heads: &Heads) {
+        let Inner { source, limits, .. } = &*self.inner;
+        let mut changed = source.changed();
+        let mut attempt = 0;
+        loop {
+            // Marked as seen before reading: what is committed after the read wakes again.
+            changed.borrow_and_update();
+            match source.heads().await {
+                Ok(now) => {
+                    attempt = 0;
+                    heads.send_if_modified(|seen| std::mem::replace(seen, now) != *seen);
+                }
+                Err(error) if error.is_stopped() => return,
+                Err(error) => {
+                    attempt += 1;
+                    self.warn("look", attempt, &error);
+                    tokio::time::sleep(backoff::jittered(attempt, limits.retry_first, limits.retry_most)).await;
+                    continue;
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(limits.poll) => {}
+                more = changed.changed() => match more {
+                    Ok(()) => tokio::time::sleep(limits.gather).await,
+                    // The store has closed; only the poll is left.
+                    Err(_) => tokio::time::sleep(limits.poll).await,
+                }
+            }
+        }
+    }
+
+    async fn relay_shard(&self, holdings: &Holdings, heads: &Heads, shard: u32) {
         let mut held = holdings.subscribe();
         let mut over = None;
         loop {
@@ -178,7 +216,7 @@ impl Relay {
             let still = || {
                 mine(&holdings.borrow()).is_some_and(|now| now.lease.epoch == lease.epoch && Instant::now() < now.end)
             };
-            match self.relay_while(lease, still).await {
+            match self.relay_while(lease, heads, still).await {
                 Ok(()) => {}
                 Err(Fenced) => over = Some(lease.epoch),
             }
@@ -186,15 +224,19 @@ impl Relay {
     }
 
     /// Relays a shard as long as its lease is held.
-    async fn relay_while(&self, mut lease: Lease, held: impl Fn() -> bool) -> Result<(), Fenced> {
+    async fn relay_while(&self, mut lease: Lease, heads: &Heads, held: impl Fn() -> bool) -> Result<(), Fenced> {
         let Inner { source, broker, limits, published, fenced, .. } = &*self.inner;
         let Some(outbox) = source.outbox() else { return Err(Fenced) };
         let shard = lease.shard;
-        let mut changed = source.changed();
+        let mut heads = heads.subscribe();
         let mut attempt = 0;
         while held() {
-            // Marked as seen before reading: what is committed after the read wakes again.
-            changed.borrow_and_update();
+            let head = heads.borrow_and_update().get(shard as usize).copied().unwrap_or_default();
+            if head <= lease.position {
+                // Not only for a look: a lease ends while nothing is appended too.
+                let _ = tokio::time::timeout(limits.poll, heads.changed()).await;
+                continue;
+            }
             let step = async {
                 let batch = outbox.read(shard, lease.position, limits.batch).await?;
                 let Some(last) = batch.last().map(|envelope| envelope.message.position) else {
@@ -208,26 +250,17 @@ impl Relay {
                 broker.publish(&batch).await?;
                 published.fetch_add(batch.len() as u64, Ordering::Relaxed);
                 let noted = outbox.advance(lease, last).await?;
-                Ok::<_, Error>(if noted { Step::To(last, batch.len()) } else { Step::Fenced })
+                Ok::<_, Error>(if noted { Step::To(last) } else { Step::Fenced })
             };
             match step.await {
                 Ok(Step::Idle) => {
+                    // The head is past what can be read; asking at once again would not help.
                     attempt = 0;
-                    tokio::select! {
-                        () = tokio::time::sleep(limits.poll) => {}
-                        more = changed.changed() => match more {
-                            Ok(()) => tokio::time::sleep(limits.gather).await,
-                            // The store has closed; only the poll is left.
-                            Err(_) => tokio::time::sleep(limits.poll).await,
-                        }
-                    }
+                    tokio::time::sleep(limits.poll).await;
                 }
-                Ok(Step::To(last, count)) => {
+                Ok(Step::To(last)) => {
                     attempt = 0;
                     lease.position = last;
-                    if count < limits.batch as usize {
-                        tokio::time::sleep(limits.gather).await;
-                    }
                 }
                 Ok(Step::Lost) => return Ok(()),
                 Ok(Step::Fenced) => {
@@ -280,8 +313,9 @@ impl std::fmt::Debug for Relay {
 }
 
 enum Step {
-    /// Published and noted up to a position, so many.
-    To(u64, usize),
+    /// Published and noted up to a position.
+    To(u64),
+    /// There was nothing to read.
     Idle,
     /// The lease ended before anything was published.
     Lost,
