@@ -10,6 +10,8 @@ mod known;
 mod number;
 mod scan;
 
+use std::{borrow::Cow, str::FromStr};
+
 use base64::{
     Engine, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
@@ -279,7 +281,7 @@ impl<'a> Parser<'a> {
             return Ok(names::hash_all(&raw.unescape()?));
         }
         if kind == Kind::Bool {
-            let value = match raw.text {
+            let value = match &*raw.unescape()? {
                 b"true" => 1,
                 b"false" => 0,
                 _ => return Err(bad(())),
@@ -287,8 +289,7 @@ impl<'a> Parser<'a> {
             self.out.push(value);
             return Ok(value.into());
         }
-        let mut scan = Scan { text: self.scan.text, at: raw.start - 1 };
-        let number = number::integer(&mut scan).map_err(|_| bad(()))?;
+        let number = number::quoted(raw).map_err(|_| bad(()))?;
         self.put_integer(kind, number, raw.start - 1)?;
         Ok(number as u64)
     }
@@ -383,25 +384,25 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    fn float<T: std::str::FromStr + Into<f64> + Copy>(&mut self) -> Fallible<T> {
+    fn float<T: FromStr + Into<f64> + Copy>(&mut self) -> Fallible<T> {
         let next = self.scan.peek();
         let at = self.scan.at;
         let text = match next {
-            b'"' => match [&b"\"NaN\""[..], b"\"Infinity\"", b"\"-Infinity\""]
-                .into_iter()
-                .find(|word| self.scan.rest().starts_with(word))
-            {
-                Some(word) => {
-                    self.scan.at += word.len();
-                    let name = std::str::from_utf8(&word[1..word.len() - 1]).ok();
-                    return name.and_then(|name| name.parse().ok()).ok_or_else(|| self.scan.fault("no number"));
+            b'"' => {
+                let raw = self.scan.string()?;
+                let text = raw.unescape()?;
+                if let b"NaN" | b"Infinity" | b"-Infinity" = &*text {
+                    return number_of(&text).ok_or_else(|| self.scan.fault("no number"));
                 }
-                None => number::quoted(&mut self.scan)?,
-            },
-            b'-' | b'0'..=b'9' => self.scan.number()?,
+                if !number::is_number(&text) {
+                    return Err(Fault::new(ErrorKind::BadFormat, at, "the string is not a number"));
+                }
+                text
+            }
+            b'-' | b'0'..=b'9' => Cow::Borrowed(self.scan.number()?),
             _ => return Err(self.wrong_type("a number")),
         };
-        let value: Option<T> = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+        let value: Option<T> = number_of(&text);
         let value = value.filter(|value| (*value).into().is_finite());
         value.ok_or_else(|| Fault::new(ErrorKind::OutOfRange, at, "the number is too large"))
     }
@@ -567,6 +568,10 @@ impl<'a> Parser<'a> {
     fn missing(&self, name: &str) -> Box<Fault> {
         Fault::new(ErrorKind::Required, self.scan.at, "a required field is absent").under(name)
     }
+}
+
+fn number_of<T: FromStr>(text: &[u8]) -> Option<T> {
+    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 #[cold]

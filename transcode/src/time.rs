@@ -107,7 +107,7 @@ pub(crate) fn duration(text: &[u8]) -> Option<(i64, i32)> {
     }
     let seconds = whole.iter().fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0'));
     let (nanos, rest) = fraction(rest)?;
-    if !rest.is_empty() || seconds > LONGEST || (seconds == LONGEST && nanos > 0) {
+    if !rest.is_empty() || seconds > LONGEST {
         return None;
     }
     let sign = if negative { -1 } else { 1 };
