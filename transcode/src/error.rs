@@ -38,6 +38,12 @@ pub enum ErrorKind {
     NoJson,
     /// A required field of proto2 is absent.
     Required,
+    /// A field is given in a place of the request that is not the one the route names.
+    BoundElsewhere,
+    /// A field that a path or a query cannot hold: a message, a map.
+    NotText,
+    /// A `%` or the bytes behind it are no text.
+    BadEscape,
 }
 
 impl ErrorKind {
@@ -59,6 +65,9 @@ impl ErrorKind {
             ErrorKind::Wire => "WIRE",
             ErrorKind::NoJson => "NO_JSON",
             ErrorKind::Required => "REQUIRED",
+            ErrorKind::BoundElsewhere => "BOUND_ELSEWHERE",
+            ErrorKind::NotText => "NOT_TEXT",
+            ErrorKind::BadEscape => "BAD_ESCAPE",
         }
     }
 }
@@ -149,6 +158,14 @@ impl Fault {
     #[cold]
     pub(crate) fn wire(reason: &'static str) -> Box<Self> {
         Fault::new(ErrorKind::Wire, 0, reason)
+    }
+
+    pub(crate) fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    pub(crate) fn reason(&self) -> &str {
+        &self.reason
     }
 
     pub(crate) fn place_at(&mut self, offset: usize) {

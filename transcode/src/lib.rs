@@ -22,19 +22,24 @@
 //! Beside the output a call holds eight bytes a key of the open maps, and for input no encoder writes what
 //! the module `print` says. Bytes of the wire are trusted as little as text.
 
+mod bind;
 mod error;
 mod known;
 mod names;
 mod parse;
+pub mod percent;
 mod print;
+pub mod route;
 mod schema;
 mod seen;
+pub mod template;
 mod text;
 mod time;
 mod wire;
 
 use std::sync::Arc;
 
+pub use bind::{Binding, BindingError};
 pub use error::{Error, ErrorKind, Place};
 pub use schema::{Schema, SchemaError};
 

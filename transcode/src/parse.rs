@@ -6,16 +6,13 @@
 //! Memory: the output, which is not longer than a small multiple of the text and which `max_bytes` bounds; 16 bytes for
 //! each key of the maps, `Struct`s and unknown objects that are open.
 
+mod keys;
 mod known;
 mod number;
 mod scan;
+mod value;
 
-use std::{borrow::Cow, str::FromStr};
-
-use base64::{
-    Engine, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
+use keys::Key;
 use scan::{Next, Raw, Scan};
 
 use crate::{
@@ -23,16 +20,11 @@ use crate::{
     error::{ErrorKind, Fallible, Fault},
     names,
     print::too_long,
-    schema::{Field, Kind, Message, Shape, Tables, Tag, WireType},
+    schema::{Field, Kind, Message, Shape, Tables, Tag},
     seen::Seen,
+    text::quote,
     wire::{put_varint, varint_width},
 };
-
-const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
-    .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-    .with_decode_allow_trailing_bits(true);
-const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
-const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
 /// Appends the encoding of a message given as JSON.
 pub(crate) fn parse(tables: &Tables, message: u32, text: &[u8], options: &ParseOptions, out: &mut Vec<u8>) -> Fallible {
@@ -49,6 +41,48 @@ pub(crate) fn parse(tables: &Tables, message: u32, text: &[u8], options: &ParseO
     result
 }
 
+/// Appends a field whose value is the whole text.
+pub(crate) fn parse_field(
+    tables: &Tables,
+    field: &Field,
+    text: &[u8],
+    options: &ParseOptions,
+    out: &mut Vec<u8>,
+) -> Fallible {
+    if let Err(error) = simdutf8::compat::from_utf8(text) {
+        return Err(Fault::new(ErrorKind::Utf8, error.valid_up_to(), "the text is not UTF-8"));
+    }
+    let start = out.len();
+    let limit = start.saturating_add(options.max_bytes);
+    let mut parser = Parser { tables, options, scan: Scan::new(text), out, limit, keys: Vec::new() };
+    let result = parser.member(field, &mut Seen::default(), 0, 0).map_err(|fault| fault.under(&field.name));
+    let result = result.and_then(|()| parser.end());
+    if result.is_err() {
+        out.truncate(start);
+    }
+    result
+}
+
+/// Appends a field, or one element of a list, whose value stands in a path or a query.
+pub(crate) fn parse_text(tables: &Tables, field: &Field, text: &str, out: &mut Vec<u8>) -> Fallible {
+    let mut json = Vec::with_capacity(text.len() + 2);
+    if value::is_bare(tables, field.kind, text.as_bytes()) {
+        json.extend_from_slice(text.as_bytes());
+    } else {
+        quote(text, &mut json);
+    }
+    let options = ParseOptions::default();
+    let start = out.len();
+    let mut parser =
+        Parser { tables, options: &options, scan: Scan::new(&json), out, limit: usize::MAX, keys: Vec::new() };
+    let presence = field.shape != Shape::One { presence: false };
+    let result = parser.one(field, presence, 0).and_then(|()| parser.end());
+    if result.is_err() {
+        out.truncate(start);
+    }
+    result
+}
+
 struct Parser<'a> {
     tables: &'a Tables,
     options: &'a ParseOptions,
@@ -57,11 +91,6 @@ struct Parser<'a> {
     limit: usize,
     /// Keys of open objects that are no field names, those of the innermost last.
     keys: Vec<Key>,
-}
-
-struct Key {
-    hash: u64,
-    at: usize,
 }
 
 /// Room for a length that is not yet known.
@@ -73,6 +102,10 @@ struct Gap {
 impl<'a> Parser<'a> {
     fn whole(&mut self, message: u32) -> Fallible {
         self.message(message, 0)?;
+        self.end()
+    }
+
+    fn end(&mut self) -> Fallible {
         if self.scan.peek() == 0 && self.scan.at >= self.scan.text.len() {
             return Ok(());
         }
@@ -116,7 +149,7 @@ impl<'a> Parser<'a> {
         }
         for index in &message.required {
             if !seen.contains(*index) {
-                return Err(self.missing(&message.fields[usize::from(*index)].name));
+                return Err(absent(self.scan.at).under(&message.fields[usize::from(*index)].name));
             }
         }
         Ok(())
@@ -154,7 +187,8 @@ impl<'a> Parser<'a> {
             return Err(Fault::new(ErrorKind::DuplicateKey, start, "the key is given twice"));
         }
         if self.scan.peek() == b'n' && !self.takes_null(field) {
-            return self.scan.word("null");
+            self.scan.word("null")?;
+            return if field.required { Err(absent(start)) } else { Ok(()) };
         }
         if field.in_oneof && !seen.insert(field.slot) {
             return Err(Fault::new(ErrorKind::DuplicateOneof, start, "another field of the same oneof is given"));
@@ -294,82 +328,6 @@ impl<'a> Parser<'a> {
         Ok(number as u64)
     }
 
-    /// A value without its tag; false if it was passed over, which only options allow.
-    fn value(&mut self, kind: Kind, number: u32, width: &mut usize, depth: usize) -> Fallible<bool> {
-        match kind {
-            Kind::String => {
-                if self.scan.peek() != b'"' {
-                    return Err(self.wrong_type("a string"));
-                }
-                let raw = self.scan.string()?;
-                self.put_string(&raw)?;
-            }
-            Kind::Message(index) => {
-                let gap = self.leave(*width);
-                self.message(index, depth)?;
-                *width = self.fill(gap);
-            }
-            Kind::Group(index) => {
-                self.message(index, depth)?;
-                self.out.extend_from_slice(Tag::new(number, WireType::EndGroup).as_bytes());
-            }
-            Kind::Bool => {
-                let value = match self.scan.peek() {
-                    b't' => self.scan.word("true").map(|()| 1)?,
-                    b'f' => self.scan.word("false").map(|()| 0)?,
-                    _ => return Err(self.wrong_type("a boolean")),
-                };
-                self.out.push(value);
-            }
-            Kind::Double => {
-                let value: f64 = self.float()?;
-                self.out.extend_from_slice(&value.to_le_bytes());
-            }
-            Kind::Float => {
-                let value: f32 = self.float()?;
-                self.out.extend_from_slice(&value.to_le_bytes());
-            }
-            Kind::Bytes => self.base64()?,
-            Kind::Enum(index) => return self.enum_value(index),
-            Kind::Int32
-            | Kind::Int64
-            | Kind::Uint32
-            | Kind::Uint64
-            | Kind::Sint32
-            | Kind::Sint64
-            | Kind::Fixed32
-            | Kind::Fixed64
-            | Kind::Sfixed32
-            | Kind::Sfixed64 => {
-                self.scan.peek();
-                let at = self.scan.at;
-                let value = number::integer(&mut self.scan)?;
-                self.put_integer(kind, value, at)?;
-            }
-        }
-        Ok(true)
-    }
-
-    #[inline]
-    fn put_integer(&mut self, kind: Kind, value: i128, at: usize) -> Fallible {
-        let out = &mut *self.out;
-        let done = match kind {
-            Kind::Int32 => i32::try_from(value).map(|value| put_varint(i64::from(value) as u64, out)),
-            Kind::Int64 => i64::try_from(value).map(|value| put_varint(value as u64, out)),
-            Kind::Uint32 => u32::try_from(value).map(|value| put_varint(value.into(), out)),
-            Kind::Uint64 => u64::try_from(value).map(|value| put_varint(value, out)),
-            Kind::Sint32 => {
-                i32::try_from(value).map(|value| put_varint(((value << 1) ^ (value >> 31)) as u32 as u64, out))
-            }
-            Kind::Sint64 => i64::try_from(value).map(|value| put_varint(((value << 1) ^ (value >> 63)) as u64, out)),
-            Kind::Fixed32 => u32::try_from(value).map(|value| out.extend_from_slice(&value.to_le_bytes())),
-            Kind::Fixed64 => u64::try_from(value).map(|value| out.extend_from_slice(&value.to_le_bytes())),
-            Kind::Sfixed32 => i32::try_from(value).map(|value| out.extend_from_slice(&value.to_le_bytes())),
-            _ => i64::try_from(value).map(|value| out.extend_from_slice(&value.to_le_bytes())),
-        };
-        done.map_err(|_| Fault::new(ErrorKind::OutOfRange, at, format!("the number does not fit {}", kind.name())))
-    }
-
     /// A string with its length in front.
     #[inline]
     fn put_string(&mut self, raw: &Raw<'a>) -> Fallible {
@@ -382,80 +340,6 @@ impl<'a> Parser<'a> {
         raw.append_to(self.out)?;
         self.fill(gap);
         Ok(())
-    }
-
-    fn float<T: FromStr + Into<f64> + Copy>(&mut self) -> Fallible<T> {
-        let next = self.scan.peek();
-        let at = self.scan.at;
-        let text = match next {
-            b'"' => {
-                let raw = self.scan.string()?;
-                let text = raw.unescape()?;
-                if let b"NaN" | b"Infinity" | b"-Infinity" = &*text {
-                    return number_of(&text).ok_or_else(|| self.scan.fault("no number"));
-                }
-                if !number::is_number(&text) {
-                    return Err(Fault::new(ErrorKind::BadFormat, at, "the string is not a number"));
-                }
-                text
-            }
-            b'-' | b'0'..=b'9' => Cow::Borrowed(self.scan.number()?),
-            _ => return Err(self.wrong_type("a number")),
-        };
-        let value: Option<T> = number_of(&text);
-        let value = value.filter(|value| (*value).into().is_finite());
-        value.ok_or_else(|| Fault::new(ErrorKind::OutOfRange, at, "the number is too large"))
-    }
-
-    /// Either alphabet, padded or not.
-    fn base64(&mut self) -> Fallible {
-        if self.scan.peek() != b'"' {
-            return Err(self.wrong_type("a string of base64"));
-        }
-        let raw = self.scan.string()?;
-        let text = raw.unescape()?;
-        let url_safe = memchr::memchr2(b'-', b'_', &text).is_some();
-        let engine = if url_safe { &URL_SAFE } else { &STANDARD };
-        let room = text.len().div_ceil(4) * 3;
-        let gap = self.leave(varint_width(text.len() / 4 * 3));
-        let start = self.out.len();
-        self.out.resize(start + room, 0);
-        let length = engine
-            .decode_slice(&*text, &mut self.out[start..])
-            .map_err(|_| Fault::new(ErrorKind::BadFormat, raw.start - 1, "the string is not base64"))?;
-        self.out.truncate(start + length);
-        self.fill(gap);
-        Ok(())
-    }
-
-    fn enum_value(&mut self, index: u32) -> Fallible<bool> {
-        let tables = self.tables;
-        let kind = &tables.enums[index as usize];
-        let next = self.scan.peek();
-        let at = self.scan.at;
-        let number = match next {
-            b'"' => {
-                let raw = self.scan.string()?;
-                let name = raw.unescape()?;
-                match kind.number(&name) {
-                    Some(number) => number,
-                    None if self.options.ignore_unknown => return Ok(false),
-                    None => {
-                        let reason = format!("`{}` is no value of the enum", String::from_utf8_lossy(&name));
-                        return Err(Fault::new(ErrorKind::UnknownEnumValue, at, reason));
-                    }
-                }
-            }
-            b'n' if kind.null => self.scan.word("null").map(|()| 0)?,
-            b'-' | b'0'..=b'9' => {
-                let number = number::integer(&mut self.scan)?;
-                i32::try_from(number)
-                    .map_err(|_| Fault::new(ErrorKind::OutOfRange, at, "the number does not fit an enum"))?
-            }
-            _ => return Err(self.wrong_type("the name of an enum's value")),
-        };
-        put_varint(i64::from(number) as u64, self.out);
-        Ok(true)
     }
 
     #[inline]
@@ -492,68 +376,6 @@ impl<'a> Parser<'a> {
         self.out.truncate(gap.at + width + length);
     }
 
-    /// Passes over a value of an unknown field, by the same grammar as one that counts.
-    fn skip(&mut self, depth: usize) -> Fallible {
-        match self.scan.peek() {
-            b'{' => {
-                let base = self.keys.len();
-                let mut next = self.scan.open(b'}', depth)?;
-                while next == Next::More {
-                    self.scan.peek();
-                    let at = self.scan.at;
-                    let key = self.scan.key()?.unescape()?;
-                    self.keys.push(Key { hash: names::hash_all(&key), at });
-                    self.skip(depth + 1)?;
-                    next = self.scan.next(b'}')?;
-                }
-                self.unique_texts(base)
-            }
-            b'[' => {
-                let mut next = self.scan.open(b']', depth)?;
-                while next == Next::More {
-                    self.skip(depth + 1)?;
-                    next = self.scan.next(b']')?;
-                }
-                Ok(())
-            }
-            b'"' => self.scan.string()?.unescape().map(drop),
-            b't' => self.scan.word("true"),
-            b'f' => self.scan.word("false"),
-            b'n' => self.scan.word("null"),
-            b'-' | b'0'..=b'9' => self.scan.number().map(drop),
-            _ => Err(self.scan.fault("expected a JSON value")),
-        }
-    }
-
-    /// Refuses a key that stands twice among those from `base` on, and forgets them.
-    fn unique_texts(&mut self, base: usize) -> Fallible {
-        let text = self.scan.text;
-        let keys = &mut self.keys[base..];
-        let read = |key: &Key| Scan { text, at: key.at }.string().and_then(|raw| raw.unescape()).unwrap_or_default();
-        keys.sort_unstable_by(|one, other| {
-            one.hash.cmp(&other.hash).then_with(|| read(one).cmp(&read(other))).then(one.at.cmp(&other.at))
-        });
-        let twice = keys.windows(2).find(|pair| pair[0].hash == pair[1].hash && read(&pair[0]) == read(&pair[1]));
-        if let Some(pair) = twice {
-            return Err(key_twice(&pair[1], &read(&pair[1])));
-        }
-        self.keys.truncate(base);
-        Ok(())
-    }
-
-    /// The same for keys whose hash is the key.
-    fn unique_numbers(&mut self, base: usize) -> Fallible {
-        let text = self.scan.text;
-        let keys = &mut self.keys[base..];
-        keys.sort_unstable_by_key(|key| (key.hash, key.at));
-        if let Some(pair) = keys.windows(2).find(|pair| pair[0].hash == pair[1].hash) {
-            let name = Scan { text, at: pair[1].at }.string().map(|raw| raw.text).unwrap_or_default();
-            return Err(key_twice(&pair[1], name));
-        }
-        self.keys.truncate(base);
-        Ok(())
-    }
-
     #[inline]
     fn room(&self) -> Fallible {
         if self.out.len() > self.limit { Err(too_long()) } else { Ok(()) }
@@ -563,20 +385,11 @@ impl<'a> Parser<'a> {
     fn wrong_type(&mut self, expected: &str) -> Box<Fault> {
         self.scan.wrong_type(expected)
     }
-
-    #[cold]
-    fn missing(&self, name: &str) -> Box<Fault> {
-        Fault::new(ErrorKind::Required, self.scan.at, "a required field is absent").under(name)
-    }
-}
-
-fn number_of<T: FromStr>(text: &[u8]) -> Option<T> {
-    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 #[cold]
-fn key_twice(key: &Key, name: &[u8]) -> Box<Fault> {
-    Fault::new(ErrorKind::DuplicateKey, key.at, "the key is given twice").under(&String::from_utf8_lossy(name))
+fn absent(at: usize) -> Box<Fault> {
+    Fault::new(ErrorKind::Required, at, "a required field is absent")
 }
 
 #[cold]

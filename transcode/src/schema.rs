@@ -6,6 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use prost_reflect::{
     Cardinality, DescriptorPool, EnumDescriptor, ExtensionDescriptor, FieldDescriptor, MessageDescriptor, Syntax,
+    prost_types::FieldDescriptorProto,
 };
 
 use crate::{Codec, known::Known, names::Names};
@@ -72,6 +73,7 @@ pub(crate) struct Field {
     /// What cannot be given twice: the field itself, or the oneof it is a member of.
     pub(crate) slot: u16,
     pub(crate) in_oneof: bool,
+    pub(crate) required: bool,
     /// The JSON name.
     pub(crate) name: Box<str>,
     proto_name: Box<str>,
@@ -340,12 +342,10 @@ impl Compiler<'_> {
         let json_names = fields.iter().map(|field| (field.name.as_bytes().into(), u32::from(field.index)));
         let proto_names = fields.iter().map(|field| (field.proto_name.as_bytes().into(), u32::from(field.index)));
         let names = Names::new(json_names.chain(proto_names));
-        let required = descriptor.fields().filter(|field| field.cardinality() == Cardinality::Required);
-        let required = required.filter_map(|field| fields.iter().position(|own| own.number == field.number()));
         Message {
             name: descriptor.full_name().into(),
             known: Known::of(descriptor),
-            required: required.map(|at| at as u16).collect(),
+            required: fields.iter().filter(|field| field.required).map(|field| field.index).collect(),
             fields,
             dense,
             names,
@@ -358,17 +358,18 @@ impl Compiler<'_> {
             let kind = |field: &FieldDescriptor| self.kind(&field.kind(), false);
             Shape::Map { key: kind(&entry.map_entry_key_field()), value: kind(&entry.map_entry_value_field()) }
         } else if descriptor.is_list() {
-            Shape::Many { packed: descriptor.is_packed() }
+            Shape::Many { packed: packed(descriptor.field_descriptor_proto(), descriptor.is_packed()) }
         } else {
             Shape::One { presence: descriptor.supports_presence() }
         };
-        Field::new(descriptor.number(), kind, shape, descriptor.json_name(), descriptor.name())
+        let field = Field::new(descriptor.number(), kind, shape, descriptor.json_name(), descriptor.name());
+        Field { required: descriptor.cardinality() == Cardinality::Required, ..field }
     }
 
     fn extension(&self, descriptor: &ExtensionDescriptor) -> Field {
         let kind = self.kind(&descriptor.kind(), descriptor.is_group());
         let shape = if descriptor.is_list() {
-            Shape::Many { packed: descriptor.is_packed() }
+            Shape::Many { packed: packed(descriptor.field_descriptor_proto(), descriptor.is_packed()) }
         } else {
             Shape::One { presence: true }
         };
@@ -402,6 +403,11 @@ impl Compiler<'_> {
     }
 }
 
+/// What the file says, if it says something: a pool straight from a compiler knows only the syntax's default.
+fn packed(descriptor: &FieldDescriptorProto, default: bool) -> bool {
+    descriptor.options.as_ref().and_then(|options| options.packed).unwrap_or(default)
+}
+
 impl Field {
     fn new(number: u32, kind: Kind, shape: Shape, json_name: &str, proto_name: &str) -> Self {
         let key = |name: &str| {
@@ -422,6 +428,7 @@ impl Field {
             index: 0,
             slot: 0,
             in_oneof: false,
+            required: false,
             name: json_name.into(),
             proto_name: proto_name.into(),
             json_key: key(json_name),
