@@ -33,6 +33,7 @@ pub(crate) fn parse(tables: &Tables, message: u32, text: &[u8], options: &ParseO
     }
     let start = out.len();
     let limit = start.saturating_add(options.max_bytes);
+    out.reserve((text.len() / 2).min(options.max_bytes));
     let mut parser = Parser { tables, options, scan: Scan::new(text), out, limit, keys: Vec::new() };
     let result = parser.whole(message);
     if result.is_err() {

@@ -27,6 +27,8 @@ use crate::{
 pub(crate) fn print(tables: &Tables, message: u32, wire: &[u8], options: &PrintOptions, out: &mut Vec<u8>) -> Fallible {
     let start = out.len();
     let limit = start.saturating_add(options.max_bytes);
+    // Most answers need no more room than this.
+    out.reserve(wire.len().saturating_mul(2).min(options.max_bytes));
     let mut printer = Printer { tables, options, out, limit, keys: Vec::new(), gathers: false, again: false };
     let mut result = printer.message(message, &[wire], 0);
     if printer.again {
@@ -101,26 +103,19 @@ impl<'a> Printer<'a> {
     #[inline]
     fn known_field<'t>(&self, message: &'t Message, head: Head, wire: &Wire<'a>) -> Option<&'t Field> {
         let field = message.by_number(head.number)?;
-        let fits = match field.shape {
-            Shape::Map { .. } => head.wire_type == WireType::Bytes,
-            Shape::Many { .. } if head.wire_type == WireType::Bytes && field.kind.packable() => true,
-            Shape::One { .. } | Shape::Many { .. } => head.wire_type == field.kind.wire_type(),
-        };
-        if !fits {
+        if !field.accepts(head.wire_type) {
             return None;
         }
         // A number that a closed enum does not have counts as an unknown field.
-        if let Kind::Enum(index) = field.kind
-            && head.wire_type == WireType::Varint
-            && !self.has_name(index, *wire)
-        {
+        if field.closed && head.wire_type == WireType::Varint && !self.has_name(field.kind, *wire) {
             return None;
         }
         Some(field)
     }
 
-    #[inline]
-    fn has_name(&self, index: u32, mut wire: Wire<'a>) -> bool {
+    /// False if the number that comes next is none of a closed enum.
+    fn has_name(&self, kind: Kind, mut wire: Wire<'a>) -> bool {
+        let Kind::Enum(index) = kind else { return true };
         let kind = &self.tables.enums[index as usize];
         kind.open || wire.varint().is_ok_and(|number| kind.name(number as i32).is_some())
     }
@@ -197,9 +192,7 @@ impl<'a> Printer<'a> {
 
     #[inline]
     fn element(&mut self, field: &Field, wire: &mut Wire<'a>, index: &mut usize, depth: usize) -> Fallible {
-        if let Kind::Enum(kind) = field.kind
-            && !self.has_name(kind, *wire)
-        {
+        if field.closed && !self.has_name(field.kind, *wire) {
             return wire.varint().map(drop);
         }
         if *index > 0 {
@@ -273,9 +266,7 @@ impl<'a> Printer<'a> {
             }
             wire.skip(head)?;
         }
-        if let (Kind::Enum(index), Some(at)) = (value, at_value)
-            && !self.has_name(index, at)
-        {
+        if at_value.is_some_and(|at| !self.has_name(value, at)) {
             return Ok(());
         }
         if !first {

@@ -74,6 +74,10 @@ pub(crate) struct Field {
     pub(crate) slot: u16,
     pub(crate) in_oneof: bool,
     pub(crate) required: bool,
+    /// An enum of proto2, whose unknown numbers count as unknown fields.
+    pub(crate) closed: bool,
+    /// The wire types in which the field may come, a bit each.
+    accepts: u8,
     /// The JSON name.
     pub(crate) name: Box<str>,
     proto_name: Box<str>,
@@ -124,6 +128,19 @@ pub(crate) enum WireType {
     StartGroup,
     EndGroup,
     Fixed32,
+}
+
+impl WireType {
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            WireType::Varint => 0,
+            WireType::Fixed64 => 1,
+            WireType::Bytes => 2,
+            WireType::StartGroup => 3,
+            WireType::EndGroup => 4,
+            WireType::Fixed32 => 5,
+        }
+    }
 }
 
 impl Kind {
@@ -182,16 +199,8 @@ pub(crate) struct Tag {
 
 impl Tag {
     pub(crate) fn new(number: u32, wire_type: WireType) -> Self {
-        let code = match wire_type {
-            WireType::Varint => 0,
-            WireType::Fixed64 => 1,
-            WireType::Bytes => 2,
-            WireType::StartGroup => 3,
-            WireType::EndGroup => 4,
-            WireType::Fixed32 => 5,
-        };
         let mut tag = Tag { bytes: [0; 5], length: 0 };
-        let mut rest = number << 3 | code;
+        let mut rest = number << 3 | u32::from(wire_type.code());
         for byte in &mut tag.bytes {
             tag.length += 1;
             *byte = rest as u8 & 0x7f;
@@ -246,7 +255,7 @@ impl Enum {
         numbers.sort_by_key(|(number, _)| *number);
         numbers.dedup_by_key(|(number, _)| *number);
         Enum {
-            open: descriptor.parent_file().syntax() != Syntax::Proto2,
+            open: !closed(descriptor),
             null: descriptor.full_name() == "google.protobuf.NullValue",
             first: descriptor.default_value().number(),
             names: Names::new(values().map(|(number, name)| (name.as_bytes().into(), number as u32))),
@@ -363,7 +372,8 @@ impl Compiler<'_> {
             Shape::One { presence: descriptor.supports_presence() }
         };
         let field = Field::new(descriptor.number(), kind, shape, descriptor.json_name(), descriptor.name());
-        Field { required: descriptor.cardinality() == Cardinality::Required, ..field }
+        let closed = is_closed(&descriptor.kind());
+        Field { required: descriptor.cardinality() == Cardinality::Required, closed, ..field }
     }
 
     fn extension(&self, descriptor: &ExtensionDescriptor) -> Field {
@@ -374,7 +384,8 @@ impl Compiler<'_> {
             Shape::One { presence: true }
         };
         let name = format!("[{}]", descriptor.full_name());
-        Field::new(descriptor.number(), kind, shape, &name, &name)
+        let field = Field::new(descriptor.number(), kind, shape, &name, &name);
+        Field { closed: is_closed(&descriptor.kind()), ..field }
     }
 
     fn kind(&self, kind: &prost_reflect::Kind, group: bool) -> Kind {
@@ -403,12 +414,36 @@ impl Compiler<'_> {
     }
 }
 
+fn closed(descriptor: &EnumDescriptor) -> bool {
+    descriptor.parent_file().syntax() == Syntax::Proto2
+}
+
+fn is_closed(kind: &prost_reflect::Kind) -> bool {
+    kind.as_enum().is_some_and(closed)
+}
+
 /// What the file says, if it says something: a pool straight from a compiler knows only the syntax's default.
 fn packed(descriptor: &FieldDescriptorProto, default: bool) -> bool {
     descriptor.options.as_ref().and_then(|options| options.packed).unwrap_or(default)
 }
 
+fn accepts(kind: Kind, shape: Shape) -> u8 {
+    let own = 1 << kind.wire_type().code();
+    let bytes = 1 << WireType::Bytes.code();
+    match shape {
+        Shape::Map { .. } => bytes,
+        Shape::Many { .. } if kind.packable() => own | bytes,
+        Shape::Many { .. } | Shape::One { .. } => own,
+    }
+}
+
 impl Field {
+    /// True if a value of the field may come in this wire type.
+    #[inline]
+    pub(crate) fn accepts(&self, wire_type: WireType) -> bool {
+        self.accepts >> wire_type.code() & 1 == 1
+    }
+
     fn new(number: u32, kind: Kind, shape: Shape, json_name: &str, proto_name: &str) -> Self {
         let key = |name: &str| {
             let mut key = b",".to_vec();
@@ -429,6 +464,8 @@ impl Field {
             slot: 0,
             in_oneof: false,
             required: false,
+            closed: false,
+            accepts: accepts(kind, shape),
             name: json_name.into(),
             proto_name: proto_name.into(),
             json_key: key(json_name),

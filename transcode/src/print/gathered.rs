@@ -132,9 +132,7 @@ impl<'a> Printer<'a> {
         let mut places: HashMap<KeyText, usize> = HashMap::new();
         for occurrence in group {
             let entry = self.gathered_entry(key, value, { occurrence.at }.bytes()?)?;
-            if let (Kind::Enum(index), Some(last)) = (value, entry.values.last())
-                && !self.has_name(index, *last)
-            {
+            if entry.values.last().is_some_and(|last| !self.has_name(value, *last)) {
                 continue;
             }
             // The key's text is what must not stand twice, so it is also what is compared.
