@@ -30,6 +30,7 @@ mod parse;
 pub mod percent;
 mod print;
 pub mod route;
+pub mod rule;
 mod schema;
 mod seen;
 pub mod template;

@@ -6,7 +6,9 @@
 //! message's fields first. A message is therefore walked at most twice.
 //!
 //! Memory: the output, which `max_bytes` bounds; a hash for each key of the maps that are open (eight bytes); in the
-//! second walk, a reference for each field and map entry of the messages that are open, at most 16 times the input.
+//! second walk 32 bytes for each field of the messages that are open, and about 200 for each key of their maps. A field
+//! takes at least two bytes of input and a key four, so that is at most some fifty times the input, and none of it for
+//! input as encoders write it.
 
 mod gathered;
 mod known;

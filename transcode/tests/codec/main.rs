@@ -6,6 +6,7 @@ mod bind;
 mod generate;
 mod oracle;
 mod proto2;
+mod rules;
 mod strict;
 mod untrusted;
 mod wellknown;
@@ -19,7 +20,7 @@ use transcode::{Codec, Error, ParseOptions, PrintOptions, Schema};
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/schema");
     let mut compiler = protox::Compiler::new([folder]).unwrap();
-    compiler.include_imports(true).open_files(["everything.proto", "older.proto"]).unwrap();
+    compiler.include_imports(true).open_files(["everything.proto", "older.proto", "shelf.proto"]).unwrap();
     compiler.descriptor_pool()
 });
 

@@ -77,6 +77,21 @@ fn a_message_nests_a_hundred_levels() {
     }
 }
 
+#[test]
+fn places_in_every_level_do_not_double_the_work_of_each() {
+    // Two to the power of 98 steps if each level were begun anew on its own.
+    let mut wire = b"\x10\x01\x0a\x01a\x10\x02".to_vec();
+    for _ in 0..98 {
+        let mut outer = b"\x10\x01\x22".to_vec();
+        prost::encoding::encode_varint(wire.len() as u64, &mut outer);
+        outer.extend_from_slice(&wire);
+        outer.extend_from_slice(b"\x10\x02");
+        wire = outer;
+    }
+    let text = print(&codec("transcode.test.Leaf"), &wire).unwrap();
+    assert_eq!(text.matches("\"count\":2").count(), 99);
+}
+
 /// The fields of a message as they stand, each with its head.
 fn pieces(wire: &[u8]) -> Vec<&[u8]> {
     let mut rest = wire;
