@@ -2,13 +2,13 @@
 //! and the payment provider.
 //!
 //! Ports are chosen before the first start, since each process is told where all others are. A process that was killed is
-//! started again at its port.
+//! started again at its port. Every fleet has certificates, as `stoa ca` makes them: no process is spoken to without.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
@@ -114,6 +114,7 @@ impl Fleet {
         let named: Vec<Copy> = copies.iter().chain(plan.reserved).copied().collect();
         let ports = free_ports(named.len())?.into_iter().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         let addresses: BTreeMap<Copy, SocketAddr> = named.into_iter().zip(ports).collect();
+        certify(&binary, &folder.path().join(TLS), &[]).await?;
         std::fs::write(folder.path().join("fleet.toml"), map(plan, &addresses, &BTreeMap::new())?)?;
         let mut wires = BTreeMap::new();
         for &(caller, callee) in plan.wires {
@@ -173,6 +174,16 @@ impl Fleet {
     /// Where a copy listens, or will.
     pub fn address(&self, copy: Copy) -> Result<SocketAddr> {
         self.addresses.get(&copy).copied().with_context(|| format!("the map has no {copy:?}"))
+    }
+
+    /// The folder of the certificates.
+    pub fn certificates(&self) -> PathBuf {
+        self.folder.path().join(TLS)
+    }
+
+    /// New certificates for everybody, while it runs.
+    pub async fn certify_again(&self) -> Result<()> {
+        issue(&self.binary, &self.certificates(), &[]).await
     }
 
     /// The data folder of a process.
@@ -370,6 +381,24 @@ impl Drop for Fleet {
     }
 }
 
+/// Where the certificates are, beside the map.
+const TLS: &str = "tls";
+
+/// Makes an authority in this folder and certificates by it, for these names or for all.
+pub async fn certify(binary: &Path, folder: &Path, names: &[&str]) -> Result<()> {
+    let mut command = Command::new(binary);
+    let ended = command_line::run(command.args(["ca", "init"]).arg(folder), COMMAND).await?;
+    ensure!(ended.code == Some(0), "no authority: {}", ended.errors);
+    issue(binary, folder, names).await
+}
+
+async fn issue(binary: &Path, folder: &Path, names: &[&str]) -> Result<()> {
+    let mut command = Command::new(binary);
+    let ended = command_line::run(command.args(["ca", "issue"]).arg(folder).args(names), COMMAND).await?;
+    ensure!(ended.code == Some(0), "no certificates: {}", ended.errors);
+    Ok(())
+}
+
 /// The lines of a map for databases at this address, with `{service}` for the name, and a broker of this kind.
 pub fn engines(database: Option<&str>, bus: Option<(&str, &str)>) -> Result<String> {
     let mut lines = String::new();
@@ -400,6 +429,11 @@ fn map(
         };
         writeln!(map, "{service} = {all:?}")?;
     }
+    writeln!(
+        map,
+        "[tls]\nauthority_file = \"{TLS}/authority.pem\"\ncertificate_file = \"{TLS}/{{service}}.pem\"\n\
+         key_file = \"{TLS}/{{service}}.key\"\ntrust_domain = \"stoa.local\""
+    )?;
     if let Some(etcd) = plan.etcd {
         writeln!(map, "[discovery.etcd]\nmembers = [{etcd:?}]\nttl_s = {}", TTL.as_secs())?;
     }

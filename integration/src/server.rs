@@ -360,11 +360,12 @@ pub(crate) async fn spawn(command: &mut Command, output: &Output) -> Result<(Chi
     Ok((child, address))
 }
 
-/// Keeps every line; the first `listening on http://ADDR:PORT` is told.
+/// Keeps every line; the first `listening on http://ADDR:PORT`, or `https://`, is told.
 async fn keep(pipe: impl AsyncRead + Unpin, output: Output, told: Option<watch::Sender<Option<SocketAddr>>>) {
     let mut lines = BufReader::new(pipe).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        let address = line.strip_prefix("listening on http://").and_then(|rest| rest.trim().parse().ok());
+        let address = line.strip_prefix("listening on ").and_then(|rest| rest.split_once("://"));
+        let address = address.and_then(|(_, address)| address.trim().parse().ok());
         if let (Some(told), Some(address)) = (&told, address) {
             told.send_replace(Some(address));
         }

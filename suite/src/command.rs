@@ -6,7 +6,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::settings::{self, File, Settings};
 use crate::work::{self, Work};
-use crate::{crash_points, health, psp, run, serve};
+use crate::{ca, crash_points, health, psp, run, serve};
 
 /// A shop in one process: nine services, a gateway and a payment provider to try it with.
 ///
@@ -33,6 +33,9 @@ enum Task {
     Serve(serve::Line),
     /// Ask a process of a fleet for its health
     Health(health::Line),
+    /// Make certificates for the processes of a fleet, for development
+    #[command(subcommand)]
+    Ca(ca::Line),
     /// List the points at which a test may kill the process
     #[command(hide = true)]
     CrashPoints,
@@ -88,7 +91,8 @@ async fn answer() -> anyhow::Result<ExitCode> {
         }
         Some(Task::Psp(line)) => psp::run(line, &settings).await,
         Some(Task::Serve(line)) => serve::run(line, settings).await,
-        Some(Task::Health(line)) => health::run(line).await,
+        Some(Task::Health(line)) => health::run(line, settings.fleet.as_deref()).await,
+        Some(Task::Ca(line)) => ca::run(line),
         Some(Task::CrashPoints) => Box::pin(crash_points::print()).await,
     }
 }

@@ -14,6 +14,7 @@ pub mod settings;
 mod asking;
 mod audit;
 mod banner;
+mod ca;
 mod control;
 mod crash_points;
 mod folder;

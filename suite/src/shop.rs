@@ -203,7 +203,7 @@ impl Unreached {
 }
 
 /// Under which name the logs of a fleet are read; the contract lets it read and nothing else.
-const AUDITOR: &str = "audit";
+pub(crate) const AUDITOR: &str = "audit";
 
 impl Shop {
     /// The shop that a fleet is: nothing of it is opened here, everything is asked of its processes.
@@ -216,6 +216,10 @@ impl Shop {
             store::Clock::system(),
         );
         context.windows = settings.windows();
+        if let Some(trust) = map.trust()? {
+            [auth::OPERATOR, AUDITOR].into_iter().try_for_each(|name| trust.of(name).map(drop))?;
+            context = context.trusting(trust);
+        }
         for service in SERVICES {
             // All copies stand on one store: whichever is asked answers for the service.
             process::locate(map, service, &context).await?;
@@ -225,9 +229,9 @@ impl Shop {
         Ok(Self { context, provider: settings.psp().unwrap_or_default().to_owned() })
     }
 
-    /// The way to a service, as the gateway has it.
+    /// The way to a service, as the operator has it.
     pub(crate) fn channel(&self, service: &'static str) -> Channel {
-        self.context.clients.as_caller(auth::GATEWAY).channel(service)
+        self.context.clients.as_caller(auth::OPERATOR).channel(service)
     }
 
     /// A call by the operator at this machine, whom the data folder's own permissions let in.

@@ -220,12 +220,13 @@ pub(crate) fn status(folder: &Path) -> Result<bool> {
     };
     println!("{}", state.plan);
     let stoa = start::program(folder);
+    let map = state.certified.then(|| state::map(folder));
     let mut out = std::io::stdout();
     let mut well = state.complete;
     writeln!(out, "{:<16} {:>8}  {:<22} {:<6} {:<6}", "process", "pid", "address", "alive", "well")?;
     for process in &state.processes {
         let alive = process.lives();
-        let answers = alive && process.answers(&stoa);
+        let answers = alive && process.answers(&stoa, map.as_deref());
         well &= answers;
         let word = |yes: bool| if yes { "yes" } else { "NO" };
         let line = format!(

@@ -21,8 +21,16 @@ pub use fleet::Fleet;
 pub use keys::{Keyring, MalformedJwks, PublicKey, SigningKey};
 pub use policy::{Denied, decide};
 
-/// The gateway's name as a caller: the one caller that speaks for people outside.
+/// The gateway's name as a caller: it speaks for people outside.
 pub const GATEWAY: &str = "gateway";
+
+/// The name of the operator's command line as a caller: it speaks for the operator, and for people whose purchases it enters.
+pub const OPERATOR: &str = "operator";
+
+/// Whether this caller speaks for people and has no business of its own: then a call without a person is nobody's.
+pub fn speaks_for_people(caller: &str) -> bool {
+    caller == GATEWAY || caller == OPERATOR
+}
 
 /// A person, as their access token names them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -58,7 +66,7 @@ impl Principal {
 /// Both sides of a call's identity: which process sends it and for whom.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// The calling service's short name, [`GATEWAY`], or empty for someone outside who proved nothing.
+    /// The calling service's short name, [`GATEWAY`], [`OPERATOR`], or empty for someone outside who proved nothing.
     pub caller: Cow<'static, str>,
     /// On whose behalf it calls.
     pub principal: Principal,

@@ -5,7 +5,7 @@
 
 use contract::{Access, Method, Role};
 
-use crate::{GATEWAY, Identity, Principal};
+use crate::{Identity, Principal, speaks_for_people};
 
 /// Why a call is not let through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -13,6 +13,9 @@ pub enum Denied {
     /// The call proved no identity of a process at all.
     #[error("the caller is unknown")]
     UnknownCaller,
+    /// The connection is another process's than the call says.
+    #[error("the certificate is another process's")]
+    OtherProcess,
     /// This process is not among the method's callers.
     #[error("this caller may not call the method")]
     CallerNotAllowed,
@@ -32,7 +35,7 @@ impl Denied {
     pub fn is_unauthenticated(self) -> bool {
         match self {
             Denied::UnknownCaller | Denied::TokenNeeded => true,
-            Denied::CallerNotAllowed | Denied::RoleTooLow { .. } => false,
+            Denied::OtherProcess | Denied::CallerNotAllowed | Denied::RoleTooLow { .. } => false,
         }
     }
 }
@@ -54,15 +57,15 @@ pub fn decide(method: &Method, identity: &Identity) -> Result<(), Denied> {
         Access::Customer => Some(Role::Customer),
         Access::Operator => Some(Role::Operator),
     };
-    if !listed && caller != GATEWAY {
+    if !listed && !speaks_for_people(caller) {
         return Err(Denied::CallerNotAllowed);
     }
     match (needed, &identity.principal) {
         (None, _) => Ok(()),
         (Some(needed), Principal::User(subject)) if subject.role < needed => Err(Denied::RoleTooLow { needed }),
         (Some(_), Principal::User(_)) => Ok(()),
-        // A service that is trusted to call the method by itself does so without a person; the gateway never does.
-        (Some(_), Principal::Anonymous) if listed && caller != GATEWAY => Ok(()),
+        // A service that is trusted to call the method by itself does so without a person; who speaks for people never does.
+        (Some(_), Principal::Anonymous) if listed && !speaks_for_people(caller) => Ok(()),
         (Some(_), Principal::Anonymous) => Err(Denied::TokenNeeded),
     }
 }
@@ -114,6 +117,9 @@ mod tests {
             ("gateway", Customer, [Err(TokenNeeded), low(Role::Customer), Ok(()), Ok(())]),
             ("gateway", Operator, [Err(TokenNeeded), low(Role::Operator), low(Role::Operator), Ok(())]),
             ("gateway", Internal, [Err(CallerNotAllowed); 4]),
+            ("operator", Public, [Ok(()); 4]),
+            ("operator", Operator, [Err(TokenNeeded), low(Role::Operator), low(Role::Operator), Ok(())]),
+            ("operator", Internal, [Err(CallerNotAllowed); 4]),
             ("ordering", Public, [Ok(()); 4]),
             ("ordering", Guest, [Ok(()); 4]),
             ("ordering", Customer, [Ok(()), low(Role::Customer), Ok(()), Ok(())]),
@@ -140,6 +146,7 @@ mod tests {
     fn only_what_a_token_could_change_is_unauthenticated() {
         assert!(Denied::UnknownCaller.is_unauthenticated());
         assert!(Denied::TokenNeeded.is_unauthenticated());
+        assert!(!Denied::OtherProcess.is_unauthenticated());
         assert!(!Denied::CallerNotAllowed.is_unauthenticated());
         assert!(!Denied::RoleTooLow { needed: Role::Operator }.is_unauthenticated());
     }

@@ -200,7 +200,13 @@ impl Inner {
     }
 
     async fn to_copy(&self, call: &Call, place: &Place, request: http::Request<Body>) -> Sent {
-        let mut channel = place.channel();
+        let mut channel = match place.channel(self.caller) {
+            Ok(channel) => channel,
+            Err(error) => {
+                tracing::error!(caller = self.caller, callee = self.slot.name, %error, "the caller cannot prove itself");
+                return Sent::Unsent;
+            }
+        };
         let answer = async {
             channel.ready().await?;
             tower::Service::call(&mut channel, request).await

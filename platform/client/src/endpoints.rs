@@ -11,8 +11,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tls::Trust;
 use tokio::time::Instant;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
+
+use crate::way::Way;
 
 /// The first pause of a copy that failed, and the longest one.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -23,6 +26,8 @@ const PATIENCE: u32 = 3;
 
 /// The copies of one service. The set may change under calls; a call in flight keeps the copy it went to.
 pub(crate) struct Endpoints {
+    callee: &'static str,
+    trust: Option<Trust>,
     copies: ArcSwap<Vec<Arc<Copy>>>,
     draws: AtomicU64,
 }
@@ -30,7 +35,7 @@ pub(crate) struct Endpoints {
 /// One copy.
 pub(crate) struct Copy {
     uri: String,
-    channel: Channel,
+    way: Way,
     in_flight: AtomicUsize,
     standing: Mutex<Standing>,
 }
@@ -61,9 +66,13 @@ pub(crate) struct Place {
 }
 
 impl Endpoints {
-    pub(crate) fn new(uris: &[String]) -> Result<Self, (String, tonic::transport::Error)> {
+    pub(crate) fn new(
+        callee: &'static str,
+        uris: &[String],
+        trust: Option<Trust>,
+    ) -> Result<Self, (String, tonic::transport::Error)> {
         let seed = u64::from_be_bytes(telemetry::Trace::new_root().span_id);
-        let this = Endpoints { copies: ArcSwap::default(), draws: AtomicU64::new(seed) };
+        let this = Endpoints { callee, trust, copies: ArcSwap::default(), draws: AtomicU64::new(seed) };
         this.replace(uris)?;
         Ok(this)
     }
@@ -79,7 +88,7 @@ impl Endpoints {
             let known = now.iter().find(|copy| copy.uri == *uri).map(Arc::clone);
             copies.push(match known {
                 Some(copy) => copy,
-                None => Arc::new(Copy::new(uri).map_err(|error| (uri.clone(), error))?),
+                None => Arc::new(self.copy(uri).map_err(|error| (uri.clone(), error))?),
             });
         }
         self.copies.store(Arc::new(copies));
@@ -111,6 +120,11 @@ impl Endpoints {
         Some(Place::new(Arc::clone(chosen)))
     }
 
+    fn copy(&self, uri: &str) -> Result<Copy, tonic::transport::Error> {
+        let way = Way::new(self.callee, uri, self.trust.clone())?;
+        Ok(Copy { uri: uri.to_owned(), way, in_flight: AtomicUsize::new(0), standing: Mutex::default() })
+    }
+
     /// Two different numbers below `count`, which is at least two.
     fn two_of(&self, count: usize) -> (usize, usize) {
         let draw = mix(self.draws.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed));
@@ -135,16 +149,6 @@ fn mix(state: u64) -> u64 {
 }
 
 impl Copy {
-    fn new(uri: &str) -> Result<Self, tonic::transport::Error> {
-        let channel = Endpoint::from_shared(uri.to_owned())?
-            .tcp_nodelay(true)
-            .connect_timeout(Duration::from_secs(3))
-            .http2_keep_alive_interval(Duration::from_secs(10))
-            .keep_alive_timeout(Duration::from_secs(5))
-            .connect_lazy();
-        Ok(Copy { uri: uri.to_owned(), channel, in_flight: AtomicUsize::new(0), standing: Mutex::default() })
-    }
-
     fn load(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }
@@ -195,9 +199,9 @@ impl Place {
         Place { copy }
     }
 
-    /// The way to the copy.
-    pub(crate) fn channel(&self) -> Channel {
-        self.copy.channel.clone()
+    /// This caller's connection to the copy.
+    pub(crate) fn channel(&self, caller: &'static str) -> Result<Channel, tls::Error> {
+        self.copy.way.of(caller)
     }
 
     /// The copy, to be tried no second time.
@@ -222,7 +226,8 @@ mod tests {
     use super::*;
 
     fn of(count: u16) -> Endpoints {
-        Endpoints::new(&(1..=count).map(|port| format!("http://127.0.0.1:{port}")).collect::<Vec<_>>()).unwrap()
+        let uris: Vec<String> = (1..=count).map(|port| format!("http://127.0.0.1:{port}")).collect();
+        Endpoints::new("cart", &uris, None).unwrap()
     }
 
     fn uris(places: &[Place]) -> Vec<&str> {

@@ -7,6 +7,7 @@ use arc_swap::ArcSwapOption;
 use auth::Fleet;
 use contract::{Access, Table};
 use store::{Clock, Site};
+use tls::Trust;
 
 use crate::channel::{Callee, Channel};
 use crate::endpoints::Endpoints;
@@ -52,7 +53,18 @@ impl Registry {
 
     /// A registry that can also call other processes, signing each call with the fleet's key.
     pub fn in_fleet(methods: Table, fleet: Fleet, clock: Clock) -> Self {
-        Self::build(methods, Some((fleet, clock)))
+        Self::build(methods, Some(Signing { fleet, clock, trust: None }))
+    }
+
+    /// The same registry without a name bound yet, whose connections to other processes have certificates on both sides.
+    #[must_use]
+    pub fn trusting(&self, trust: Trust) -> Self {
+        let signing = self.inner.signing.as_ref().map(|it| Signing {
+            fleet: it.fleet.clone(),
+            clock: it.clock.clone(),
+            trust: Some(trust),
+        });
+        Self::build(self.inner.methods, signing)
     }
 
     /// The registry as this service uses it.
@@ -79,19 +91,14 @@ impl Registry {
         if let Some(Target::Elsewhere { copies, .. }) = slot.target.load_full().as_deref() {
             return copies.replace(uris).map_err(refused);
         }
-        let target = Target::Elsewhere { copies: Endpoints::new(uris).map_err(refused)?, signing };
+        let target =
+            Target::Elsewhere { copies: Endpoints::new(name, uris, signing.trust.clone()).map_err(refused)?, signing };
         slot.target.store(Some(Arc::new(target)));
         Ok(())
     }
 
-    fn build(methods: Table, signing: Option<(Fleet, Clock)>) -> Self {
-        Registry {
-            inner: Arc::new(Inner {
-                methods,
-                signing: signing.map(|(fleet, clock)| Arc::new(Signing { fleet, clock })),
-                slots: Mutex::default(),
-            }),
-        }
+    fn build(methods: Table, signing: Option<Signing>) -> Self {
+        Registry { inner: Arc::new(Inner { methods, signing: signing.map(Arc::new), slots: Mutex::default() }) }
     }
 }
 
@@ -139,6 +146,7 @@ pub(crate) enum Target {
 pub(crate) struct Signing {
     pub(crate) fleet: Fleet,
     pub(crate) clock: Clock,
+    pub(crate) trust: Option<Trust>,
 }
 
 struct Inner {

@@ -94,6 +94,8 @@ pub struct Map {
     pub redis_authority_file: Option<PathBuf>,
     /// `mongodb://user:password@host/database`, where the catalogue is.
     pub mongodb: Option<String>,
+    /// The certificates of calls between processes; without them calls are signed and not encrypted.
+    tls: Option<Tls>,
     /// How names are looked up.
     #[serde(default)]
     pub discovery: Discovery,
@@ -113,6 +115,20 @@ pub enum Bus {
     Kafka(String),
     /// `amqp://user:password@host:port/vhost`; several fleets that share a RabbitMQ have a virtual host each.
     RabbitMq(String),
+}
+
+/// What processes prove themselves with to each other. Files are relative to the map.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tls {
+    /// File with the certificates (PEM) of who signed those of all processes.
+    authority_file: PathBuf,
+    /// File with the certificate (PEM) of a process, `{service}` standing for its name.
+    certificate_file: PathBuf,
+    /// File with its key, named likewise.
+    key_file: PathBuf,
+    /// What the names in all certificates begin with, `spiffe://DOMAIN/`.
+    trust_domain: String,
 }
 
 /// Where the copies of a service are: `"ADDR:PORT"`, a list of them, `"dns://HOST:PORT"`, `"srv://NAME"` or `"etcd://PREFIX"`.
@@ -300,6 +316,18 @@ impl Map {
         }))
     }
 
+    /// The certificates of calls between processes; none where the map names none.
+    pub fn trust(&self) -> Result<Option<tls::Trust>, tls::Error> {
+        let Some(tls) = &self.tls else { return Ok(None) };
+        let files = tls::Files {
+            authority: self.beside(&tls.authority_file),
+            certificate: self.beside(&tls.certificate_file),
+            key: self.beside(&tls.key_file),
+            domain: tls.trust_domain.clone(),
+        };
+        tls::Trust::new(files).map(Some)
+    }
+
     /// The key of calls between processes.
     pub fn secret(&self) -> Result<[u8; 32], Error> {
         let (text, path) = self.read(&self.secret_file)?;
@@ -343,6 +371,28 @@ mod tests {
         assert_eq!(map.address("cart").unwrap().port(), 7003);
         assert_eq!(map.secret().unwrap(), [7; 32]);
         assert!(matches!(map.address("ordering"), Err(Error::Missing { service: "ordering", .. })));
+    }
+
+    #[test]
+    fn certificates_are_named_by_service_and_lie_beside_the_map() {
+        let tls = |domain: &str| {
+            format!(
+                "secret_file = \"key\"\n[tls]\nauthority_file = \"tls/authority.pem\"\n\
+                 certificate_file = \"tls/{{service}}.pem\"\nkey_file = \"tls/{{service}}.key\"\n\
+                 trust_domain = {domain:?}\n"
+            )
+        };
+        let (folder, path) = written(&tls("stoa.local"), "");
+        let trust = Map::load(&path).unwrap().trust().unwrap().unwrap();
+        assert!(trust.of("cart").unwrap_err().to_string().contains("stoa ca issue"));
+        let authority = std::time::Duration::from_secs(3600);
+        let authority = tls::authority::Authority::init(&folder.path().join("tls"), "stoa.local", authority).unwrap();
+        authority.issue("cart", std::time::Duration::from_secs(60)).unwrap();
+        assert!(trust.of("cart").is_ok() && trust.of("ordering").is_err());
+        let (_folder, path) = written(&tls("Stoa/Local"), "");
+        assert!(Map::load(&path).unwrap().trust().is_err());
+        let (_folder, path) = written("secret_file = \"key\"\n", "");
+        assert!(Map::load(&path).unwrap().trust().unwrap().is_none());
     }
 
     #[test]

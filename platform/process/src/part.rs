@@ -7,8 +7,7 @@ use std::net::SocketAddr;
 use futures_util::future::{BoxFuture, LocalBoxFuture};
 use http::{Request, Response};
 use hyper::body::Incoming;
-use server::{Component, Context, Door, Limits, accept};
-use tokio::net::TcpListener;
+use server::{Component, Context, Door, Limits, Listener, accept};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
@@ -31,7 +30,7 @@ pub(crate) struct Built {
 }
 
 /// Serves a listener until shutdown.
-pub(crate) type Listen = Box<dyn FnOnce(TcpListener, Limits, CancellationToken) -> BoxFuture<'static, ()>>;
+pub(crate) type Listen = Box<dyn FnOnce(Listener, Limits, CancellationToken) -> BoxFuture<'static, ()>>;
 
 impl Part {
     /// A service by its short name.

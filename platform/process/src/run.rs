@@ -44,6 +44,9 @@ pub enum Error {
     /// The map does not do.
     #[error(transparent)]
     Map(#[from] map::Error),
+    /// A process cannot prove who it is.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
     /// The broker of events cannot be used.
     #[error(transparent)]
     Bus(#[from] bus::Error),
@@ -112,6 +115,14 @@ pub async fn run(surroundings: Surroundings, parts: Vec<Part>) -> Result<(), Err
     make_private(&data)?;
     let mut context = Context::in_fleet(storage(&map, &data), &data, methods, &map.secret()?, Clock::system());
     context.windows = windows;
+    let (mut lines, mut tasks, mut listeners) = (vec![], vec![], vec![]);
+    match map.trust()? {
+        Some(trust) => {
+            context = context.trusting(trust.clone());
+            tasks.push(Task::endless("certificates", until_shutdown(trust.follow(), &context)));
+        }
+        None => tracing::warn!("calls between processes are signed and not encrypted: the map has no [tls]"),
+    }
     #[cfg(feature = "fleet")]
     {
         context.mongodb = map.mongodb.clone();
@@ -127,11 +138,12 @@ pub async fn run(surroundings: Surroundings, parts: Vec<Part>) -> Result<(), Err
 
     #[cfg(feature = "fleet")]
     let mut registration = Registration::new(&map)?;
-    let (mut lines, mut tasks, mut listeners) = (vec![], vec![], vec![]);
     let mut here = BTreeSet::new();
     for part in parts {
         let Part { name, bind, advertised, build } = part;
         here.insert(name);
+        // Whoever cannot prove itself is told so before anything is opened.
+        context.trust.as_ref().map(|trust| trust.of(name)).transpose()?;
         let Built { component, door } = build(context.clone()).await.map_err(|source| Error::Build { name, source })?;
         here.insert(component.name);
         lines.extend(component.notices.iter().cloned());
@@ -140,9 +152,13 @@ pub async fn run(surroundings: Surroundings, parts: Vec<Part>) -> Result<(), Err
             None => map.address(name)?,
         };
         let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { name, address, source })?;
-        lines.push(format!("serving {name}\nlistening on http://{}", listener.local_addr()?));
+        let local = listener.local_addr()?;
+        // The door is for whoever is outside.
+        let listener = if door.is_some() { listener.into() } else { context.listener(listener, name)? };
+        let scheme = if context.trust.is_some() && door.is_none() { "https" } else { "http" };
+        lines.push(format!("serving {name}\nlistening on {scheme}://{local}"));
         #[cfg(feature = "fleet")]
-        registration.add(&map, name, listener.local_addr()?, advertised, component.ready.clone())?;
+        registration.add(&map, name, local, advertised, component.ready.clone())?;
         #[cfg(not(feature = "fleet"))]
         let _ = advertised;
         let (service, more) = context.mount(component);
@@ -272,7 +288,6 @@ fn names(map: &Map) -> Result<crate::discovery::Names, Error> {
     crate::discovery::Names::new(map.discovery.dns).map_err(|error| Error::Names(error.to_string()))
 }
 
-#[cfg(feature = "fleet")]
 pub(crate) fn until_shutdown(
     work: impl Future<Output = ()> + Send + 'static,
     context: &Context,

@@ -2,7 +2,8 @@
 //!
 //! The library's own server leaves several bounds open, so the loop is ours. Bounded are: connections, streams a connection,
 //! headers, the time to the first request, resets a peer can cause, and the drain. An open connection that stays silent after
-//! its keep-alive is closed.
+//! its keep-alive is closed. Where peers show certificates, handshakes are bounded in time and number, and connections in age:
+//! what is believed of a peer is believed of the certificate it has now.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -18,6 +19,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use tls::{Credentials, Stream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -38,6 +40,14 @@ pub struct Limits {
     pub next_request: Duration,
     /// How long requests may go on after shutdown.
     pub drain: Duration,
+    /// Handshakes at once; whoever comes then waits within the time of its own.
+    pub handshakes: usize,
+    /// How long a handshake may take.
+    pub handshake: Duration,
+    /// How long a connection with a certificate takes new requests.
+    pub age: Duration,
+    /// How long its last requests may go on then.
+    pub farewell: Duration,
 }
 
 impl Default for Limits {
@@ -49,6 +59,10 @@ impl Default for Limits {
             first_request: Duration::from_secs(30),
             next_request: Duration::from_secs(75),
             drain: Duration::from_secs(10),
+            handshakes: 256,
+            handshake: Duration::from_secs(4),
+            age: Duration::from_secs(10 * 60),
+            farewell: Duration::from_secs(30),
         }
     }
 }
@@ -56,6 +70,32 @@ impl Default for Limits {
 /// The address at the other end of the connection that a request came by; an extension of every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub IpAddr);
+
+/// Whose certificate the connection was opened with that a request came by; an extension of every request where peers show
+/// certificates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certified(pub tls::Name);
+
+/// Where connections come in, and what they have to prove.
+#[derive(Debug)]
+pub struct Listener {
+    tcp: TcpListener,
+    credentials: Option<Credentials>,
+}
+
+impl Listener {
+    /// Lets in only who shows a certificate of the same trust domain, and shows its own.
+    pub fn certified(tcp: TcpListener, credentials: Credentials) -> Self {
+        Listener { tcp, credentials: Some(credentials) }
+    }
+}
+
+impl From<TcpListener> for Listener {
+    /// Lets everybody in.
+    fn from(tcp: TcpListener) -> Self {
+        Listener { tcp, credentials: None }
+    }
+}
 
 /// How many requests are in flight, and the most there have been. Clones read the same counts.
 #[derive(Clone, Debug, Default)]
@@ -108,33 +148,55 @@ impl Drop for InFlight {
 
 /// Answers what comes in on the listener with the service, until shutdown; then stops accepting, lets requests end within the
 /// drain limit, and cuts the rest.
-pub async fn run<S, B>(listener: TcpListener, service: S, limits: Limits, gauge: Gauge, shutdown: CancellationToken)
-where
+pub async fn run<S, B>(
+    listener: impl Into<Listener>,
+    service: S,
+    limits: Limits,
+    gauge: Gauge,
+    shutdown: CancellationToken,
+) where
     S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let Listener { tcp, credentials } = listener.into();
     let room = Arc::new(Semaphore::new(limits.connections));
     let connections = TaskTracker::new();
     let cut = CancellationToken::new();
-    let builder = builder(&limits);
-    while let Some((stream, peer, permit)) = next(&listener, &room, &shutdown).await {
-        let connection = Connection { service: service.clone(), gauge: gauge.clone(), peer, began: Arc::default() };
-        let serving = serve(stream, builder.clone(), connection, limits.first_request, shutdown.clone());
+    let door = Arc::new(Doorway {
+        builder: builder(&limits),
+        handshakes: Semaphore::new(limits.handshakes),
+        credentials,
+        limits,
+        shutdown,
+    });
+    while let Some((stream, peer, permit)) = next(&tcp, &room, &door.shutdown).await {
+        let connection =
+            Connection { service: service.clone(), gauge: gauge.clone(), peer, certified: None, began: Arc::default() };
+        let serving = welcome(stream, Arc::clone(&door), connection);
         let (cut, open) = (cut.clone(), gauge.connection());
         connections.spawn(async move {
             let _held = (permit, open);
             cut.run_until_cancelled(serving).await;
         });
     }
-    drop(listener);
+    drop(tcp);
     connections.close();
-    if tokio::time::timeout(limits.drain, connections.wait()).await.is_err() {
+    if tokio::time::timeout(door.limits.drain, connections.wait()).await.is_err() {
         tracing::warn!(connections = connections.len(), "connections did not end in time and are cut");
         cut.cancel();
         connections.wait().await;
     }
+}
+
+/// What all connections of a listener have in common.
+struct Doorway {
+    builder: auto::Builder<TokioExecutor>,
+    handshakes: Semaphore,
+    credentials: Option<Credentials>,
+    limits: Limits,
+    shutdown: CancellationToken,
 }
 
 /// The next connection, or nothing after shutdown.
@@ -192,49 +254,88 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// Serves one connection; asks it to end when it is silent at first, or at shutdown.
-async fn serve<S, B>(
-    stream: TcpStream,
-    builder: auto::Builder<TokioExecutor>,
-    connection: Connection<S>,
-    first_request: Duration,
-    shutdown: CancellationToken,
-) where
+/// Finds out who is at the other end, where that has to be proven, and serves.
+async fn welcome<S, B>(tcp: TcpStream, door: Arc<Doorway>, mut connection: Connection<S>)
+where
     S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    if let Err(error) = stream.set_nodelay(true) {
+    if let Err(error) = tcp.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY is not set");
     }
+    let Some(credentials) = &door.credentials else {
+        return serve(Stream::Plain(tcp), door.builder.clone(), connection, &door).await;
+    };
+    let handshake = async {
+        let _turn = door.handshakes.acquire().await.map_err(io::Error::other)?;
+        credentials.accept(tcp).await
+    };
+    // Also after shutdown: the peer may have begun a request, and is told that it was not taken up.
+    match tokio::time::timeout(door.limits.handshake, handshake).await {
+        Ok(Ok((stream, name))) => {
+            connection.certified = Some(Certified(name));
+            // Nothing has to be found out about what is spoken, and a peer that is early is told of a shutdown.
+            serve(stream, door.builder.clone().http2_only(), connection, &door).await;
+        }
+        // Nothing was claimed: somebody looked whether the port is open.
+        Ok(Err(error)) if is_gone(&error) => tracing::debug!(%error, "a connection ended before it was one"),
+        Ok(Err(error)) => {
+            tracing::warn!(target: "audit", peer = %connection.peer.0, reason = %error, "connection refused");
+        }
+        Err(_) => tracing::debug!(peer = %connection.peer.0, "a handshake took too long"),
+    }
+}
+
+/// Serves one connection; asks it to end when it is silent at first, when it is old, or at shutdown.
+async fn serve<S, B>(stream: Stream, builder: auto::Builder<TokioExecutor>, connection: Connection<S>, door: &Doorway)
+where
+    S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let began = Arc::clone(&connection.began);
+    let ages = connection.certified.is_some();
     let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), connection));
     let silent = async {
-        tokio::time::sleep(first_request).await;
+        tokio::time::sleep(door.limits.first_request).await;
         if began.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
     };
-    let ended = tokio::select! {
-        ended = serving.as_mut() => Some(ended),
-        () = shutdown.cancelled() => None,
-        () = silent => {
-            serving.as_mut().graceful_shutdown();
-            // A peer that has sent nothing yet gets no long farewell.
-            tokio::time::timeout(Duration::from_secs(1), serving.as_mut()).await.ok()
+    let old = async {
+        if !ages {
+            std::future::pending::<()>().await;
         }
+        tokio::time::sleep(door.limits.age).await;
     };
-    let ended = match ended {
-        Some(ended) => ended,
-        None if shutdown.is_cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
-        }
-        None => return,
+    let farewell = tokio::select! {
+        ended = serving.as_mut() => return told(ended),
+        () = door.shutdown.cancelled() => None,
+        // A peer that has sent nothing yet gets no long farewell.
+        () = silent => Some(Duration::from_secs(1)),
+        () = old => Some(door.limits.farewell),
     };
+    serving.as_mut().graceful_shutdown();
+    let ended = match farewell {
+        Some(limit) => tokio::time::timeout(limit, serving).await.ok(),
+        // The drain has a limit of its own.
+        None => Some(serving.await),
+    };
+    if let Some(ended) = ended {
+        told(ended);
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+}
+
+fn told(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
     if let Err(error) = ended {
-        tracing::debug!(error = %error, "a connection ended with an error");
+        tracing::debug!(%error, "a connection ended with an error");
     }
 }
 
@@ -244,6 +345,7 @@ struct Connection<S> {
     service: S,
     gauge: Gauge,
     peer: Peer,
+    certified: Option<Certified>,
     began: Arc<AtomicBool>,
 }
 
@@ -258,6 +360,9 @@ where
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.peer);
+        if let Some(certified) = &self.certified {
+            request.extensions_mut().insert(certified.clone());
+        }
         self.began.store(true, Ordering::Relaxed);
         let in_flight = self.gauge.request();
         let mut service = self.service.clone();

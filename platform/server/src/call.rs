@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use auth::{GATEWAY, Identity, Principal, Role, Subject};
+use auth::{Identity, Principal, Role, Subject};
 use client::Outgoing;
 use contract::Method;
 use telemetry::Trace;
@@ -60,14 +60,14 @@ impl Call {
         self.subject().ok_or_else(|| Status::unauthenticated("a token is needed"))
     }
 
-    /// The calling service's short name, or `gateway`.
+    /// The calling service's short name, `gateway`, or `operator`.
     pub fn caller(&self) -> &str {
         &self.identity.caller
     }
 
     /// Whether another service calls on its own business, which is trusted with every resource the method reaches.
     pub fn is_service(&self) -> bool {
-        self.caller() != GATEWAY && self.subject().is_none()
+        !auth::speaks_for_people(self.caller()) && self.subject().is_none()
     }
 
     /// Whether an operator, or a service on its own business, is calling.
@@ -83,7 +83,7 @@ impl Call {
 
     /// Whose request ids and page tokens these are: a service's own, whoever it acts for, or the person's.
     pub fn principal(&self) -> String {
-        if self.caller() != GATEWAY {
+        if !auth::speaks_for_people(self.caller()) {
             return format!("services/{}", self.caller());
         }
         self.subject().map_or_else(|| "anonymous".to_owned(), |subject| subject.id.clone())

@@ -200,6 +200,8 @@ pub async fn supervise(tasks: Vec<Task>, context: &Context) -> Result<(), Failed
 
 /// Runs one component as a process of its own: calls from the network, calls from this process, tasks; until shutdown.
 pub async fn serve(listener: TcpListener, component: Component, context: &Context) -> Result<(), Failed> {
+    let unproven = |source: tls::Error| Failed::Task { name: "listener".to_owned(), source: source.into() };
+    let listener = context.listener(listener, component.name).map_err(unproven)?;
     let (service, mut tasks) = context.mount(component);
     let stop = context.shutdown.clone();
     let drain = context.windows.drain;

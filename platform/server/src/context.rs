@@ -9,11 +9,14 @@ use cache::Cache;
 use client::Registry;
 use contract::Table;
 use store::{Clock, MigrationSet, Store};
+use tls::Trust;
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic_health::pb::health_server::HealthServer;
 
+use crate::accept::Listener;
 use crate::call::Process;
 use crate::component::{Component, Task};
 use crate::health::Standing;
@@ -40,6 +43,8 @@ pub struct Context {
     pub cache: Cache,
     /// The key of calls over the network; none when everything runs in this process.
     pub fleet: Option<Fleet>,
+    /// The certificates of calls over the network; none where they are signed alone.
+    pub trust: Option<Trust>,
     /// The time.
     pub clock: Clock,
     /// The windows a test makes short.
@@ -206,6 +211,21 @@ impl Context {
         Context { clock, cache, ..Self::build(storage, data.into(), registry, Some(fleet), secret) }
     }
 
+    /// The same surroundings of a process that calls nobody and answers nobody over the network without a certificate on
+    /// both sides. To be said before anything is built.
+    #[must_use]
+    pub fn trusting(self, trust: Trust) -> Self {
+        Context { clients: self.clients.trusting(trust.clone()), trust: Some(trust), ..self }
+    }
+
+    /// A listener for calls to this service: with its certificate, where there are certificates.
+    pub fn listener(&self, tcp: TcpListener, service: &str) -> Result<Listener, tls::Error> {
+        match &self.trust {
+            Some(trust) => Ok(Listener::certified(tcp, trust.of(service)?)),
+            None => Ok(tcp.into()),
+        }
+    }
+
     /// The surroundings of a test: everything temporary, a clock the test may replace.
     pub fn temporary(methods: Table) -> Self {
         Self::new(Storage::of_test(), std::env::temp_dir(), methods, &[7; 32])
@@ -273,6 +293,7 @@ impl Context {
             methods: component.methods,
             routes: component.routes.prepare(),
             fleet: self.fleet.clone(),
+            certified: self.trust.is_some(),
             clock: self.clock.clone(),
             limit: Arc::new(Semaphore::new(component.max_calls)),
             process: Arc::clone(&self.process),
@@ -306,6 +327,7 @@ impl Context {
             verifier: Verifier::new(Keyring::new(), ISSUER, AUDIENCE),
             cache: Cache::of_one_process(),
             fleet,
+            trust: None,
             clock: Clock::system(),
             windows: Windows::default(),
             draining: CancellationToken::new(),

@@ -27,6 +27,7 @@ use tonic::service::Routes;
 use tower::Service as _;
 use tracing::Instrument as _;
 
+use crate::accept::Certified;
 use crate::body::{Bounded, Held};
 use crate::call::{Call, Process};
 use crate::{deadline, status};
@@ -42,6 +43,8 @@ pub(crate) struct Layers {
     pub(crate) methods: Table,
     pub(crate) routes: Routes,
     pub(crate) fleet: Option<Fleet>,
+    /// Whether a call over the network has to come by a connection with a certificate.
+    pub(crate) certified: bool,
     pub(crate) clock: Clock,
     pub(crate) limit: Arc<Semaphore>,
     pub(crate) process: Arc<Process>,
@@ -173,8 +176,18 @@ impl Layers {
 
     /// What a call from the network says about itself, as far as it is believed.
     fn arrival(&self, method: &'static Method, request: &mut Request<Body>) -> Result<Arrival, Status> {
+        let certified = request.extensions_mut().remove::<Certified>();
         let headers = request.headers_mut();
         let identity = self.identity(headers);
+        // Whoever proved nothing is refused by the policy. A token is signed by whoever has the fleet's key, a certificate by
+        // the authority: neither opens anything alone.
+        let shown = certified.as_ref().map(|Certified(name)| name.as_str());
+        if self.certified && !identity.caller.is_empty() && shown != Some(identity.caller.as_ref()) {
+            let reason = auth::Denied::OtherProcess;
+            let (caller, certificate) = (&identity.caller, shown.unwrap_or_default());
+            tracing::warn!(target: "audit", method = method.path, %caller, certificate, %reason, "denied");
+            return Err(refusal(reason));
+        }
         headers.remove(http::header::AUTHORIZATION);
         let timeout = deadline::requested(headers)?.unwrap_or(method.deadline);
         let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());

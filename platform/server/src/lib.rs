@@ -3,7 +3,7 @@
 //! A service's `build(config, &Context)` gives a [`Component`]. [`Context::mount`] puts the layers around its routes (trace,
 //! identity, policy, deadline, load shedding) and makes it callable in this process; [`serve`] also listens. Invariants: no
 //! handler runs before its method's policy has been decided; who calls is known from this process or from a signed token,
-//! never from a header an outsider can write; a write that has begun is finished, whether or not its caller still waits
+//! never from a header an outsider can write, and where processes have certificates both say the same; a write that has begun is finished, whether or not its caller still waits
 //! ([`Call::detached`]).
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -20,7 +20,7 @@ mod health;
 mod layer;
 mod page;
 
-pub use accept::{Gauge, Limits, Peer};
+pub use accept::{Certified, Gauge, Limits, Listener, Peer};
 pub use call::Call;
 pub use component::{Component, Door, Failed, Task, serve, supervise};
 #[cfg(feature = "fleet")]

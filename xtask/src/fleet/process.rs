@@ -65,12 +65,13 @@ impl Process {
         born(self.pid).is_some_and(|born| born == self.born)
     }
 
-    /// Whether it does what it is for: a server takes connections, a service of ours says itself that its store answers.
-    pub(crate) fn answers(&self, stoa: &Path) -> bool {
+    /// Whether it does what it is for: a server takes connections, a service of ours says itself that its store answers. A
+    /// service that wants to see a certificate is asked with those of the map.
+    pub(crate) fn answers(&self, stoa: &Path, map: Option<&Path>) -> bool {
         match self.kind {
             Kind::Server => TcpStream::connect_timeout(&self.address, Duration::from_secs(2)).is_ok(),
-            Kind::Service => asked(stoa, &self.address, &self.service),
-            Kind::Gateway => asked(stoa, &self.address, ""),
+            Kind::Service => asked(stoa, &self.address, &self.service, map),
+            Kind::Gateway => asked(stoa, &self.address, "", None),
         }
     }
 
@@ -108,9 +109,13 @@ pub(crate) fn end(processes: &[Process]) -> Result<()> {
 }
 
 /// What a process of ours says when it is asked for its health.
-fn asked(stoa: &Path, address: &SocketAddr, service: &str) -> bool {
+fn asked(stoa: &Path, address: &SocketAddr, service: &str, map: Option<&Path>) -> bool {
     let mut command = Command::new(stoa);
-    command.args(["health", &format!("http://{address}"), "--service", service]);
+    let scheme = if map.is_some() { "https" } else { "http" };
+    command.args(["health", &format!("{scheme}://{address}"), "--service", service]);
+    if let Some(map) = map {
+        command.arg("--fleet").arg(map);
+    }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }

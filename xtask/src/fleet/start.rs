@@ -98,6 +98,8 @@ pub(crate) fn everything(state: &mut State, folder: &Path, binary: &Path, port: 
         places.insert((*name, *copy), if first_gateway { ports.door } else { ports.take() });
     }
     ports.release();
+    certify(folder)?;
+    state.certified = true;
     write_map(folder, &lines, &places)?;
     state.provider = format!("http://{provider}");
     state.save(folder)?;
@@ -206,6 +208,22 @@ impl Ports {
     }
 }
 
+/// Makes certificates for all processes, by an authority that is made the first time.
+fn certify(folder: &Path) -> Result<()> {
+    let certificates = state::certificates(folder);
+    let ca = |task: &str, days: &str| -> Result<()> {
+        let place = certificates.display().to_string();
+        let ended = Run::new("fleet-certificates", program(folder)).args(["ca", task, &place, "--days", days]).end()?;
+        ensure!(ended.success, "there are no certificates: {}", tail(&ended.output, 3));
+        Ok(())
+    };
+    if !certificates.join("authority.pem").exists() {
+        ca("init", "3650")?;
+    }
+    // A fleet for development stays up longer than one whose certificates somebody looks after.
+    ca("issue", "365")
+}
+
 fn write_map(folder: &Path, engines: &str, places: &BTreeMap<(&str, usize), SocketAddr>) -> Result<()> {
     let mut text = format!("# Written by `cargo xtask fleet up`.\nsecret_file = \"secret\"\n{engines}\n[services]\n");
     for service in services() {
@@ -213,6 +231,10 @@ fn write_map(folder: &Path, engines: &str, places: &BTreeMap<(&str, usize), Sock
         let own: Vec<String> = own.map(|(_, address)| address.to_string()).collect();
         writeln!(text, "{service} = {own:?}")?;
     }
+    text.push_str(
+        "\n[tls]\nauthority_file = \"tls/authority.pem\"\ncertificate_file = \"tls/{service}.pem\"\n\
+         key_file = \"tls/{service}.key\"\ntrust_domain = \"stoa.local\"\n",
+    );
     state::write_private(&state::map(folder), text.as_bytes())
 }
 
@@ -328,10 +350,11 @@ fn await_answers(state: &State, folder: &Path) -> Result<()> {
     let door = Door::new(state.door()?);
     let begun = Instant::now();
     let stoa = program(folder);
+    let map = state.certified.then(|| state::map(folder));
     let mut unwell: Vec<&Process> = state.processes.iter().collect();
     loop {
         interrupt::check()?;
-        unwell.retain(|process| !process.answers(&stoa));
+        unwell.retain(|process| !process.answers(&stoa, map.as_deref()));
         let answered = match unwell.first() {
             Some(process) => Err(anyhow::anyhow!("{} is not well: see {}", process.name, process.log.display())),
             None => door.sign_in(&state.password).and_then(|token| {

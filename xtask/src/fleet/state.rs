@@ -32,6 +32,9 @@ pub(crate) struct State {
     pub(crate) provider: String,
     /// Whether the sample catalogue is in.
     pub(crate) sampled: bool,
+    /// Whether its processes know each other by certificates.
+    #[serde(default)]
+    pub(crate) certified: bool,
     /// Whether its last start came to its end.
     #[serde(default)]
     pub(crate) complete: bool,
@@ -42,6 +45,11 @@ pub(crate) struct State {
 /// The map of a fleet in this folder.
 pub(crate) fn map(folder: &Path) -> PathBuf {
     folder.join("fleet.toml")
+}
+
+/// The certificates of its processes.
+pub(crate) fn certificates(folder: &Path) -> PathBuf {
+    folder.join("tls")
 }
 
 /// What its processes print.
@@ -113,6 +121,7 @@ impl State {
             servers: None,
             provider: String::new(),
             sampled: false,
+            certified: false,
             complete: false,
             processes: Vec::new(),
         };
