@@ -48,7 +48,11 @@ pub(crate) async fn run(line: Line, fleet: Option<&Path>) -> anyhow::Result<Exit
     let channel = connected.with_context(|| format!("{} cannot be reached", line.url))?;
     let asked = HealthCheckRequest { service: line.service };
     let answer = HealthClient::new(channel).check(asked).await;
-    let status = answer.map_err(|status| anyhow::anyhow!("{}", status.message()))?.into_inner().status();
+    let told = answer.map_err(|status| anyhow::anyhow!("{}", status.message()));
+    let hint =
+        || format!("{} does not speak plain gRPC; a process with a certificate is asked with https://", line.url);
+    let told = if line.url.starts_with("https://") { told } else { told.with_context(hint) };
+    let status = told?.into_inner().status();
     println!("{}", status.as_str_name());
     Ok(if status == ServingStatus::Serving { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

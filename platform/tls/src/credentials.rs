@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, RootCertStore, ServerConfig, version};
+use rustls::{CertificateError, ClientConfig, RootCertStore, ServerConfig, version};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -108,7 +108,7 @@ impl Credentials {
     /// The server's side of a new connection; hands back who is at the other end.
     pub async fn accept(&self, tcp: TcpStream) -> io::Result<(Stream, Name)> {
         let current = self.inner.current.load_full();
-        let tls = TlsAcceptor::from(Arc::clone(&current.server)).accept(tcp).await?;
+        let tls = TlsAcceptor::from(Arc::clone(&current.server)).accept(tcp).await.map_err(said)?;
         let shown = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let shown = shown.ok_or_else(|| io::Error::other("no certificate was shown"))?;
         let name = name::of(shown, &current.domain).map_err(io::Error::other)?;
@@ -121,8 +121,19 @@ impl Credentials {
         let client = self.inner.current.load().client(callee).map_err(io::Error::other)?;
         // Not sent: who is meant is judged by the certificate.
         let address = ServerName::from(tcp.peer_addr()?.ip());
-        let tls = TlsConnector::from(Arc::new(client)).connect(address, tcp).await?;
-        Ok(Stream::Secure(Box::new(tls.into())))
+        let connected = TlsConnector::from(Arc::new(client)).connect(address, tcp).await;
+        Ok(Stream::Secure(Box::new(connected.map_err(said)?.into())))
+    }
+}
+
+/// An error that says what our own rule says, where one refused.
+fn said(error: io::Error) -> io::Error {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    match cause {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(own))) => {
+            io::Error::new(error.kind(), own.clone())
+        }
+        Some(_) | None => error,
     }
 }
 
