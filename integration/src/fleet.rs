@@ -110,11 +110,12 @@ impl Fleet {
     /// Starts what the plan says.
     pub async fn start_as(binary: PathBuf, plan: &Plan<'_>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("fleet-").tempdir()?;
+        // Before ports are chosen, which are nobody's until they are listened at.
+        certify(&binary, &folder.path().join(TLS), &[]).await?;
         let copies = plan.copies();
         let named: Vec<Copy> = copies.iter().chain(plan.reserved).copied().collect();
         let ports = free_ports(named.len())?.into_iter().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         let addresses: BTreeMap<Copy, SocketAddr> = named.into_iter().zip(ports).collect();
-        certify(&binary, &folder.path().join(TLS), &[]).await?;
         std::fs::write(folder.path().join("fleet.toml"), map(plan, &addresses, &BTreeMap::new())?)?;
         let mut wires = BTreeMap::new();
         for &(caller, callee) in plan.wires {
