@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 
-use crate::acts::{Act, SERVICES, Stage};
+use crate::acts::{Act, PATIENCE, SERVICES, Stage};
 use crate::ledger::Provider;
 use crate::shopper::{Shopper, text};
 use crate::{Setup, Stoa, until};
@@ -33,7 +33,7 @@ pub async fn closed() -> Result<Closed> {
         Stoa::start(Setup::default().flags(Act::Sale.windows()).provider(&provider.url()).data(&data)).await?;
     provider.send_webhooks_to(stoa.address()).await?;
     for act in [Act::People, Act::Goods, Act::Cart, Act::Sale, Act::Refusals] {
-        act.play(&Stage { client: &stoa.client(), provider: &provider }).await?;
+        act.play(&Stage { client: &stoa.client(), provider: &provider, patience: PATIENCE }).await?;
     }
     until(SETTLED, "everything at rest", async || stoa.audit().await.map(Some)).await?;
     let mut shopper = Shopper::customer(&stoa).await?;

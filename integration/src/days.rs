@@ -11,12 +11,12 @@ mod strike;
 mod tally;
 mod weeks;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::command_line::Ended;
-use crate::fleet::{Copy, Fleet, Plan};
+use crate::fleet::{Copy, Fleet, GATEWAY, Plan, SERVICES};
 use crate::until;
 
 pub use engines::Engines;
@@ -28,7 +28,10 @@ const SETTLED: Duration = Duration::from_secs(120);
 
 /// Times under which nobody is refused for waiting while two cores carry it all: a buyer who holds a piece may be minutes
 /// from paying for it, and a payment in doubt is asked about until somebody answers.
-const PATIENT: [&str; 18] = [
+const PATIENT: [&str; 20] = [
+    // An act whose steps are minutes apart is not ended by its token.
+    "--access-token",
+    "30m",
     "--window-in-doubt",
     "10m",
     "--window-action",
@@ -56,21 +59,39 @@ pub struct Scale {
     pub buyers: usize,
     /// How many there are in each.
     pub pieces: usize,
-    /// How often each kind of process, and each engine, is killed under flash sales.
+    /// How often each engine is killed under flash sales; a process has its turn in every third round.
     pub kills: usize,
+    /// At how many points a process dies in its turn, after it was killed from outside.
+    pub least_points: usize,
+    /// How many are tried in a turn, the points not met included: beyond the least while nobody died at them yet.
+    pub most_points: usize,
     /// The invoices that are played.
     pub weeks: Weeks,
-    /// How often each kind of process, and each engine, is killed while they are.
+    /// How often each engine is killed while they are.
     pub kills_of_weeks: usize,
 }
 
 impl Scale {
     /// Minutes on two cores.
-    pub const SMALL: Self =
-        Self { buyers: 200, pieces: 20, kills: 1, weeks: Weeks::MadeUp("2010-12-08"), kills_of_weeks: 1 };
+    pub const SMALL: Self = Self {
+        buyers: 200,
+        pieces: 20,
+        kills: 1,
+        least_points: 1,
+        most_points: 2,
+        weeks: Weeks::MadeUp("2010-12-08"),
+        kills_of_weeks: 1,
+    };
     /// All of it.
-    pub const WHOLE: Self =
-        Self { buyers: 2000, pieces: 100, kills: 6, weeks: Weeks::Real("2010-12-22"), kills_of_weeks: 14 };
+    pub const WHOLE: Self = Self {
+        buyers: 2000,
+        pieces: 100,
+        kills: 10,
+        least_points: 2,
+        most_points: 4,
+        weeks: Weeks::Real("2010-12-22"),
+        kills_of_weeks: 10,
+    };
 }
 
 /// What a day is made of, each on a fleet of its own.
@@ -84,16 +105,14 @@ pub enum Part {
 
 /// Lives through some of a day; an error if anything is not as it must be.
 pub async fn live(engines: &Engines, scale: &Scale, parts: &[Part]) -> Result<Tally> {
-    let begun = Instant::now();
-    let mut tally = Tally::default();
+    let mut tally = Tally::of(engines.points().await?);
     for part in parts {
         let lived = match part {
             Part::Sales => Box::pin(sale::part(engines, scale, &mut tally)).await,
             Part::Weeks => Box::pin(weeks::part(engines, scale, &mut tally)).await,
         };
-        tally.time = begun.elapsed();
         lived.with_context(|| format!("{part:?}, after this:\n{tally}\n"))?;
-        println!("{part:?} took {:.1} minutes so far", tally.time.as_secs_f64() / 60.0);
+        println!("{part:?} is over after {:.1} minutes", tally.since_begin().as_secs_f64() / 60.0);
     }
     Ok(tally)
 }
@@ -101,7 +120,15 @@ pub async fn live(engines: &Engines, scale: &Scale, parts: &[Part]) -> Result<Ta
 /// Two copies of everything, on every engine.
 async fn fleet_that(engines: &Engines, name: &str, plan: Plan<'_>) -> Result<Fleet> {
     let lines = engines.lines(name)?;
-    Fleet::start_as(engines.binary.clone(), &Plan { engines: &lines, more: 1, ..plan }).await
+    Fleet::start_as(engines.binary.clone(), &Plan { engines: &lines, more: 1, records: true, ..plan }).await
+}
+
+/// Tells the tally of the points passed so far; from now on those of the start are passed only by who starts again.
+fn passed(fleet: &Fleet, tally: &mut Tally) -> Result<()> {
+    for name in SERVICES.into_iter().chain([GATEWAY]) {
+        tally.passed(fleet.passed(name)?.into_keys());
+    }
+    fleet.forget_passed()
 }
 
 /// What an audit said that found nothing.

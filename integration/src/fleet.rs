@@ -53,6 +53,7 @@ pub struct Fleet {
     running: BTreeMap<Copy, Child>,
     outputs: BTreeMap<Copy, Output>,
     windows: Vec<String>,
+    records: bool,
     wires: BTreeMap<Link, Wire>,
 }
 
@@ -81,6 +82,8 @@ pub struct Plan<'a> {
     pub etcd: Option<&'a str>,
     /// With the windows a shop has by itself, not the short ones of tests.
     pub own_windows: bool,
+    /// Each process writes down the crash points it passes; see [`Fleet::passed`].
+    pub records: bool,
 }
 
 impl Plan<'_> {
@@ -137,6 +140,7 @@ impl Fleet {
             running: BTreeMap::new(),
             outputs: BTreeMap::new(),
             windows: vec![],
+            records: plan.records,
             wires,
         };
         fleet.change_windows(match plan.windows {
@@ -214,6 +218,9 @@ impl Fleet {
         if name == GATEWAY {
             command.args(["--listen", &address]);
         }
+        if self.records {
+            command.arg("--crash-record").arg(self.record_of(copy));
+        }
         command
             .args(["serve", name, "--notice", "500ms", "--fleet"])
             .arg(self.map_of(name))
@@ -227,6 +234,33 @@ impl Fleet {
         let (child, _) = spawn(&mut command, output).await.with_context(|| format!("{copy:?}"))?;
         self.running.insert(copy, child);
         Ok(())
+    }
+
+    /// The crash points that the copies of a service have passed since [`Fleet::forget_passed`], and in how many lives: each
+    /// life of a process tells of a point once.
+    pub fn passed(&self, name: &str) -> Result<BTreeMap<String, usize>> {
+        let mut passed = BTreeMap::new();
+        for copy in self.addresses.keys().filter(|copy| copy.0 == name) {
+            let record = self.record_of(*copy);
+            if record.exists() {
+                for point in std::fs::read_to_string(record)?.lines() {
+                    *passed.entry(point.to_owned()).or_default() += 1;
+                }
+            }
+        }
+        Ok(passed)
+    }
+
+    /// Empties what was written down of points passed, into which every process goes on to write.
+    pub fn forget_passed(&self) -> Result<()> {
+        for record in self.addresses.keys().map(|copy| self.record_of(*copy)).filter(|record| record.exists()) {
+            std::fs::File::create(record)?;
+        }
+        Ok(())
+    }
+
+    fn record_of(&self, (name, number): Copy) -> PathBuf {
+        self.folder.path().join(format!("{name}-{number}.passed"))
     }
 
     /// The map by which a service finds the others.
@@ -246,6 +280,14 @@ impl Fleet {
             child.kill().await?;
         }
         Ok(())
+    }
+
+    /// Waits until a process ends by itself; how it did, or nothing if it still runs after so long.
+    pub async fn end(&mut self, copy: Copy, limit: Duration) -> Result<Option<ExitStatus>> {
+        let child = self.running.get_mut(&copy).with_context(|| format!("{copy:?} does not run"))?;
+        let Ok(status) = tokio::time::timeout(limit, child.wait()).await else { return Ok(None) };
+        self.running.remove(&copy);
+        Ok(Some(status?))
     }
 
     /// The processes that ended by themselves, and how; they do not run any more.

@@ -18,6 +18,7 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
+use crate::calls::Calls;
 use crate::file_set::FileSet;
 
 /// The largest answer taken.
@@ -29,6 +30,7 @@ pub struct Client {
     channel: Channel,
     pool: DescriptorPool,
     token: Option<String>,
+    calls: Calls,
 }
 
 impl Client {
@@ -40,7 +42,7 @@ impl Client {
             .connect()
             .await?;
         let pool = reflect(channel.clone()).await.context("reflection")?;
-        Ok(Self { channel, pool, token: None })
+        Ok(Self { channel, pool, token: None, calls: Calls::default() })
     }
 
     /// The same client with a token.
@@ -48,10 +50,16 @@ impl Client {
         Self { token: Some(token.into()), ..self.clone() }
     }
 
+    /// From now on its calls of one message are counted here.
+    pub fn counted_by(mut self, calls: &Calls) -> Self {
+        self.calls = calls.clone();
+        self
+    }
+
     /// A new connection with the same knowledge, without a token.
     pub async fn again(&self, address: SocketAddr) -> Result<Self> {
         let channel = Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true).connect().await?;
-        Ok(Self { channel, pool: self.pool.clone(), token: None })
+        Ok(Self { channel, pool: self.pool.clone(), token: None, calls: self.calls.clone() })
     }
 
     /// Everything the server told.
@@ -141,6 +149,7 @@ impl Client {
         let mut request = Request::new(message);
         self.authorize(request.metadata_mut())?;
         let codec = Dynamic { answer: method.output() };
+        let _open = self.calls.begin();
         Ok(grpc.unary(request, path, codec).await?.into_inner())
     }
 }

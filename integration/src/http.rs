@@ -16,6 +16,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
+use crate::calls::Calls;
+
 /// The longest a single call may take before the client gives it up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -29,6 +31,7 @@ pub struct Client {
     token: Option<String>,
     connection: Option<SendRequest<Full<Bytes>>>,
     insists: Option<Duration>,
+    calls: Calls,
 }
 
 /// A call that was answered, well or badly.
@@ -45,7 +48,7 @@ pub struct Answer {
 impl Client {
     /// A client without a token; the connection is opened by the first call.
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, token: None, connection: None, insists: None }
+        Self { address, token: None, connection: None, insists: None, calls: Calls::default() }
     }
 
     /// Sends this token from now on.
@@ -60,7 +63,8 @@ impl Client {
 
     /// A new connection to the same place with the same token.
     pub fn again(&self) -> Self {
-        Self { address: self.address, token: self.token.clone(), connection: None, insists: self.insists }
+        let (token, calls) = (self.token.clone(), self.calls.clone());
+        Self { address: self.address, token, connection: None, insists: self.insists, calls }
     }
 
     /// The same connection without the token.
@@ -72,6 +76,12 @@ impl Client {
     /// than "not now": over a server that is killed and comes back.
     pub fn insisting(mut self, limit: Duration) -> Self {
         self.insists = Some(limit);
+        self
+    }
+
+    /// From now on its calls are counted here.
+    pub fn counted_by(mut self, calls: &Calls) -> Self {
+        self.calls = calls.clone();
         self
     }
 
@@ -172,6 +182,7 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
+        let _open = self.calls.begin();
         let answer = connection.send_request(request.body(Full::new(body))?).await?;
         let (parts, body) = answer.into_parts();
         let body = body.collect().await?.to_bytes();

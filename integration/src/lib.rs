@@ -7,6 +7,7 @@
 pub mod acts;
 pub mod await_until;
 pub mod buyers;
+pub mod calls;
 pub mod certified;
 pub mod closed;
 pub mod command_line;

@@ -14,17 +14,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 use uuid::Uuid;
 
+use crate::calls::Calls;
 use crate::grpc::Client;
 use crate::retail::{Invoice, Invoices, Kind, Line, is_goods};
 use crate::server::OPERATOR;
 
 /// Invoices in progress at the same time.
-pub(crate) const SIDE_BY_SIDE: usize = 64;
+const SIDE_BY_SIDE: usize = 64;
 
 /// How long one call to a single process is repeated.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -85,17 +86,30 @@ pub async fn play(
     invoices: &Invoices,
     progress: Arc<dyn Fn(u64) + Send + Sync>,
 ) -> Result<Report> {
-    play_at(&[address], PATIENCE, invoices, progress).await
+    let (_, allowed) = watch::channel(usize::MAX);
+    let pace = Pace { patience: PATIENCE, allowed, calls: Calls::default() };
+    play_at(&[address], &pace, invoices, progress).await
 }
 
-/// As [`play`], at all doors of a shop in turn; each call is repeated for so long.
+/// How invoices are played where somebody else has a say in it.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    /// How long each call is repeated.
+    pub patience: Duration,
+    /// How many sales may have been begun.
+    pub allowed: watch::Receiver<usize>,
+    /// Where calls are counted.
+    pub calls: Calls,
+}
+
+/// As [`play`], at all doors of a shop in turn.
 pub async fn play_at(
     doors: &[SocketAddr],
-    patience: Duration,
+    pace: &Pace,
     invoices: &Invoices,
     progress: Arc<dyn Fn(u64) + Send + Sync>,
 ) -> Result<Report> {
-    let caller = Caller::connect(doors, patience).await?;
+    let caller = Caller::connect(doors, pace).await?;
     let mut report = Report::default();
     let sales: Vec<Invoice> = invoices.invoices.iter().filter_map(|invoice| only(invoice, Kind::Sale)).collect();
     let cancellations: Vec<Invoice> =
@@ -107,12 +121,14 @@ pub async fn play_at(
     let places = Arc::new(Semaphore::new(SIDE_BY_SIDE));
     let done = Arc::new(AtomicU64::new(0));
     let mut placing = JoinSet::new();
-    for sale in sales {
+    for (number, sale) in sales.into_iter().enumerate() {
         let customer = customers.get(&customer_of(&sale)).context("a customer is missing")?.clone();
         let (caller, places, done, progress) =
             (caller.clone(), Arc::clone(&places), Arc::clone(&done), Arc::clone(&progress));
+        let mut allowed = pace.allowed.clone();
         placing.spawn(async move {
             let _place = places.acquire_owned().await?;
+            allowed.wait_for(|allowed| *allowed > number).await?;
             let placed = place(&caller, &sale, &customer).await;
             let placed = placed.with_context(|| format!("invoice {}", sale.number))?;
             progress(done.fetch_add(1, Ordering::Relaxed) + 1);
@@ -426,14 +442,14 @@ struct Caller {
 }
 
 impl Caller {
-    async fn connect(doors: &[SocketAddr], patience: Duration) -> Result<Self> {
+    async fn connect(doors: &[SocketAddr], pace: &Pace) -> Result<Self> {
         let mut clients = vec![];
         for door in doors {
-            clients.push(Client::connect(*door).await?);
+            clients.push(Client::connect(*door).await?.counted_by(&pace.calls));
         }
         let (doors, calls) = (Arc::new(clients), Arc::new(AtomicUsize::new(0)));
         let token = Arc::new(Mutex::new((String::new(), Instant::now())));
-        let caller = Self { doors, calls, patience, token };
+        let caller = Self { doors, calls, patience: pace.patience, token };
         caller.sign_in().await?;
         Ok(caller)
     }

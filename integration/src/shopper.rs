@@ -168,6 +168,11 @@ impl Shopper {
             {
                 return Ok(order.clone());
             }
+            if let Ok(order) = &order
+                && order["state"] == "ORDER_STATE_REJECTED"
+            {
+                bail!("{name} is refused for good, not {states:?}: {order}");
+            }
             if Instant::now() > deadline {
                 bail!("{name} is not {states:?} within {limit:?}: {order:?}");
             }

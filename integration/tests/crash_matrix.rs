@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, ensure};
-use integration::acts::{Act, Stage};
+use integration::acts::{Act, PATIENCE, Stage};
 use integration::ledger::Provider;
 use integration::server::Died;
 use integration::{Setup, Stoa, command_line, skip, until};
@@ -171,7 +171,7 @@ async fn record(prepared: &Path, act: Act) -> Result<Vec<Point>> {
         .flags(["--crash-record".to_owned(), file.display().to_string()]);
     let stoa = Stoa::start(setup).await?;
     provider.send_webhooks_to(stoa.address()).await?;
-    act.play(&Stage { client: &stoa.client(), provider: &provider }).await?;
+    act.play(&Stage { client: &stoa.client(), provider: &provider, patience: PATIENCE }).await?;
     settled(stoa.data()).await?;
     let noted = std::fs::read_to_string(&file).context("nothing was recorded")?;
     Ok(noted.lines().map(str::to_owned).collect())
@@ -287,7 +287,7 @@ impl Life {
         self.stoa.kill().await?;
         ensure!(self.rise(None).await?, "dead without a reason");
         let client = self.stoa.client();
-        self.act.play(&Stage { client: &client, provider: &self.provider }).await?;
+        self.act.play(&Stage { client: &client, provider: &self.provider, patience: PATIENCE }).await?;
         settled(self.stoa.data()).await?;
         self.nobody_paid_twice().await
     }
@@ -325,7 +325,7 @@ impl Life {
     ) -> Result<Option<Point>> {
         let (client, data) = (self.stoa.client(), self.stoa.data().to_owned());
         let provider = Arc::clone(&self.provider);
-        let stage = Stage { client: &client, provider: &provider };
+        let stage = Stage { client: &client, provider: &provider, patience: PATIENCE };
         let play = self.act.play(&stage);
         tokio::pin!(play);
         let (mut armed, mut played) = (Some(first), false);

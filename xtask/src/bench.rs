@@ -25,6 +25,8 @@ const LOG: &str = "log_speed";
 
 /// What measures nothing and kills everything.
 const DAYS: &str = "fleet-days";
+/// As much of it as the lane does.
+const SMALL_DAYS: &str = "fleet-days-small";
 
 /// The program that parks calls at payment.
 const PARKED: &str = "parked";
@@ -75,11 +77,15 @@ fn days(words: &[String]) -> Result<bool> {
         [rest @ .., flag, file] if flag == "--binary" => (rest, Some(std::path::absolute(file)?)),
         rest => (rest, None),
     };
+    let (which, name) = match which {
+        [rest @ .., word] if word == "small" => (rest, SMALL_DAYS),
+        rest => (rest, DAYS),
+    };
     let brokers: &[Broker] = match which {
         [] => &[Broker::Kafka, Broker::RabbitMq],
         [name] if name == "kafka" => &[Broker::Kafka],
         [name] if name == "rabbitmq" => &[Broker::RabbitMq],
-        _ => bail!("after `{DAYS}` comes `kafka` or `rabbitmq` or nothing, and `--binary FILE`"),
+        _ => bail!("after `{DAYS}` comes `kafka` or `rabbitmq` or nothing, `small` or nothing, and `--binary FILE`"),
     };
     let binary = match binary {
         Some(binary) => binary,
@@ -96,7 +102,7 @@ fn days(words: &[String]) -> Result<bool> {
         };
         engines.versions().iter().for_each(|version| println!("{version}"));
         let mut run = Command::new(paths::release("bench"));
-        run.current_dir(paths::root()).arg(DAYS).envs(engines.environment());
+        run.current_dir(paths::root()).arg(name).envs(engines.environment());
         run.env("STOA_BIN", &binary).env("STOA_FLEET_BIN", &binary);
         if !run.status().context("cannot start the benchmark")?.success() {
             return Ok(false);

@@ -1,4 +1,5 @@
-//! What else goes on in a shop: somebody keeps the catalogue up to date, somebody comes and goes.
+//! What else goes on in a shop: somebody keeps the catalogue up to date, somebody comes and goes, and some play what a shop
+//! is used for: orders that are sent and come back in part, that are cancelled, that nobody pays for.
 //!
 //! Both insist, and hold each answer against what they know: a product is what was last written to it, and a session that
 //! was ended lets nobody in from that moment on.
@@ -11,15 +12,23 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tokio::task::JoinSet;
 
+use crate::acts::{Act, Stage};
 use crate::fleet::Fleet;
 use crate::http::Client;
+use crate::ledger::Provider;
 use crate::server::OPERATOR;
 use crate::shopper::{Shopper, request_id, text};
 
 /// How long they repeat one call.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// The two at work.
+/// What is played again and again, at each door by somebody.
+const ACTS: [Act; 5] = [Act::Sale, Act::Refusals, Act::Cart, Act::Provider, Act::Goods];
+
+/// Why an act may come to nothing: on a busy machine an order waits half a minute for stock and is refused, as said.
+const WAITED: &str = "REJECT_REASON_STOCK_TIMEOUT";
+
+/// They at work.
 pub(super) struct Around {
     enough: Arc<AtomicBool>,
     at_work: JoinSet<Result<(&'static str, u64)>>,
@@ -32,6 +41,9 @@ impl Around {
         let mut at_work = JoinSet::new();
         let keeper = Shopper::operator_over(fleet.client_of(0).insisting(PATIENCE)).await?;
         at_work.spawn(keep(keeper, fleet.client_of(1).insisting(PATIENCE), Arc::clone(&enough)));
+        for door in 0..2 {
+            at_work.spawn(act(fleet.client_of(door), Arc::clone(&fleet.provider), door, Arc::clone(&enough)));
+        }
         at_work.spawn(come_and_go(fleet.client_of(1).insisting(PATIENCE), Arc::clone(&enough)));
         Ok(Self { enough, at_work })
     }
@@ -61,8 +73,8 @@ async fn keep(mut keeper: Shopper, door: Client, enough: Arc<AtomicBool>) -> Res
         let path = format!("/v1/{product}?requestId={}", request_id());
         let mut changed = keeper.http.patch(&path, &json!({ "description": words })).await?;
         if changed.status == 401 {
-            // An access token lives for five minutes.
-            keeper = Shopper::sign_in(keeper.http, OPERATOR.0, OPERATOR.1).await?;
+            // A token that has run out is refused at the door of sign-ins too.
+            keeper = Shopper::sign_in(keeper.http.anonymous(), OPERATOR.0, OPERATOR.1).await?;
             changed = keeper.http.patch(&path, &json!({ "description": words })).await?;
         }
         ensure!(changed.status == 200, "{}", changed.describe());
@@ -70,6 +82,30 @@ async fn keep(mut keeper: Shopper, door: Client, enough: Arc<AtomicBool>) -> Res
         ensure!(read["description"] == words, "after {times} changes: {read}");
     }
     Ok(("a product was changed, and read at the other door as it was written", times))
+}
+
+/// Plays one act after the other; each holds what must hold whatever died meanwhile.
+async fn act(
+    door: Client,
+    provider: Arc<Provider>,
+    first: usize,
+    enough: Arc<AtomicBool>,
+) -> Result<(&'static str, u64)> {
+    let stage = Stage { client: &door, provider: &provider, patience: PATIENCE };
+    let mut times = 0;
+    for act in ACTS.into_iter().cycle().skip(first) {
+        if enough.load(Ordering::Relaxed) {
+            break;
+        }
+        match act.play(&stage).await {
+            Err(error) if format!("{error:#}").contains(WAITED) => println!("{act:?} came to nothing: {WAITED}"),
+            played => {
+                played?;
+                times += 1;
+            }
+        }
+    }
+    Ok(("an order was sent and partly returned, or cancelled, or not paid, or a cart filled, or goods received", times))
 }
 
 /// Signs in, ends the session, and is not let in any more.

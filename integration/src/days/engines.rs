@@ -1,13 +1,15 @@
 //! The engines a fleet stands on, as whoever started them tells, and a way to kill each and start it again.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
+use tokio::process::Command;
 
-use crate::{fleet, skip};
+use crate::{command_line, fleet, skip};
 
 /// How long an engine may take to come back on a busy machine.
 const BACK: Duration = Duration::from_secs(240);
@@ -70,17 +72,34 @@ impl Engines {
         Ok(stores + &rest)
     }
 
+    /// Every crash point that the binary names.
+    pub(crate) async fn points(&self) -> Result<BTreeSet<String>> {
+        let told = command_line::run(Command::new(&self.binary).arg("crash-points"), BACK).await?;
+        ensure!(told.code == Some(0), "{told:?}");
+        Ok(told.output.lines().map(str::to_owned).collect())
+    }
+
+    /// Whether an engine says how much it is at.
+    pub(crate) fn tells_of_work(&self, name: &str) -> bool {
+        name == "postgresql"
+    }
+
+    /// How many transactions are open in such an engine.
+    pub(crate) async fn open_work(&self, name: &str) -> Result<usize> {
+        Ok(self.tell(name, "transactions").await?.parse()?)
+    }
+
     /// kill -9 for an engine, which is gone then.
     pub(crate) async fn kill(&self, name: &str) -> Result<()> {
-        self.tell(name, "kill").await
+        self.tell(name, "kill").await.map(drop)
     }
 
     /// Starts it again; returns when it lets clients in.
     pub(crate) async fn start(&self, name: &str) -> Result<()> {
-        self.tell(name, "start").await
+        self.tell(name, "start").await.map(drop)
     }
 
-    async fn tell(&self, name: &str, word: &str) -> Result<()> {
+    async fn tell(&self, name: &str, word: &str) -> Result<String> {
         let control = self.controls.iter().find(|(engine, _)| engine == name);
         let (_, address) = control.with_context(|| format!("nobody kills {name}"))?;
         let mut connection = TcpStream::connect(address).await?;
@@ -89,7 +108,7 @@ impl Engines {
         tokio::time::timeout(BACK, BufReader::new(connection).read_line(&mut answer))
             .await
             .with_context(|| format!("{name}: {word}"))??;
-        ensure!(answer.trim() == "done", "{name}: {word}: {answer}");
-        Ok(())
+        let said = answer.trim().strip_prefix("done").with_context(|| format!("{name}: {word}: {answer}"))?;
+        Ok(said.trim().to_owned())
     }
 }

@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use tokio::sync::watch;
 
 use super::around::Around;
-use super::strike::{strike, victims};
-use super::{Engines, PATIENT, Scale, Tally, fleet_that, well};
+use super::strike::{Striker, victims};
+use super::{Engines, PATIENT, Scale, Tally, fleet_that, passed, well};
+use crate::calls::Calls;
 use crate::fleet::Plan;
-use crate::replay::{self, Report, SIDE_BY_SIDE};
+use crate::replay::{self, Pace, Report};
 use crate::retail::Invoices;
 use crate::retail_script::{agrees, same_counts};
 use crate::{command_line, skip, until};
@@ -21,6 +23,9 @@ const BESIDE: &str = "../shared/data/online-retail.csv.gz";
 
 /// How long one call is repeated, and how long the weeks may stand still.
 const PATIENCE: Duration = Duration::from_secs(600);
+
+/// How many invoices that may have begun need not have ended before the next kill.
+const BEHIND: u64 = 24;
 
 /// Sale invoices that may be refused, as of a whole year.
 const REFUSED: u64 = 9;
@@ -62,29 +67,38 @@ pub(super) async fn part(engines: &Engines, scale: &Scale, tally: &mut Tally) ->
     let counted = same_counts(&path, Some(day), &invoices).await?;
     let sales = counted["categories"]["sale"]["invoices"].as_u64().context("no sales")?;
     let mut fleet = fleet_that(engines, "weeks", Plan { windows: &PATIENT, ..Plan::default() }).await?;
+    passed(&fleet, tally)?;
     let around = Around::begin(&fleet).await?;
     let done = Arc::new(AtomicU64::new(0));
+    let (allow, allowed) = watch::channel(0);
+    let calls = Calls::default();
     let playing = tokio::spawn({
         let (doors, invoices, done) = (fleet.doors(), Arc::clone(&invoices), Arc::clone(&done));
+        let pace = Pace { patience: PATIENCE, allowed, calls: calls.clone() };
         let progress = Arc::new(move |count| done.store(count, Ordering::Relaxed));
-        async move { replay::play_at(&doors, PATIENCE, &invoices, progress).await }
+        async move { replay::play_at(&doors, &pace, &invoices, progress).await }
     });
     let victims = victims(engines, scale.kills_of_weeks);
+    let mut striker = Striker { engines, scale, calls: &calls, tally };
     for (turn, victim) in victims.iter().enumerate() {
-        // By progress, not by the clock, from the first sale on.
-        let enough = sales * turn as u64 / (victims.len() as u64 + 2);
-        until(PATIENCE, "the weeks go on", async || {
-            Ok((playing.is_finished() || done.load(Ordering::Relaxed) > enough).then_some(()))
+        // Some invoices for each kill: nobody runs ahead of those who die, and none dies while nobody buys.
+        let begun = sales * (turn as u64 + 1) / (victims.len() as u64 + 1);
+        allow.send_replace(begun as usize);
+        let over = until(PATIENCE, "the weeks go on", async || {
+            let over = playing.is_finished();
+            let amid = calls.open() > 0 && done.load(Ordering::Relaxed) + BEHIND >= begun;
+            Ok((over || amid).then_some(over))
         })
         .await?;
-        if playing.is_finished() {
+        if over {
             break;
         }
-        let under_way = || SIDE_BY_SIDE.min(sales.saturating_sub(done.load(Ordering::Relaxed)) as usize);
-        strike(&mut fleet, engines, victim, under_way, tally).await?;
+        striker.strike(&mut fleet, victim).await?;
     }
+    allow.send_replace(usize::MAX);
     let report = playing.await??;
     around.end().await?;
+    passed(&fleet, tally)?;
     agrees(&report, &counted)?;
     ensure!(report.confirmed + REFUSED >= report.sales, "{report:#?}");
     paid(&fleet.provider.ledger().await?, &report)?;
@@ -99,7 +113,9 @@ pub(super) async fn part(engines: &Engines, scale: &Scale, tally: &mut Tally) ->
 
 /// What the provider has authorised is what was sold, less what was cancelled before it was sent.
 fn paid(ledger: &crate::ledger::Ledger, report: &Report) -> Result<()> {
-    let authorized: i64 = ledger.authorized().map(|entry| entry.amount).sum();
+    // Those around them pay in euros.
+    let pence = ledger.authorized().filter(|entry| entry.currency == "GBP");
+    let authorized: i64 = pence.map(|entry| entry.amount).sum();
     ensure!(
         authorized <= report.confirmed_pence && authorized >= report.confirmed_pence - report.returned_pence,
         "{authorized} pence are authorised for {report:#?}"

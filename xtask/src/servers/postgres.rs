@@ -33,6 +33,10 @@ const RECOVERED: Duration = Duration::from_secs(120);
 /// How long what a killed one has left may hold its memory.
 const LEFT_BEHIND: Duration = Duration::from_secs(10);
 
+/// Counts the transactions of others.
+const OPEN: &str = "SELECT count(*) FROM pg_stat_activity WHERE state <> 'idle' AND backend_type = 'client backend' \
+                    AND pid <> pg_backend_pid()";
+
 /// Who has a database in a fleet.
 const SERVICES: [&str; 9] =
     ["identity", "catalog", "inventory", "cart", "ordering", "payment", "shipping", "notification", "orderview"];
@@ -181,6 +185,16 @@ impl Restart for Postgres {
             std::thread::park_timeout(Duration::from_millis(100));
         }
         await_recovered(&self.programs, self.port, self.password.as_deref().unwrap_or_default())
+    }
+
+    fn ask(&mut self, words: &[&str]) -> Result<String> {
+        ensure!(words == ["transactions"], "{words:?} is not understood");
+        let ended = Run::new("psql", self.programs.join("psql"))
+            .args(["--no-psqlrc", "--tuples-only", "--no-align", &self.url(), "--command", OPEN])
+            .env("PGPASSWORD", self.password.as_deref().unwrap_or_default())
+            .end()?;
+        ensure!(ended.success, "{}", tail(&ended.output, 5));
+        Ok(ended.output.trim().to_owned())
     }
 }
 
