@@ -41,6 +41,7 @@ mod wire;
 use std::sync::Arc;
 
 pub use bind::{Binding, BindingError};
+use error::Fault;
 pub use error::{Error, ErrorKind, Place};
 pub use schema::{Schema, SchemaError};
 
@@ -108,6 +109,23 @@ impl Codec {
     /// Appends the JSON of an encoded message. After an error `out` is as it was.
     pub fn wire_to_json(&self, wire: &[u8], options: &PrintOptions, out: &mut Vec<u8>) -> Result<(), Error> {
         print::print(&self.tables, self.message, wire, options, out).map_err(|fault| fault.finish(None))
+    }
+
+    /// Appends the JSON of one field of an encoded message, by either of its names: what a rule with a `response_body`
+    /// answers with. A field with presence that is absent is `null`.
+    pub fn field_to_json(
+        &self,
+        field: &str,
+        wire: &[u8],
+        options: &PrintOptions,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        let message = &self.tables.messages[self.message as usize];
+        let Some(found) = message.by_name(field.as_bytes()) else {
+            let reason = format!("{} has no field of this name", message.name);
+            return Err(Fault::new(ErrorKind::UnknownField, 0, reason).under(field).finish(None));
+        };
+        print::print_field(&self.tables, (message, found), wire, options, out).map_err(|fault| fault.finish(None))
     }
 
     /// Appends the encoding of a message given as JSON. After an error `out` is as it was.

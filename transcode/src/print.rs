@@ -27,20 +27,44 @@ use crate::{
 
 /// Appends the JSON of a message.
 pub(crate) fn print(tables: &Tables, message: u32, wire: &[u8], options: &PrintOptions, out: &mut Vec<u8>) -> Fallible {
-    let start = out.len();
-    let limit = start.saturating_add(options.max_bytes);
     // Most answers need no more room than this.
     out.reserve(wire.len().saturating_mul(2).min(options.max_bytes));
+    walk(tables, options, out, |printer| printer.message(message, &[wire], 0))
+}
+
+/// Appends the JSON of one field of a message, alone.
+pub(crate) fn print_field(
+    tables: &Tables,
+    (message, field): (&Message, &Field),
+    wire: &[u8],
+    options: &PrintOptions,
+    out: &mut Vec<u8>,
+) -> Fallible {
+    walk(tables, options, out, |printer| {
+        printer.alone(message, field, wire).map_err(|fault| fault.under(&field.name))?;
+        printer.room()
+    })
+}
+
+/// Walks once, and once more if a field stood in several places.
+fn walk<'a>(
+    tables: &'a Tables,
+    options: &'a PrintOptions,
+    out: &'a mut Vec<u8>,
+    visit: impl Fn(&mut Printer<'a>) -> Fallible,
+) -> Fallible {
+    let start = out.len();
+    let limit = start.saturating_add(options.max_bytes);
     let mut printer = Printer { tables, options, out, limit, keys: Vec::new(), gathers: false, again: false };
-    let mut result = printer.message(message, &[wire], 0);
+    let mut result = visit(&mut printer);
     if printer.again {
         printer.out.truncate(start);
         printer.keys.clear();
         (printer.gathers, printer.again) = (true, false);
-        result = printer.message(message, &[wire], 0);
+        result = visit(&mut printer);
     }
     if result.is_err() {
-        out.truncate(start);
+        printer.out.truncate(start);
     }
     result
 }
@@ -74,6 +98,41 @@ impl<'a> Printer<'a> {
         self.out.push(b'{');
         self.members(message, parts, true, depth)?;
         self.out.push(b'}');
+        Ok(())
+    }
+
+    /// The value of one field; `null` for a field with presence that is absent.
+    fn alone(&mut self, message: &Message, field: &Field, wire: &'a [u8]) -> Fallible {
+        if self.gathers {
+            return self.gathered_alone(message, field, wire);
+        }
+        let mut met = false;
+        let mut wire = Wire::new(wire);
+        while let Some(head) = wire.head()? {
+            let found = self.known_field(message, head, &wire).filter(|found| found.slot == field.slot);
+            let Some(found) = found else {
+                wire.skip(head)?;
+                continue;
+            };
+            if std::mem::replace(&mut met, true) || found.index != field.index {
+                return Err(self.begin_anew());
+            }
+            match field.shape {
+                Shape::One { .. } => self.value(field, &mut wire, 0)?,
+                Shape::Many { .. } => self.bare_list(field, head, &mut wire, 0).map(drop)?,
+                Shape::Map { key, value } => self.bare_map(field, (key, value), &mut wire, 0).map(drop)?,
+            }
+        }
+        if met { Ok(()) } else { self.absent_alone(field) }
+    }
+
+    fn absent_alone(&mut self, field: &Field) -> Fallible {
+        match field.shape {
+            Shape::One { presence: true } => self.out.extend_from_slice(b"null"),
+            Shape::One { presence: false } => self.absent(field.kind, 0)?,
+            Shape::Many { .. } => self.out.extend_from_slice(b"[]"),
+            Shape::Map { .. } => self.out.extend_from_slice(b"{}"),
+        }
         Ok(())
     }
 

@@ -85,6 +85,18 @@ impl<'a> Printer<'a> {
         self.merged(field.kind, field.number, last_pieces(group), depth)
     }
 
+    pub(super) fn gathered_alone(&mut self, message: &Message, field: &Field, wire: &'a [u8]) -> Fallible {
+        let mut group = self.gather(message, &[wire])?;
+        group.retain(|occurrence| occurrence.slot(message) == field.slot);
+        match (field.shape, group.last()) {
+            (Shape::One { .. }, Some(last)) if last.field == field.index => {
+                self.merged(field.kind, field.number, last_pieces(&group), 0)
+            }
+            (Shape::Many { .. } | Shape::Map { .. }, Some(_)) => self.gathered_many(field, &group, 0).map(drop),
+            _ => self.absent_alone(field),
+        }
+    }
+
     /// A list or a map, without its key; tells how much is in it.
     pub(super) fn gathered_many(&mut self, field: &Field, group: &[Occurrence<'a>], depth: usize) -> Fallible<usize> {
         if let Shape::Map { key, value } = field.shape {

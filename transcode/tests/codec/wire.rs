@@ -4,6 +4,8 @@ use proptest::prelude::*;
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, Kind, MessageDescriptor};
 
+use transcode::PrintOptions;
+
 use crate::{codec, everything, generate, oracle, parse, print};
 
 fn everything_of(wire: &[u8]) -> String {
@@ -75,6 +77,38 @@ fn a_message_nests_a_hundred_levels() {
         outer.extend_from_slice(&wire);
         wire = outer;
     }
+}
+
+#[test]
+fn a_field_is_printed_alone_as_it_is_among_others() {
+    let codec = codec("transcode.test.Everything");
+    let alone = |field: &str, wire: &[u8]| {
+        let mut out = Vec::new();
+        codec.field_to_json(field, wire, &PrintOptions::default(), &mut out).map(|()| String::from_utf8(out).unwrap())
+    };
+    for (field, wire, json) in [
+        ("int32Value", &b"\x70\x01\x18\x07\x20\x01"[..], "7"),
+        ("int32_value", b"\x18\x07\x20\x01\x18\x08", "8"),
+        ("int32Value", b"\x20\x01", "0"),
+        ("maybeInt32", b"\x20\x01", "null"),
+        ("self", b"", "null"),
+        ("self", b"\x8a\x01\x02\x18\x01\x18\x07\x8a\x01\x02\x20\x02", "{\"int32Value\":1,\"int64Value\":\"2\"}"),
+        ("int32s", b"", "[]"),
+        ("int32s", b"\x8a\x02\x02\x01\x02", "[1,2]"),
+        ("int32s", b"\x88\x02\x01\x18\x05\x88\x02\x02", "[1,2]"),
+        ("byString", b"", "{}"),
+        ("byString", b"\xf2\x03\x06\x0a\x01a\x12\x01b\xf2\x03\x06\x0a\x01a\x12\x01c", "{\"a\":\"c\"}"),
+        ("choiceInt32", b"\xb8\x04\x01", "1"),
+        ("choiceInt32", b"\xb8\x04\x01\xc2\x04\x01a", "null"),
+        ("choiceString", b"\xb8\x04\x01\xc2\x04\x01a", "\"a\""),
+    ] {
+        assert_eq!(alone(field, wire).unwrap(), json, "{field} {wire:?}");
+    }
+    assert_eq!(
+        alone("nope", b"").unwrap_err().to_string(),
+        "nope: transcode.test.Everything has no field of this name"
+    );
+    assert_eq!(alone("stringValue", b"\x72\x01\xff").unwrap_err().field(), "stringValue");
 }
 
 #[test]
