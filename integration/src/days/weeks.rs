@@ -86,7 +86,13 @@ pub(super) async fn part(engines: &Engines, scale: &Scale, tally: &mut Tally) ->
         allow.send_replace(begun as usize);
         let over = until(PATIENCE, "the weeks go on", async || {
             let over = playing.is_finished();
-            let amid = calls.open() > 0 && done.load(Ordering::Relaxed) + BEHIND >= begun;
+            let through = done.load(Ordering::Relaxed);
+            let amid = calls.open() > 0 && through + BEHIND >= begun;
+            let let_in = *allow.borrow();
+            if !amid && through >= let_in as u64 {
+                // All of them went through between two looks: another one, to die amid it.
+                allow.send_replace(let_in + 1);
+            }
             Ok((over || amid).then_some(over))
         })
         .await?;
