@@ -1,4 +1,4 @@
-//! The lanes of `integration/`: the released binary, driven from outside, one lane a file.
+//! The lanes of `integration/`: the binary, driven from outside, one lane a file.
 
 use std::fs;
 use std::time::Duration;
