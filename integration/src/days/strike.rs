@@ -13,7 +13,7 @@ use crate::server::Died;
 use crate::until;
 
 /// How long a process is waited for that is to die at a point; then it is killed, and the point counts as not met.
-const MET: Duration = Duration::from_secs(4);
+const MET: Duration = Duration::from_secs(8);
 
 /// How long a server is watched for work in it before it is killed.
 const BUSY: Duration = Duration::from_secs(20);
