@@ -20,7 +20,7 @@ use crate::lanes::ENGINES;
 use crate::paths;
 
 /// How everything is built that a lane runs; `Cargo.toml` says why it is a profile of its own.
-const PROFILE: &str = "proof";
+pub(crate) const PROFILE: &str = "proof";
 
 /// How long a build may take, from nothing and on two cores.
 const LIMIT: Duration = Duration::from_secs(2400);

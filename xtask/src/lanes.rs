@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::built::{Program, Shape, Tests, built};
+use crate::built::{PROFILE, Program, Shape, Tests, built};
 use crate::command::{Ended, Run, tail};
 use crate::lane::{Context, Outcome};
 use crate::servers::Started;
@@ -107,7 +107,9 @@ pub(crate) fn checks() -> Result<Vec<Lane>> {
         Lane::new("contracts", "buf lint, buf breaking against main, golden events", contracts::run),
         Lane::new("clippy", "no lint fires, with the fleet's engines and without them", |_| {
             let lint = |what: &[&str]| {
-                let arguments = [&["clippy", "--all-targets"], what, &["--", "-D", "warnings"]].concat();
+                // With the profile of what is built, so that C sources and what runs while building are compiled once.
+                let arguments =
+                    [&["clippy", "--profile", PROFILE, "--all-targets"], what, &["--", "-D", "warnings"]].concat();
                 command("clippy", &arguments, Duration::from_secs(1500))
             };
             let mut outcome = lint(&["--workspace", "--features", &format!("stoa/fleet,stoa/planted,{ENGINES}")])?;
