@@ -47,6 +47,7 @@ pub(crate) struct Method {
     pub(crate) request_id: bool,
     pub(crate) secret_reply: bool,
     pub(crate) max_request_bytes: u32,
+    pub(crate) stale_for: (i64, i32),
     pub(crate) http: Vec<Http>,
 }
 
@@ -131,11 +132,20 @@ fn method(
     if deadline.is_some_and(|deadline| deadline <= (0, 0)) {
         faults.push("has a deadline that is not positive".to_owned());
     }
+    let stale_for = options::stale_for(tree, descriptor);
+    let streaming = descriptor.is_client_streaming() || descriptor.is_server_streaming();
+    if let Some(stale_for) = stale_for {
+        let public = policy.as_ref().is_some_and(|policy| policy.access == "ACCESS_PUBLIC");
+        if stale_for <= (0, 0) {
+            faults.push("has a stale_for that is not positive".to_owned());
+        } else if !public || streaming || idempotency != "NoSideEffects" {
+            faults.push("has stale_for, and is not a public unary method without side effects".to_owned());
+        }
+    }
     for rule in &http {
         binding(descriptor, rule, routes, faults);
     }
 
-    let streaming = descriptor.is_client_streaming() || descriptor.is_server_streaming();
     let default_deadline = if streaming { DEFAULT_STREAM_DEADLINE_SECONDS } else { DEFAULT_DEADLINE_SECONDS };
     let policy = policy.unwrap_or(options::Policy { access: String::new(), owner: false, callers: Vec::new() });
     Method {
@@ -148,6 +158,7 @@ fn method(
         request_id,
         secret_reply,
         max_request_bytes: options::max_request_bytes(tree, descriptor).unwrap_or(DEFAULT_MAX_REQUEST_BYTES),
+        stale_for: stale_for.unwrap_or((0, 0)),
         http,
         descriptor: descriptor.clone(),
     }

@@ -47,6 +47,12 @@ pub(crate) fn deadline(tree: &Tree, method: &MethodDescriptor) -> Option<(i64, i
     value.as_message().map(span)
 }
 
+/// How long an answer may stand in for another, in seconds and nanos.
+pub(crate) fn stale_for(tree: &Tree, method: &MethodDescriptor) -> Option<(i64, i32)> {
+    let value = extension(tree, &method.options(), "stoa.contract.v1.stale_for")?;
+    value.as_message().map(span)
+}
+
 /// Seconds and nanos of a `Duration` or a `Timestamp`.
 pub(crate) fn span(message: &DynamicMessage) -> (i64, i32) {
     let seconds = set(message, "seconds").and_then(|value| value.as_i64()).unwrap_or(0);

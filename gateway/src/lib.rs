@@ -77,6 +77,9 @@ const FORWARD: [HeaderName; 4] = [
 /// Where a call comes from, for services that bound what one source may do. What a client says under this name is dropped.
 const CLIENT_ADDRESS: HeaderName = HeaderName::from_static("stoa-client-address");
 
+/// Answers kept to stand in for those that a service cannot give.
+const KEPT_BYTES: u64 = 16 << 20;
+
 /// Metadata with this prefix becomes a response header.
 const EXPOSE: &str = "stoa-";
 
@@ -121,7 +124,8 @@ pub fn door(context: &server::Context, keys: Keys) -> Result<Door<Front>, Error>
 /// Compiles the contracts and takes its place in front of the services of this process.
 pub fn build(config: Config, context: &server::Context) -> Result<Gateway, Error> {
     let pool = DescriptorPool::decode(config.descriptors).map_err(transcode::table::LoadError::from)?;
-    let services = Arc::new(Services::new(&pool, config.methods, &context.clients));
+    let clients = context.clients.as_caller(auth::GATEWAY).keeping(KEPT_BYTES, context.clock.clone());
+    let services = Arc::new(Services::new(&pool, config.methods, &clients));
     let methods = config.methods;
     let limits = move |path: &str| match methods.by_path(path) {
         Some(method) => Limits { deadline: method.deadline, max_request_bytes: method.max_request_bytes as usize },

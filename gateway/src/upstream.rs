@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use auth::Principal;
-use client::{Channel, Outgoing, Registry};
+use client::{Caller as Clients, Channel, Outgoing};
 use contract::Table;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
@@ -34,8 +34,7 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    pub(crate) fn new(pool: &DescriptorPool, methods: Table, registry: &Registry) -> Self {
-        let caller = registry.as_caller(auth::GATEWAY);
+    pub(crate) fn new(pool: &DescriptorPool, methods: Table, clients: &Clients) -> Self {
         let mut channels = HashMap::new();
         let mut named_by = HashMap::new();
         for method in methods.iter() {
@@ -46,7 +45,7 @@ impl Services {
                     .filter_map(|field| Some(input.as_ref()?.get_field_by_name(field)?.number()));
                 named_by.insert(method.path.to_owned(), fields.collect());
             } else {
-                channels.entry(method.owner).or_insert_with(|| caller.channel(method.owner));
+                channels.entry(method.owner).or_insert_with(|| clients.channel(method.owner));
             }
         }
         Services { methods, channels, named_by }

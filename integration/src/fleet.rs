@@ -378,9 +378,14 @@ impl Fleet {
         self.outputs.iter().find(|(_, output)| output.contains(word)).map(|(copy, _)| *copy)
     }
 
+    /// Whether a process printed a word.
+    pub fn said_by(&self, copy: Copy, word: &str) -> bool {
+        self.outputs.get(&copy).is_some_and(|output| output.contains(word))
+    }
+
     /// Whether a process has told of an error.
     pub fn complains(&self, copy: Copy) -> bool {
-        self.outputs.get(&copy).is_some_and(|output| output.contains("ERROR"))
+        self.said_by(copy, "ERROR")
     }
 
     /// The errors that processes told of, the last few of each.

@@ -101,6 +101,10 @@ struct Faults {
     #[cfg(feature = "planted")]
     #[arg(long, value_name = "STEP", hide = true)]
     planted_schema: Option<Schema>,
+    /// Fail so many of a hundred calls
+    #[cfg(feature = "planted")]
+    #[arg(long, value_name = "PERCENT", hide = true, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
+    planted_failures: u32,
 }
 
 /// How far the tables of the later release have come.
@@ -173,6 +177,8 @@ impl Settings {
             Some(Schema::Contracted) => store::planted::as_later_release(store::planted::Schema::Contracted),
             None => {}
         }
+        #[cfg(feature = "planted")]
+        server::planted::fail(self.faults.planted_failures);
         Ok(())
     }
 }

@@ -72,7 +72,8 @@ fn entry(method: &Method) -> String {
         client_streaming: {client_streaming}, server_streaming: {server_streaming},
         policy: ::contract::Policy {{ access: ::contract::Access::{access}, owner: {owner_checked}, callers: &{callers:?} }},
         idempotency: ::contract::Idempotency::{idempotency}, deadline: ::core::time::Duration::new({seconds}, {nanos}),
-        request_id: {request_id}, secret_reply: {secret_reply}, max_request_bytes: {max_request_bytes}, http: &[{http}],
+        request_id: {request_id}, secret_reply: {secret_reply}, max_request_bytes: {max_request_bytes},
+        stale_for: ::core::time::Duration::new({stale_seconds}, {stale_nanos}), http: &[{http}],
     }},
 ",
         service = service.full_name(),
@@ -92,6 +93,8 @@ fn entry(method: &Method) -> String {
         request_id = method.request_id,
         secret_reply = method.secret_reply,
         max_request_bytes = method.max_request_bytes,
+        stale_seconds = method.stale_for.0,
+        stale_nanos = method.stale_for.1,
     )
 }
 

@@ -1,6 +1,7 @@
 //! One caller's way to one callee, as the tower service a generated client is built over.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,12 +19,15 @@ use telemetry::Trace;
 use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
+use tonic_types::{ErrorDetails, StatusExt as _};
 use tower::ServiceExt as _;
 
+use crate::breaker::{self, Breaker, Pass};
 use crate::endpoints::{End, Endpoints, Place};
 use crate::outgoing::Outgoing;
 use crate::registry::{Signing, Slot, Target};
 use crate::retry::{self, Budget};
+use crate::stale::Kept;
 
 /// What a service that runs in this process is to its callers: its own layers, called directly.
 pub trait Callee: Send + Sync + 'static {
@@ -56,11 +60,15 @@ struct Inner {
     methods: Table,
     slot: Arc<Slot>,
     budget: Budget,
+    breaker: Breaker,
+    kept: Option<Arc<Kept>>,
 }
 
 impl Channel {
-    pub(crate) fn new(caller: &'static str, methods: Table, slot: Arc<Slot>, budget: Budget) -> Self {
-        Channel { inner: Arc::new(Inner { caller, methods, slot, budget }) }
+    pub(crate) fn new(caller: &'static str, methods: Table, slot: Arc<Slot>, kept: Option<Arc<Kept>>) -> Self {
+        let callee = slot.name;
+        let breaker = Breaker::new(breaker::Limits::default(), move |circuit| circuit.tell(caller, callee));
+        Channel { inner: Arc::new(Inner { caller, methods, slot, budget: Budget::default(), breaker, kept }) }
     }
 }
 
@@ -85,9 +93,16 @@ impl tower::Service<http::Request<Body>> for Channel {
     }
 }
 
+/// The domain of the reason in an answer of our own.
+const DOMAIN: &str = "stoa";
+
 /// What is taken off the remaining time at each hop, so that a caller hears of a deadline from its callee and not from its
 /// own clock.
 const MARGIN: Duration = Duration::from_millis(2);
+
+/// How long a callee must have had for its silence to count as a failure: who waits for less proves nothing about it, and must
+/// not be able to keep others away from it.
+const GOOD_TIME: Duration = Duration::from_millis(250);
 
 impl Inner {
     async fn send(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
@@ -106,27 +121,61 @@ impl Inner {
         let call = Call { method, principal: outgoing.principal, trace: outgoing.trace.child(), deadline };
         self.budget.earn();
         if !retry::repeatable(method) {
-            return self.attempt(&call, parts, Message::of_one_attempt(body, method, &self.slot).await?).await;
+            let message = Message::of_one_attempt(body, method, &self.slot).await?;
+            let pass = self.breaker.admit().map_err(|pause| self.open(pause))?;
+            return self.judged(pass, &call, parts, message).await;
         }
 
         let message = buffer(body, method).await?;
+        let kept = self.kept.as_ref().filter(|_| Kept::concerns(method, &call.principal));
+        let answer = self.repeated(&call, parts, &message).await;
+        match (kept, answer) {
+            (Some(kept), Ok(answer)) if !no_answer(retry::code(answer.headers())) => {
+                Ok(kept.keep(method, &message, answer))
+            }
+            (Some(kept), answer) if no_answer(code_of(&answer)) => kept.instead(method, &message).map_or(answer, Ok),
+            (_, answer) => answer,
+        }
+    }
+
+    /// Sends a call that may be sent again, as often as it may be.
+    async fn repeated(&self, call: &Call, parts: Parts, message: &Bytes) -> Result<http::Response<Body>, Status> {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let answer = self.attempt(&call, parts.clone(), Message::Kept(message.clone())).await;
+            // Who is left alone is not asked again either.
+            let pass = self.breaker.admit().map_err(|pause| self.open(pause))?;
+            let answer = self.judged(pass, call, parts.clone(), Message::Kept(message.clone())).await;
             let pause = match &answer {
                 Ok(response) if retry::unavailable(response.headers()) => {
-                    self.budget.pause(attempt, response.headers(), deadline)
+                    self.budget.pause(attempt, response.headers(), call.deadline)
                 }
                 Err(status) if status.code() == tonic::Code::Unavailable => {
-                    self.budget.pause(attempt, &HeaderMap::new(), deadline)
+                    self.budget.pause(attempt, &HeaderMap::new(), call.deadline)
                 }
                 Ok(_) | Err(_) => None,
             };
             let Some(pause) = pause else { return answer };
-            tracing::debug!(callee = self.slot.name, method = method.name, attempt, "unavailable, trying again");
+            tracing::debug!(callee = self.slot.name, method = call.method.name, attempt, "unavailable, trying again");
             tokio::time::sleep(pause).await;
         }
+    }
+
+    /// One attempt, whose end is told to the breaker.
+    async fn judged(
+        &self,
+        pass: Pass<'_>,
+        call: &Call,
+        parts: Parts,
+        message: Message,
+    ) -> Result<http::Response<Body>, Status> {
+        let begun = Instant::now();
+        let answer = self.attempt(call, parts, message).await;
+        let patient = call.deadline.saturating_duration_since(begun) >= GOOD_TIME;
+        // A callee that does not serve yet was not asked.
+        let asked = self.slot.target.load().is_some();
+        pass.ended(if asked { end_of(code_of(&answer), patient) } else { breaker::End::Unknown });
+        answer
     }
 
     async fn attempt(&self, call: &Call, parts: Parts, message: Message) -> Result<http::Response<Body>, Status> {
@@ -236,6 +285,14 @@ impl Inner {
         }
     }
 
+    /// The answer in the place of a callee that is left alone.
+    fn open(&self, pause: Duration) -> Status {
+        let mut details = ErrorDetails::with_error_info("CIRCUIT_OPEN", DOMAIN, HashMap::new());
+        details.set_retry_info(Some(pause));
+        let message = format!("{} fails too often and is left alone for a moment", self.slot.name);
+        Status::with_error_details(tonic::Code::Unavailable, message, details)
+    }
+
     fn late(&self, method: &Method) -> Status {
         Status::deadline_exceeded(format!("{} did not answer {} in time", self.slot.name, method.name))
     }
@@ -244,6 +301,25 @@ impl Inner {
         if crash::active() {
             crash::hit(kind, &format!("{}->{}", self.caller, method.path));
         }
+    }
+}
+
+fn code_of(answer: &Result<http::Response<Body>, Status>) -> Option<tonic::Code> {
+    answer.as_ref().map_or_else(|status| Some(status.code()), |response| retry::code(response.headers()))
+}
+
+/// Whether the callee did not answer, so that what it said earlier may stand in.
+fn no_answer(code: Option<tonic::Code>) -> bool {
+    matches!(code, Some(tonic::Code::Unavailable | tonic::Code::DeadlineExceeded))
+}
+
+/// What an answer says of who gave it; `patient` is whether it had good time.
+fn end_of(code: Option<tonic::Code>, patient: bool) -> breaker::End {
+    match code {
+        Some(tonic::Code::Unavailable) => breaker::End::Failed,
+        Some(tonic::Code::DeadlineExceeded) if patient => breaker::End::Failed,
+        Some(tonic::Code::DeadlineExceeded | tonic::Code::Cancelled) => breaker::End::Unknown,
+        Some(_) | None => breaker::End::Answered,
     }
 }
 

@@ -11,7 +11,7 @@ use tls::Trust;
 
 use crate::channel::{Callee, Channel};
 use crate::endpoints::Endpoints;
-use crate::retry::Budget;
+use crate::stale::Kept;
 
 /// The names this process can call. Clones are handles to the same names.
 #[derive(Clone)]
@@ -24,6 +24,7 @@ pub struct Registry {
 pub struct Caller {
     registry: Registry,
     name: &'static str,
+    kept: Option<Arc<Kept>>,
 }
 
 /// A service could not be bound to an address.
@@ -69,7 +70,7 @@ impl Registry {
 
     /// The registry as this service uses it.
     pub fn as_caller(&self, name: &'static str) -> Caller {
-        Caller { registry: self.clone(), name }
+        Caller { registry: self.clone(), name, kept: None }
     }
 
     /// From now on the name is answered in this process.
@@ -103,6 +104,13 @@ impl Registry {
 }
 
 impl Caller {
+    /// Keeps answers, so many bytes of them over all its channels, to stand in for those that a callee cannot give: where
+    /// the contract lets them, and marked with [`STALE_SINCE`](crate::STALE_SINCE).
+    #[must_use]
+    pub fn keeping(self, bytes: u64, clock: Clock) -> Self {
+        Caller { kept: Some(Kept::new(bytes, clock)), ..self }
+    }
+
     /// The channel to a service, which need not serve yet.
     ///
     /// Each method the contract lets this caller call becomes a crash point, so that a test can list them.
@@ -115,7 +123,7 @@ impl Caller {
                 Site::named(&format!("{}->{}", self.name, method.path));
             }
         }
-        Channel::new(self.name, inner.methods, inner.slot(callee), Budget::default())
+        Channel::new(self.name, inner.methods, inner.slot(callee), self.kept.clone())
     }
 }
 

@@ -56,7 +56,12 @@ pub(crate) fn repeatable(method: &Method) -> bool {
 
 /// Whether an answer says that the callee did nothing: a refusal carries its status in the headers, without a body.
 pub(crate) fn unavailable(headers: &HeaderMap) -> bool {
-    headers.get("grpc-status").is_some_and(|status| Code::from_bytes(status.as_bytes()) == Code::Unavailable)
+    code(headers) == Some(Code::Unavailable)
+}
+
+/// The code of an answer without a body.
+pub(crate) fn code(headers: &HeaderMap) -> Option<Code> {
+    headers.get("grpc-status").map(|status| Code::from_bytes(status.as_bytes()))
 }
 
 /// Whether a call that failed has certainly not been taken up by the callee: no connection was made, the connection had

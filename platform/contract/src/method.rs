@@ -33,6 +33,8 @@ pub struct Method {
     pub secret_reply: bool,
     /// The largest request message accepted, in bytes.
     pub max_request_bytes: u32,
+    /// How long after it was given an answer may stand in for one that its service cannot give; zero where it may not.
+    pub stale_for: Duration,
     /// Its HTTP bindings, the first one being the principal one.
     pub http: &'static [HttpRule],
 }
@@ -198,6 +200,7 @@ mod tests {
             request_id: false,
             secret_reply: false,
             max_request_bytes: 1024,
+            stale_for: Duration::ZERO,
             http: &[],
         }
     }

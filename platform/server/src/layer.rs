@@ -138,6 +138,8 @@ impl Layers {
         if arrival.deadline <= Instant::now() {
             return Err(Status::deadline_exceeded("the deadline had passed before the call arrived"));
         }
+        #[cfg(feature = "planted-bugs")]
+        crate::planted::failure()?;
         let Ok(permit) = Arc::clone(&self.limit).try_acquire_owned() else {
             let message = format!("{} has too many calls in progress", self.name);
             return Err(status::overloaded("OVERLOADED", message, SHED_PAUSE));

@@ -19,6 +19,8 @@ mod deadline;
 mod health;
 mod layer;
 mod page;
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
 
 pub use accept::{Certified, Gauge, Limits, Listener, Peer};
 pub use call::Call;
