@@ -28,7 +28,7 @@ const SETTLED: Duration = Duration::from_secs(120);
 
 /// Times under which nobody is refused for waiting while two cores carry it all: a buyer who holds a piece may be minutes
 /// from paying for it, and a payment in doubt is asked about until somebody answers.
-const PATIENT: [&str; 20] = [
+const PATIENT: [&str; 18] = [
     // An act whose steps are minutes apart is not ended by its token.
     "--access-token",
     "30m",
@@ -46,11 +46,13 @@ const PATIENT: [&str; 20] = [
     "50ms",
     "--retry-cap",
     "1s",
-    "--sweep",
-    "500ms",
     "--drain",
     "5s",
 ];
+
+/// How often services look for what nobody told them of, in the flash sales. The weeks leave it at what a fleet has: with
+/// thousands of products the stand-in for MongoDB, which reads through all of them for it, would do nothing else.
+const WATCHFUL: [&str; 2] = ["--sweep", "500ms"];
 
 /// How much of everything there is.
 #[derive(Clone, Copy, Debug)]
@@ -78,7 +80,7 @@ impl Scale {
         pieces: 20,
         kills: 1,
         least_points: 1,
-        most_points: 2,
+        most_points: 1,
         weeks: Weeks::MadeUp("2010-12-08"),
         kills_of_weeks: 1,
     };

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::around::Around;
 use super::strike::{Striker, Victim, victims};
-use super::{Engines, PATIENT, SETTLED, Scale, Tally, fleet_that, passed, well};
+use super::{Engines, PATIENT, SETTLED, Scale, Tally, WATCHFUL, fleet_that, passed, well};
 use crate::calls::Calls;
 use crate::flash_sale::{self, Offer};
 use crate::fleet::{Fleet, Plan};
@@ -32,7 +32,8 @@ const SALES: usize = 12;
 pub(super) async fn part(engines: &Engines, scale: &Scale, tally: &mut Tally) -> Result<()> {
     let files = limits::raise_open_files();
     ensure!(files >= 2 * scale.buyers as u64 + 1000, "only {files} files may be open, of {} buyers", scale.buyers);
-    let mut fleet = fleet_that(engines, "sale", Plan { windows: &PATIENT, ..Plan::default() }).await?;
+    let windows = [&PATIENT[..], &WATCHFUL].concat();
+    let mut fleet = fleet_that(engines, "sale", Plan { windows: &windows, ..Plan::default() }).await?;
     passed(&fleet, tally)?;
     let mut victims = victims(engines, scale.kills);
     let calls = Calls::default();

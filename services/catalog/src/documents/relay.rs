@@ -9,12 +9,16 @@ use std::time::Duration;
 use contracts::catalog::v1::Event;
 use log::{Log, once};
 use store::{Error, Tx, site};
+use tokio::time::Instant;
 
 use super::database::{Database, SWEPT};
 use super::shape::{Document, time};
 
 /// What every transaction of a relay takes first.
 const LOCK: &str = "catalog.unsent";
+
+/// How often what has outlived its time is looked for, if sweeps come more often.
+const CLEANED: Duration = Duration::from_secs(60);
 
 /// The way from the documents to the log. A cheap handle.
 #[derive(Clone, Debug)]
@@ -69,8 +73,14 @@ impl Relay {
 
     /// Looks again and again for what was left: by who died, and by who could not reach the log.
     pub(super) async fn sweep(&self, every: Duration) {
+        let mut cleaned = None;
         loop {
-            if let Err(error) = self.sweep_once().await {
+            let clean = cleaned.is_none_or(|at: Instant| at.elapsed() >= CLEANED);
+            let swept = if clean { self.sweep_once().await } else { self.send_all().await };
+            if clean {
+                cleaned = Some(Instant::now());
+            }
+            if let Err(error) = swept {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "events of the catalogue wait in their documents"
@@ -82,6 +92,12 @@ impl Relay {
 
     /// Moves everything that is unsent, and drops what has outlived its time.
     pub(super) async fn sweep_once(&self) -> Result<(), log::Error> {
+        self.send_all().await?;
+        self.clean().await
+    }
+
+    /// Moves everything that is unsent.
+    async fn send_all(&self) -> Result<(), log::Error> {
         loop {
             let left = self.database.unsent().await?;
             match self.send(&left).await {
@@ -99,9 +115,13 @@ impl Relay {
                 outcome => outcome?,
             }
             if (left.len() as i64) < SWEPT {
-                break;
+                return Ok(());
             }
         }
+    }
+
+    /// Drops what has outlived its time.
+    async fn clean(&self) -> Result<(), log::Error> {
         let retention = jiff::SignedDuration::try_from(once::RETENTION).unwrap_or(jiff::SignedDuration::MAX);
         let end = self.log.store().clock().now().checked_sub(retention).unwrap_or(jiff::Timestamp::MIN);
         self.database.drop_old(end).await?;
