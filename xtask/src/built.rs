@@ -33,6 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(1500);
 const WITH_ENGINES: [&str; 10] =
     ["stoa", "store", "stoa-log", "bus", "saga", "cache", "stoa-identity", "stoa-catalog", "integration", "xtask"];
 
+/// The example that answers protobuf's conformance suite.
+const CONFORMANCE: &str = "conformance";
+
 /// What is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
@@ -47,6 +50,7 @@ pub(crate) enum Shape {
 pub(crate) struct Built {
     /// The shop.
     pub(crate) stoa: PathBuf,
+    conformance: Option<PathBuf>,
     programs: Vec<Program>,
 }
 
@@ -77,6 +81,11 @@ impl Built {
     pub(crate) fn programs(&self, wanted: impl Fn(&Program) -> bool) -> Vec<&Program> {
         self.programs.iter().filter(|program| wanted(program)).collect()
     }
+
+    /// What answers protobuf's conformance suite; the plain shape has it.
+    pub(crate) fn conformance(&self) -> Result<&Path> {
+        self.conformance.as_deref().context("cargo did not say where it put `conformance`")
+    }
 }
 
 impl Program {
@@ -92,7 +101,7 @@ fn build(shape: Shape) -> Result<Built> {
         .args(["--message-format", "json-render-diagnostics"])
         .limit(LIMIT);
     let run = match shape {
-        Shape::Plain => run.args(["--workspace"]),
+        Shape::Plain => run.args(["--workspace", "--example", CONFORMANCE]),
         Shape::Fleet => run
             .args(WITH_ENGINES.iter().flat_map(|package| ["--package", package]))
             .args(["--features", &format!("stoa/fleet,stoa/planted,{ENGINES}")]),
@@ -102,12 +111,26 @@ fn build(shape: Shape) -> Result<Built> {
     ensure!(ended.success, "{}", tail(&said.join("\n"), 60));
     ensure!(!said.iter().any(|line| line.starts_with("warning: ")), "it warns:\n{}", tail(&said.join("\n"), 60));
     let artifacts = artifacts(&ended.output)?;
-    let stoa = artifacts
-        .iter()
-        .find(|artifact| artifact.target.name == "stoa" && !artifact.profile.test && artifact.executable.is_some())
-        .and_then(|artifact| artifact.executable.as_deref())
-        .context("cargo did not say where it put `stoa`")?;
-    Ok(Built { stoa: aside(shape, stoa.as_std_path())?, programs: programs(&artifacts) })
+    let stoa = executable(&artifacts, "stoa").context("cargo did not say where it put `stoa`")?;
+    let conformance = executable(&artifacts, CONFORMANCE).map(Path::to_owned);
+    Ok(Built { stoa: aside(shape, stoa)?, conformance, programs: programs(&artifacts) })
+}
+
+/// The program of this name that is no test program.
+fn executable<'a>(artifacts: &'a [Artifact], name: &str) -> Option<&'a Path> {
+    let programs = artifacts.iter().filter(|artifact| artifact.target.name == name && !artifact.profile.test);
+    programs.filter_map(|artifact| artifact.executable.as_deref()).map(|path| path.as_std_path()).next()
+}
+
+/// The examples in the documentation of every crate, compiled and run by cargo with what the plain build has made.
+pub(crate) fn documentation(context: &Context) -> Result<Ended> {
+    built(Shape::Plain)?;
+    // The same profile and the same selection as the build, so that nothing is compiled twice.
+    Run::cargo("doctests")
+        .args(["test", "--doc", "--profile", PROFILE, "--workspace"])
+        .limit(PATIENCE)
+        .verbose(context.verbose)
+        .end()
 }
 
 fn artifacts(output: &str) -> Result<Vec<Artifact>> {

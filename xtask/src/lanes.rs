@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::built::{PROFILE, Program, Shape, Tests, built};
+use crate::built::{PROFILE, Program, Shape, Tests, built, documentation};
 use crate::command::{Ended, Run, tail};
 use crate::lane::{Context, Outcome};
 use crate::servers::Started;
 use crate::workspace::Workspace;
-use crate::{contracts, deny, deploy, libtest, servers, structure, suites};
+use crate::{conformance, contracts, deny, deploy, libtest, servers, structure, suites};
 
 /// Finds out; an error counts as a failure of the lane.
 type Proof = Box<dyn Fn(&Context) -> Result<Outcome>>;
@@ -67,6 +67,14 @@ pub(crate) fn all() -> Result<Vec<Lane>> {
             tests(&lane, |program| program.package == service, context)
         }));
     }
+    lanes.push(Lane::new("doctests", "what the documentation of the crates shows compiles and does it", |context| {
+        Ok(libtest::outcome(&documentation(context)?))
+    }));
+    lanes.push(Lane::new(
+        "conformance",
+        "the codec answers protobuf's own suite, JSON on either side",
+        conformance::run,
+    ));
     lanes.push(Lane::new("engines", "what the engines' own files say of themselves", engines));
     lanes.push(Lane::new("postgres", "store, log, bus and sagas keep their promises on PostgreSQL", postgres));
     lanes.push(Lane::new(

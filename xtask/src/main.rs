@@ -7,6 +7,7 @@ mod bench;
 mod built;
 mod cli;
 mod command;
+mod conformance;
 mod contracts;
 mod deny;
 mod deploy;

