@@ -13,7 +13,7 @@ use crate::{
     parse,
     percent::{self, EscapeError},
     schema::{Field, Kind, Message, Shape, Tables},
-    wire::{Wire, put_varint},
+    wire::{Wire, put_field, put_varint, varint_width},
 };
 
 /// Where the parts of a request go, compiled once for each route.
@@ -92,7 +92,8 @@ impl Binding {
     }
 
     /// Appends the message of a request: what the variables captured (decoded, in the order of the template), the
-    /// query as it was sent, the body. Everything that is wrong with path and query is told at once.
+    /// query as it was sent, the body. Everything that is wrong with path and query is told at once, and the body's first
+    /// error with it.
     pub fn bind(
         &self,
         captures: &[String],
@@ -101,46 +102,103 @@ impl Binding {
         options: &ParseOptions,
         out: &mut Vec<u8>,
     ) -> Result<(), Vec<Error>> {
-        let start = out.len();
+        match self.around(captures, query, options) {
+            Ok(around) => self.message(&around, body, options, out).map_err(|error| vec![error]),
+            Err(mut errors) => {
+                let start = out.len();
+                if let Err(fault) = self.body(body, options, out) {
+                    errors.push(fault.finish(Some(body)));
+                }
+                out.truncate(start);
+                Err(errors)
+            }
+        }
+    }
+
+    /// What path and query say, before a body is read. It serves for every message of a stream.
+    pub fn around(
+        &self,
+        captures: &[String],
+        query: Option<&str>,
+        options: &ParseOptions,
+    ) -> Result<Around, Vec<Error>> {
         let mut errors = Vec::new();
-        let mut around = Vec::new();
+        let mut wire = Vec::new();
         let mut query_binder = Query { binding: self, options, leaves: HashSet::new(), members: HashMap::new() };
         for path in &self.variables {
             // Two variables that name one field are no fault of the request.
             let _ = query_binder.once(&self.codec.tables, path);
         }
         for part in query.unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
-            if let Err(fault) = query_binder.part(part, &mut around) {
+            if let Err(fault) = query_binder.part(part, &mut wire) {
                 errors.push(fault.finish(None));
             }
         }
-        let from_path = around.len();
-        let mut ends = Vec::new();
+        let mut ends = vec![wire.len()];
         for (path, text) in self.variables.iter().zip(captures) {
-            if let Err(fault) = path.put(&self.codec.tables, text, &mut around) {
+            if let Err(fault) = path.put(&self.codec.tables, text, &mut wire) {
                 errors.push(fault.under(&path.name).finish(None));
             }
-            ends.push(around.len());
+            ends.push(wire.len());
         }
-        match self.body(body, options, out) {
-            Err(fault) => errors.push(fault.finish(Some(body))),
-            Ok(()) => {
-                let mut from = from_path;
-                for (path, end) in self.variables.iter().zip(ends) {
-                    if !path.agrees(&self.codec.tables, &out[start..], &around[from..end]) {
-                        let reason = "the body says something else than the path";
-                        errors.push(Fault::new(ErrorKind::BoundElsewhere, 0, reason).under(&path.name).finish(None));
-                    }
-                    from = end;
-                }
+        if errors.is_empty() { Ok(Around { wire, ends }) } else { Err(errors) }
+    }
+
+    /// Appends a message of a JSON body (blank is an absent one) and what stands around it. After an error `out` is as it
+    /// was.
+    pub fn message(
+        &self,
+        around: &Around,
+        body: &[u8],
+        options: &ParseOptions,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        let start = out.len();
+        self.body(body, options, out).map_err(|fault| fault.finish(Some(body)))?;
+        for (path, ends) in self.variables.iter().zip(around.ends.windows(2)) {
+            if !path.agrees(&self.codec.tables, &out[start..], &around.wire[ends[0]..ends[1]]) {
+                out.truncate(start);
+                let reason = "the body says something else than the path";
+                return Err(Fault::new(ErrorKind::BoundElsewhere, 0, reason).under(&path.name).finish(None));
             }
         }
-        if errors.is_empty() {
-            out.extend_from_slice(&around);
-            return Ok(());
+        out.extend_from_slice(&around.wire);
+        Ok(())
+    }
+
+    /// True if the body is bytes of any media type: a `google.api.HttpBody`.
+    pub fn takes_bytes(&self) -> bool {
+        self.bytes_message().is_some()
+    }
+
+    fn bytes_message(&self) -> Option<u32> {
+        let tables = &*self.codec.tables;
+        let index = match self.body {
+            Body::None => return None,
+            Body::Whole => self.codec.message,
+            Body::Field(index) => match tables.messages[self.codec.message as usize].fields[usize::from(index)] {
+                Field { kind: Kind::Message(inner), shape: Shape::One { .. }, .. } => inner,
+                _ => return None,
+            },
+        };
+        (&*tables.messages[index as usize].name == "google.api.HttpBody").then_some(index)
+    }
+
+    /// Appends a message whose body is bytes, where [`takes_bytes`](Self::takes_bytes), and what stands around it.
+    pub fn bytes(&self, around: &Around, media_type: &str, data: &[u8], out: &mut Vec<u8>) {
+        let media = if media_type.is_empty() { 0 } else { 1 + varint_width(media_type.len()) + media_type.len() };
+        let length = media + 1 + varint_width(data.len()) + data.len();
+        if let Body::Field(index) = self.body {
+            let message = &self.codec.tables.messages[self.codec.message as usize];
+            out.extend_from_slice(message.fields[usize::from(index)].tag.as_bytes());
+            put_varint(length as u64, out);
         }
-        out.truncate(start);
-        Err(errors)
+        out.reserve(length + around.wire.len());
+        if !media_type.is_empty() {
+            put_field(1, media_type.as_bytes(), out);
+        }
+        put_field(2, data, out);
+        out.extend_from_slice(&around.wire);
     }
 
     fn body(&self, body: &[u8], options: &ParseOptions, out: &mut Vec<u8>) -> Fallible {
@@ -157,6 +215,14 @@ impl Binding {
             }
         }
     }
+}
+
+/// What path and query say of a message, as wire bytes that go behind its body.
+#[derive(Debug, Clone, Default)]
+pub struct Around {
+    wire: Vec<u8>,
+    /// Where the query ends, and then each variable.
+    ends: Vec<usize>,
 }
 
 impl Path {

@@ -1,4 +1,5 @@
-//! Protobuf and JSON, one into the other, by descriptors alone.
+//! Protobuf and JSON, one into the other, by descriptors alone; and around that a [`service`] that answers REST, gRPC-Web and
+//! Connect in front of any gRPC service.
 //!
 //! A [`Schema`] compiles descriptors into tables. A [`Codec`] is one message of it and writes JSON from wire bytes, and
 //! wire bytes from JSON, in one pass each: there are no message structs, nothing is allocated for a field, and the
@@ -33,6 +34,7 @@ pub mod route;
 pub mod rule;
 mod schema;
 mod seen;
+pub mod service;
 pub mod template;
 mod text;
 mod time;
@@ -40,7 +42,7 @@ mod wire;
 
 use std::sync::Arc;
 
-pub use bind::{Binding, BindingError};
+pub use bind::{Around, Binding, BindingError};
 use error::Fault;
 pub use error::{Error, ErrorKind, Place};
 pub use schema::{Schema, SchemaError};
@@ -93,6 +95,11 @@ impl Default for ParseOptions {
     }
 }
 
+/// The text of a field at the top of an encoded message, the last one if it stands there several times.
+pub fn find_text(message: &[u8], number: u32) -> Option<&str> {
+    wire::find_bytes(message, &[number]).and_then(|text| std::str::from_utf8(text).ok())
+}
+
 /// One message of a schema, to be written and read. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Codec {
@@ -103,7 +110,28 @@ pub struct Codec {
 impl Codec {
     /// The message's full name.
     pub fn name(&self) -> &str {
-        &self.tables.messages[self.message as usize].name
+        &self.table().name
+    }
+
+    fn table(&self) -> &schema::Message {
+        &self.tables.messages[self.message as usize]
+    }
+
+    /// The full name of the message in a field that holds one, by either of the field's names.
+    pub(crate) fn message_in(&self, field: &str) -> Option<&str> {
+        match self.table().by_name(field.as_bytes())? {
+            schema::Field { kind: schema::Kind::Message(inner), shape: schema::Shape::One { .. }, .. } => {
+                Some(&self.tables.messages[*inner as usize].name)
+            }
+            _ => None,
+        }
+    }
+
+    /// The number of a field that holds one string.
+    pub(crate) fn string_field(&self, name: &str) -> Option<u32> {
+        let field = self.table().by_name(name.as_bytes())?;
+        let is_string = field.kind == schema::Kind::String && matches!(field.shape, schema::Shape::One { .. });
+        is_string.then_some(field.number)
     }
 
     /// Appends the JSON of an encoded message. After an error `out` is as it was.

@@ -64,9 +64,26 @@ pub(crate) fn parse_field(
     result
 }
 
+/// The keys of an object with the texts of their values; none if the text is no object. The text must be JSON, which whoever
+/// parsed it has found out.
+pub(crate) fn keys_of(text: &[u8]) -> impl Iterator<Item = (String, &[u8])> {
+    let mut scan = Scan::new(text);
+    let mut next = if scan.peek() == b'{' { scan.open(b'}', 0).ok() } else { None };
+    std::iter::from_fn(move || {
+        if next? != Next::More {
+            return None;
+        }
+        let key = scan.key().ok()?.unescape().ok()?;
+        let value = scan.pass()?;
+        next = scan.next(b'}').ok();
+        Some((String::from_utf8(key.into_owned()).ok()?, value))
+    })
+}
+
 /// Appends a field, or one element of a list, whose value stands in a path or a query.
 pub(crate) fn parse_text(tables: &Tables, field: &Field, text: &str, out: &mut Vec<u8>) -> Fallible {
     let mut json = Vec::with_capacity(text.len() + 2);
+    let text = if value::is_integer(tables, field.kind) { decimal(text)? } else { text };
     if value::is_bare(tables, field.kind, text.as_bytes()) {
         json.extend_from_slice(text.as_bytes());
     } else {
@@ -82,6 +99,18 @@ pub(crate) fn parse_text(tables: &Tables, field: &Field, text: &str, out: &mut V
         out.truncate(start);
     }
     result
+}
+
+/// An integer as people write one: digits in base 10, zeros in front or not. JSON's own ways to write one, `1e2` and `1.0`, are
+/// not taken for it where no JSON is.
+fn decimal(text: &str) -> Fallible<&str> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Fault::new(ErrorKind::BadFormat, 0, "expected an integer in base 10"));
+    }
+    // Zeros in front are only passed over where no sign would be lost.
+    let zeros = text.bytes().take_while(|byte| *byte == b'0').count();
+    Ok(&text[zeros.min(text.len() - 1)..])
 }
 
 struct Parser<'a> {

@@ -112,6 +112,16 @@ impl<T> Router<T> {
         Ok(())
     }
 
+    /// The same routes to other values.
+    pub fn map<U>(self, mut value: impl FnMut(T) -> U) -> Router<U> {
+        Router {
+            root: self.root,
+            verbs: self.verbs,
+            routes: self.routes.into_iter().map(|(template, old)| (template, value(old))).collect(),
+            keeps_reserved: self.keeps_reserved,
+        }
+    }
+
     /// Every template with its value, in the order they were added.
     pub fn routes(&self) -> impl Iterator<Item = (&Template, &T)> {
         self.routes.iter().map(|(template, value)| (template, value))

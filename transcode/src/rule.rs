@@ -21,8 +21,16 @@ pub struct Target {
     pub client_streaming: bool,
     /// The answer is a stream of messages.
     pub server_streaming: bool,
+    /// The method of HTTP; none is any.
+    pub verb: Option<Method>,
+    /// The fields that the path names, as the template writes them.
+    pub variables: Vec<String>,
+    /// The field of the input that is the body; a star for all of it, empty for none.
+    pub body: String,
     /// How a request becomes the input.
     pub binding: Binding,
+    /// The codec of the input.
+    pub input: Codec,
     /// The codec of the output.
     pub output: Codec,
     /// The field of the output that is the body of the answer; empty for all of it.
@@ -55,16 +63,40 @@ pub enum Reason {
     /// The rule has no pattern, or a custom one whose kind is no method of HTTP.
     #[error("the rule has no method or path")]
     Pattern,
+    /// A GET whose rule has a body.
+    #[error("a GET has no body")]
+    GetBody,
     /// The output has no such field.
     #[error("the output has no field `{0}` to answer with")]
     ResponseBody(String),
 }
 
+impl Target {
+    /// True if the body of the answer is bytes of any media type: a `google.api.HttpBody`.
+    pub(crate) fn bytes_out(&self) -> bool {
+        let name = match &*self.response_body {
+            "" => Some(self.output.name()),
+            field => self.output.message_in(field),
+        };
+        name == Some("google.api.HttpBody")
+    }
+}
+
 /// Compiles the rules of all methods in a pool; methods without one have no route.
 pub fn router(schema: &Schema, pool: &DescriptorPool) -> Result<Router<Target>, RuleError> {
+    router_of(schema, pool, &|_| true)
+}
+
+/// Compiles the rules of the services that are wanted, by their full names.
+pub(crate) fn router_of(
+    schema: &Schema,
+    pool: &DescriptorPool,
+    wanted: &dyn Fn(&str) -> bool,
+) -> Result<Router<Target>, RuleError> {
     let mut router = Router::default();
     let Some(extension) = pool.get_extension_by_name("google.api.http") else { return Ok(router) };
-    for method in pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()) {
+    let services = pool.services().filter(|service| wanted(service.full_name()));
+    for method in services.flat_map(|service| service.methods().collect::<Vec<_>>()) {
         let options = method.options();
         if !options.has_extension(&extension) {
             continue;
@@ -99,12 +131,20 @@ fn add(
     if !known {
         return Err(Reason::ResponseBody(response_body));
     }
+    let body = text(rule, "body");
+    if verb == Some(Method::GET) && !body.is_empty() {
+        return Err(Reason::GetBody);
+    }
     let variables: Vec<&str> = template.variables.iter().map(|variable| variable.path.as_str()).collect();
     let target = Target {
         grpc_path: format!("/{}/{}", method.parent_service().full_name(), method.name()),
         client_streaming: method.is_client_streaming(),
         server_streaming: method.is_server_streaming(),
-        binding: Binding::new(&input, &variables, &text(rule, "body"))?,
+        binding: Binding::new(&input, &variables, &body)?,
+        verb: verb.clone(),
+        variables: variables.into_iter().map(str::to_owned).collect(),
+        body,
+        input,
         output,
         response_body,
     };

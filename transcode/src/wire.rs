@@ -177,6 +177,30 @@ pub(crate) fn put_varint(mut value: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(&bytes[..length]);
 }
 
+/// Appends a field that a length stands in front of.
+pub(crate) fn put_field(number: u32, value: &[u8], out: &mut Vec<u8>) {
+    put_varint(u64::from(number) << 3 | u64::from(WireType::Bytes.code()), out);
+    put_varint(value.len() as u64, out);
+    out.extend_from_slice(value);
+}
+
+/// The last value of the field at a path of numbers, if it is one that a length stands in front of.
+pub(crate) fn find_bytes<'a>(message: &'a [u8], path: &[u32]) -> Option<&'a [u8]> {
+    let (number, inner) = path.split_first()?;
+    let mut rest = Wire::new(message);
+    let mut last = None;
+    while let Ok(Some(head)) = rest.head() {
+        if head.number == *number && head.wire_type == WireType::Bytes {
+            let value = rest.bytes().ok()?;
+            // What stands in pieces is merged: a later piece may not have the field.
+            last = if inner.is_empty() { Some(value) } else { find_bytes(value, inner).or(last) };
+        } else if rest.skip(head).is_err() {
+            return last;
+        }
+    }
+    last
+}
+
 /// How many bytes a length takes.
 #[inline]
 pub(crate) fn varint_width(value: usize) -> usize {

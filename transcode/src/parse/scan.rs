@@ -169,6 +169,44 @@ impl<'a> Scan<'a> {
         if self.at == before { Err(self.fault("a malformed number")) } else { Ok(()) }
     }
 
+    /// Goes past a value of a text that is known to be JSON, and gives its text.
+    pub(super) fn pass(&mut self) -> Option<&'a [u8]> {
+        self.peek();
+        let start = self.at;
+        let mut open = 0usize;
+        loop {
+            match self.peek() {
+                b'{' | b'[' => {
+                    open += 1;
+                    self.at += 1;
+                }
+                b'}' | b']' => {
+                    open = open.checked_sub(1)?;
+                    self.at += 1;
+                }
+                b',' | b':' => {
+                    self.at += 1;
+                    continue;
+                }
+                b'"' => {
+                    self.string().ok()?;
+                }
+                0 => return None,
+                _ => {
+                    let word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
+                    let length = self.rest().iter().take_while(|byte| word(byte)).count();
+                    self.at += length;
+                    if length == 0 {
+                        return None;
+                    }
+                }
+            }
+            if open == 0 {
+                return Some(&self.text[start..self.at]);
+            }
+        }
+    }
+
     /// One of the three words.
     pub(super) fn word(&mut self, word: &str) -> Fallible {
         if !self.rest().starts_with(word.as_bytes()) {

@@ -10,6 +10,7 @@ use base64::{
 use super::{Parser, number};
 use crate::{
     error::{ErrorKind, Fallible, Fault},
+    known::Known,
     schema::{Kind, Tables, Tag, WireType},
     wire::{put_varint, varint_width},
 };
@@ -30,6 +31,28 @@ pub(super) fn is_bare(tables: &Tables, kind: Kind, text: &[u8]) -> bool {
             wrapped == Some(Kind::Bool) && is_bare(tables, Kind::Bool, text)
         }
         _ => false,
+    }
+}
+
+/// True for the kinds of integers, and for the messages that wrap one.
+pub(super) fn is_integer(tables: &Tables, kind: Kind) -> bool {
+    match kind {
+        Kind::Int32
+        | Kind::Int64
+        | Kind::Uint32
+        | Kind::Uint64
+        | Kind::Sint32
+        | Kind::Sint64
+        | Kind::Fixed32
+        | Kind::Fixed64
+        | Kind::Sfixed32
+        | Kind::Sfixed64 => true,
+        Kind::Message(index) => {
+            let message = &tables.messages[index as usize];
+            let wrapped = message.by_number(1).filter(|_| message.known == Some(Known::Wrapper));
+            wrapped.is_some_and(|field| is_integer(tables, field.kind))
+        }
+        Kind::Double | Kind::Float | Kind::Bool | Kind::String | Kind::Bytes | Kind::Enum(_) | Kind::Group(_) => false,
     }
 }
 

@@ -46,6 +46,7 @@ fn a_query_fills_fields_of_every_kind_that_text_can() {
             "doubleValue=1.5e3&floatValue=NaN&boolValue=true",
             "{\"doubleValue\":1500,\"floatValue\":\"NaN\",\"boolValue\":true}",
         ),
+        ("int32Value=007&uint32Value=00&sint32Value=-1", "{\"int32Value\":7,\"sint32Value\":-1}"),
         ("stringValue=a+b%2B%26%C3%BC", "{\"stringValue\":\"a b+&ü\"}"),
         ("stringValue=%22%5C%0A", "{\"stringValue\":\"\\\"\\\\\\n\"}"),
         ("bytesValue=-_8", "{\"bytesValue\":\"+/8=\"}"),
@@ -105,11 +106,13 @@ fn what_a_query_gets_wrong_is_told_all_at_once() {
             ],
         ),
         (
-            "int32Value=0x10&int64Value=007&uint32Value=",
+            "int32Value=0x10&int64Value=1e2&uint32Value=&sint32Value=1.0&fixed32Value=-",
             &[
                 (ErrorKind::BadFormat, "int32Value"),
                 (ErrorKind::BadFormat, "int64Value"),
                 (ErrorKind::BadFormat, "uint32Value"),
+                (ErrorKind::BadFormat, "sint32Value"),
+                (ErrorKind::BadFormat, "fixed32Value"),
             ],
         ),
         (
