@@ -1,4 +1,5 @@
-//! What stands before the gateway on its port: the counts of the listener, for whoever watches the process.
+//! What stands before the gateway on its port: counts what is asked and how it was answered, and tells it where the process
+//! has no address of its own for that.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -6,38 +7,31 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, header};
-use http_body_util::Full;
-use server::Gauge;
+use http::{Request, Response};
+use server::{Gauge, metrics};
+use telemetry::metrics::watch;
 use tonic::body::Body;
 
 use crate::Gateway;
 
-/// The gateway with `GET /metrics` beside it. A cheap handle.
+/// The gateway, counted, with `GET /metrics` beside it. A cheap handle.
 #[derive(Clone, Debug)]
 pub struct Front {
-    /// Answers everything else.
-    pub gateway: Gateway,
-    /// What is counted.
-    pub gauge: Gauge,
+    gateway: Gateway,
+    tells: bool,
 }
 
 impl Front {
-    /// The counts in the text format of Prometheus.
-    fn metrics(&self) -> Response<Body> {
-        let counts = [
-            ("stoa_requests_in_flight", "Requests received and not answered.", self.gauge.requests()),
-            ("stoa_requests_in_flight_peak", "Most requests in flight at one moment.", self.gauge.most_requests()),
-            ("stoa_connections", "Open connections.", self.gauge.connections()),
-        ];
-        let text: String = counts
-            .iter()
-            .map(|(name, help, value)| format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n"))
-            .collect();
-        let mut response = Response::new(Body::new(Full::new(Bytes::from(text))));
-        let kind = header::HeaderValue::from_static("text/plain; version=0.0.4");
-        response.headers_mut().insert(header::CONTENT_TYPE, kind);
-        response
+    /// Stands before the gateway on the listener of this gauge; `tells` whether it answers `GET /metrics` to everybody.
+    pub fn new(gateway: Gateway, gauge: &Gauge, tells: bool) -> Self {
+        let [requests, peak, connections] = [gauge.clone(), gauge.clone(), gauge.clone()];
+        let number = |count: usize| count as u64;
+        watch("stoa_requests_in_flight", "Requests received and not answered.", move || number(requests.requests()));
+        watch("stoa_requests_in_flight_peak", "Most requests in flight at one moment.", move || {
+            number(peak.most_requests())
+        });
+        watch("stoa_connections", "Open connections.", move || number(connections.connections()));
+        Front { gateway, tells }
     }
 }
 
@@ -55,10 +49,17 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        if request.method() == Method::GET && request.uri().path() == "/metrics" {
-            let response = self.metrics();
-            return Box::pin(std::future::ready(Ok(response)));
+        if self.tells && metrics::asked(&request) {
+            return Box::pin(std::future::ready(Ok(metrics::answer())));
         }
-        self.gateway.call(request)
+        let counted = telemetry::metrics::Request::begin(request.method().as_str());
+        let answer = self.gateway.call(request);
+        Box::pin(async move {
+            let answer = answer.await;
+            if let Ok(response) = &answer {
+                counted.end(response.status().as_u16());
+            }
+            answer
+        })
     }
 }

@@ -117,7 +117,7 @@ pub fn door(context: &server::Context, keys: Keys) -> Result<Door<Front>, Error>
         component = component.task(keys::follow(context, context.windows.sweep));
     }
     let gauge = Gauge::default();
-    let front = Front { gateway: build(config, context)?, gauge: gauge.clone() };
+    let front = Front::new(build(config, context)?, &gauge, !context.metrics_apart);
     Ok(Door { component, front, gauge })
 }
 

@@ -29,18 +29,23 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     let shop = Arc::clone(&opened.shop);
     let shutdown = shop.context.shutdown.clone();
     until_asked_to_stop(shutdown.clone())?;
-    let live = opened.start();
+    let watching = settings.watching.listen(shutdown.clone()).await;
+    let (metrics_line, watching) = watching.context("the address of the metrics cannot be listened at")?.unzip();
+    let live = opened.start(watching);
     if !settings.no_sample {
         stocking::sample(&shop, &folder, settings.sample_skus, &Voice::silent()).await?;
     }
     let gauge = Gauge::default();
-    let front = Front { gateway: opened.gateway.clone(), gauge: gauge.clone() };
+    let front = Front::new(opened.gateway.clone(), &gauge, settings.watching.metrics.is_none());
     let limits = Limits { drain: settings.windows().drain, ..Limits::default() };
     let listening = tokio::spawn(accept::run(listener, front, limits, gauge, shutdown.clone()));
     let control = control::start(Arc::clone(&shop), &folder, address).await?;
 
     let mut out = std::io::stdout();
     writeln!(out, "listening on http://{address}")?;
+    if let Some(line) = metrics_line {
+        writeln!(out, "{line}")?;
+    }
     if first_start || opened.operator_password.is_some() {
         let password = opened.operator_password.as_ref();
         out.write_all(banner::first_start(address, &settings.data, password).as_bytes())?;

@@ -53,6 +53,7 @@ pub(crate) async fn run(line: Line, settings: Settings) -> anyhow::Result<ExitCo
         map,
         data: folder.path().to_owned(),
         windows: settings.windows(),
+        watching: settings.watching.clone(),
         notice: line.notice.notice,
         methods: contracts::METHODS,
     };

@@ -71,6 +71,9 @@ pub struct Settings {
     identity: identity::Flags,
     #[command(flatten)]
     provider: Provider,
+    /// How it is watched.
+    #[command(flatten)]
+    pub watching: process::Watching,
     #[command(flatten)]
     times: process::Times,
     #[command(flatten)]

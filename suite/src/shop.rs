@@ -146,8 +146,9 @@ impl Opened {
     }
 
     /// Starts what runs by itself: sagas, consumers, sweeps, and the provider if it is inside.
-    pub(crate) fn start(&mut self) -> Live {
-        let tasks = std::mem::take(&mut self.tasks);
+    pub(crate) fn start(&mut self, also: impl IntoIterator<Item = Task>) -> Live {
+        let mut tasks = std::mem::take(&mut self.tasks);
+        tasks.extend(also);
         self.start_with(tasks)
     }
 

@@ -163,7 +163,7 @@ pub(crate) async fn answer(work: Work, settings: &Settings) -> anyhow::Result<Ex
     if let Some(password) = &opened.operator_password {
         eprintln!("the operator's password: {}", password.expose());
     }
-    let live = if work.needs_all() { opened.start() } else { opened.start_provider() };
+    let live = if work.needs_all() { opened.start(None) } else { opened.start_provider() };
     let (voice, ear) = Voice::new();
     let (code, ()) = tokio::join!(hear(ear), perform(work, &opened.shop, voice));
     opened.shop.context.shutdown.cancel();

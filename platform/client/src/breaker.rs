@@ -76,6 +76,16 @@ impl Circuit {
     }
 }
 
+impl From<Circuit> for telemetry::metrics::State {
+    fn from(circuit: Circuit) -> Self {
+        match circuit {
+            Circuit::Closed => Self::Closed,
+            Circuit::HalfOpen => Self::HalfOpen,
+            Circuit::Open => Self::Open,
+        }
+    }
+}
+
 /// One caller's breaker for one callee.
 pub(crate) struct Breaker {
     limits: Limits,

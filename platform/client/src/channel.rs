@@ -15,7 +15,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt as _, Full};
 use store::crash::{self, Kind};
-use telemetry::Trace;
+use telemetry::{Trace, metrics};
 use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
@@ -61,14 +61,20 @@ struct Inner {
     slot: Arc<Slot>,
     budget: Budget,
     breaker: Breaker,
+    counted: metrics::Circuit,
     kept: Option<Arc<Kept>>,
 }
 
 impl Channel {
     pub(crate) fn new(caller: &'static str, methods: Table, slot: Arc<Slot>, kept: Option<Arc<Kept>>) -> Self {
         let callee = slot.name;
-        let breaker = Breaker::new(breaker::Limits::default(), move |circuit| circuit.tell(caller, callee));
-        Channel { inner: Arc::new(Inner { caller, methods, slot, budget: Budget::default(), breaker, kept }) }
+        let counted = metrics::Circuit::between(caller, callee);
+        let told = counted.clone();
+        let breaker = Breaker::new(breaker::Limits::default(), move |circuit| {
+            circuit.tell(caller, callee);
+            told.set(circuit.into());
+        });
+        Channel { inner: Arc::new(Inner { caller, methods, slot, budget: Budget::default(), breaker, counted, kept }) }
     }
 }
 
@@ -89,7 +95,15 @@ impl tower::Service<http::Request<Body>> for Channel {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let inner = Arc::clone(&self.inner);
-        Box::pin(async move { inner.send(request).await })
+        Box::pin(async move {
+            let calling = metrics::Calling::begin(inner.caller, inner.slot.name);
+            let answer = inner.send(request).await;
+            calling.end(match &answer {
+                Ok(response) => retry::code(response.headers()).unwrap_or(tonic::Code::Ok).into(),
+                Err(status) => status.code().into(),
+            });
+            answer
+        })
     }
 }
 
@@ -157,6 +171,7 @@ impl Inner {
             };
             let Some(pause) = pause else { return answer };
             tracing::debug!(callee = self.slot.name, method = call.method.name, attempt, "unavailable, trying again");
+            metrics::retried(self.caller, self.slot.name);
             tokio::time::sleep(pause).await;
         }
     }
@@ -287,6 +302,7 @@ impl Inner {
 
     /// The answer in the place of a callee that is left alone.
     fn open(&self, pause: Duration) -> Status {
+        self.counted.refused();
         let mut details = ErrorDetails::with_error_info("CIRCUIT_OPEN", DOMAIN, HashMap::new());
         details.set_retry_info(Some(pause));
         let message = format!("{} fails too often and is left alone for a moment", self.slot.name);

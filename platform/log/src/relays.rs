@@ -75,3 +75,12 @@ pub async fn release(tx: &mut Tx, holder: &str) -> Result<(), Error> {
     tx.execute("UPDATE relays SET hold_end = 0 WHERE holder = $1", params![holder]).await?;
     Ok(())
 }
+
+/// How far each shard has been relayed, if anybody relays this log.
+pub async fn positions(tx: &mut Tx) -> Result<Vec<(u32, u64)>, Error> {
+    let rows = tx.query("SELECT shard, position FROM relays ORDER BY shard", params![]).await?;
+    let position = |row: &store::Row| {
+        Ok((u32::try_from(row.get::<u64>("shard")?).unwrap_or(u32::MAX), row.get::<u64>("position")?))
+    };
+    rows.iter().map(position).collect()
+}

@@ -9,6 +9,7 @@
 mod derived;
 mod kept;
 mod letters;
+mod measures;
 mod names;
 mod reading;
 mod remote;
@@ -90,7 +91,9 @@ impl Desk {
             let store = store.clone();
             Box::pin(async move { store.read(async |tx: &mut Tx| tx.heads().await).await.is_ok() })
         }));
-        component.routes = component.routes.add_service(OperationsServiceServer::new(Rpc::new(self)));
+        let rpc = Rpc::new(self);
+        component = component.measured(measures::of(&rpc));
+        component.routes = component.routes.add_service(OperationsServiceServer::new(rpc));
         component.methods = contracts::METHODS;
         component
     }

@@ -32,6 +32,11 @@ impl Rpc {
         Self { desk: Arc::new(desk) }
     }
 
+    /// What it answers from.
+    pub(crate) fn desk(&self) -> Arc<Desk> {
+        Arc::clone(&self.desk)
+    }
+
     /// What a name says behind `services/{service}/{collection}/`; another service's things do not exist here.
     fn id<'a>(&self, name: &'a str, collection: &str) -> Result<&'a str, Status> {
         let mut parts = name.splitn(4, '/');

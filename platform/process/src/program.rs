@@ -45,6 +45,7 @@ async fn answer<F: Args>(name: &'static str, methods: Table, part: impl FnOnce(F
         map: crate::Map::load(&settings.fleet)?,
         data: settings.data,
         windows: settings.times.windows(),
+        watching: settings.watching,
         notice: settings.notice.notice,
         methods,
     };

@@ -21,6 +21,7 @@ use crate::map::{self, Map};
 use crate::part::{BoxError, Built, Part};
 #[cfg(feature = "fleet")]
 use crate::registration::Registration;
+use crate::settings::Watching;
 use crate::signals::until_asked_to_stop;
 
 /// What a process is given beside its parts.
@@ -32,6 +33,8 @@ pub struct Surroundings {
     pub data: PathBuf,
     /// How long things may stay open.
     pub windows: Windows,
+    /// How the process is watched.
+    pub watching: Watching,
     /// How long the process says that it will end before it takes no more calls.
     pub notice: Duration,
     /// All methods of all services.
@@ -74,6 +77,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// Metrics cannot be told where they were to be.
+    #[error("the address of the metrics cannot be listened at")]
+    Metrics(#[source] io::Error),
     /// Others cannot be told where a copy is.
     #[error(
         "{name} listens at {address}, where nobody reaches it: tell with --advertise under which address others do"
@@ -111,11 +117,16 @@ const READ_LOG: &str = "/stoa.operations.v1.OperationsService/ReadLog";
 
 /// Runs the parts until asked to stop, or until something of one fails.
 pub async fn run(surroundings: Surroundings, parts: Vec<Part>) -> Result<(), Error> {
-    let Surroundings { map, data, windows, notice, methods } = surroundings;
+    let Surroundings { map, data, windows, watching, notice, methods } = surroundings;
     make_private(&data)?;
     let mut context = Context::in_fleet(storage(&map, &data), &data, methods, &map.secret()?, Clock::system());
     context.windows = windows;
+    context.metrics_apart = watching.metrics.is_some();
     let (mut lines, mut tasks, mut listeners) = (vec![], vec![], vec![]);
+    if let Some((line, task)) = watching.listen(context.shutdown.clone()).await.map_err(Error::Metrics)? {
+        lines.push(line);
+        tasks.push(task);
+    }
     match map.trust()? {
         Some(trust) => {
             context = context.trusting(trust.clone());

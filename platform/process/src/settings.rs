@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use server::{Windows, duration};
+use server::{Task, Windows, duration};
 use telemetry::Format;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 /// What a process of a fleet is run with, whichever service it is.
 #[derive(Debug, Clone, Args)]
@@ -30,6 +32,9 @@ pub struct Settings {
     /// What is logged, for example `info,store=debug`
     #[arg(long, value_name = "FILTER", env = "STOA_LOG_FILTER", default_value = "warn,audit=info")]
     pub log_filter: String,
+    /// How it is watched.
+    #[command(flatten)]
+    pub watching: Watching,
     /// Before it ends.
     #[command(flatten)]
     pub notice: Notice,
@@ -84,6 +89,25 @@ impl Times {
             sweep: self.sweep,
             drain: self.drain,
         }
+    }
+}
+
+/// How a process is watched.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Telemetry")]
+pub struct Watching {
+    /// Where `GET /metrics` is answered, over plain HTTP and to whoever asks; without it, where the process's health is
+    #[arg(long, value_name = "ADDR:PORT", env = "STOA_METRICS")]
+    pub metrics: Option<SocketAddr>,
+}
+
+impl Watching {
+    /// Listens where it was told to, if it was, until shutdown; with what to tell whoever starts the process.
+    pub async fn listen(&self, shutdown: CancellationToken) -> io::Result<Option<(String, Task)>> {
+        let Some(address) = self.metrics else { return Ok(None) };
+        let listener = TcpListener::bind(address).await?;
+        let line = format!("metrics at http://{}/metrics", listener.local_addr()?);
+        Ok(Some((line, Task::endless("metrics", server::metrics::run(listener, shutdown)))))
     }
 }
 

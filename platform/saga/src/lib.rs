@@ -20,7 +20,7 @@ use futures_util::future::{BoxFuture, LocalBoxFuture};
 use jiff::Timestamp;
 use store::Tx;
 
-pub use rows::{History, MIGRATIONS, Phase, Row, Start, enqueue, get, history, list, nudge};
+pub use rows::{History, MIGRATIONS, Phase, Row, Start, enqueue, get, history, list, nudge, open};
 pub use runner::{Config, Progress, Runner};
 
 /// A saga as a table. The version is pinned in each instance: a row started under an older table is run by that table.

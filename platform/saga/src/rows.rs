@@ -187,6 +187,24 @@ pub async fn get(tx: &mut Tx, id: &str) -> Result<Option<Row>, Error> {
     row.map(|row| read(&row)).transpose()
 }
 
+/// How many sagas somebody must still work on: by phase, those that run, unwind and are stuck.
+pub async fn open(tx: &mut Tx) -> Result<[(Phase, u64); 3], Error> {
+    let mut counts = [(Phase::Running, 0), (Phase::Compensating, 0), (Phase::Stuck, 0)];
+    let rows = tx
+        .query(
+            "SELECT phase, COUNT(*) AS n FROM sagas WHERE phase IN ('RUNNING', 'COMPENSATING', 'STUCK') GROUP BY phase",
+            params![],
+        )
+        .await?;
+    for row in rows {
+        let phase = Phase::parse(&row.get::<String>("phase")?)?;
+        if let Some((_, count)) = counts.iter_mut().find(|(it, _)| *it == phase) {
+            *count = row.get("n")?;
+        }
+    }
+    Ok(counts)
+}
+
 /// Sagas in any of these phases (in all, if none is named), newest first and by id within one moment: those after `after`,
 /// the moment and id of the last one seen; at most `limit`.
 pub async fn list(

@@ -1,13 +1,15 @@
-//! Two bounds on bodies: how large a request may be, and what stays taken until a streamed answer ends.
+//! Two bounds on bodies (how large a request may be, and what stays taken until a streamed answer ends), and the count of a
+//! streamed answer.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use telemetry::metrics::Serving;
 use tokio::sync::OwnedSemaphorePermit;
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Code, Status};
 
 /// A request body that fails once it is larger than allowed, whatever its length prefix promised.
 pub(crate) struct Bounded {
@@ -70,6 +72,51 @@ impl http_body::Body for Held {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// A streamed answer that is counted when it ends, by the status in its trailers.
+pub(crate) struct Counted {
+    inner: Body,
+    serving: Option<Serving>,
+}
+
+impl Counted {
+    pub(crate) fn new(inner: Body, serving: Serving) -> Self {
+        Counted { inner, serving: Some(serving) }
+    }
+
+    fn end(&mut self, code: Code) {
+        if let Some(serving) = self.serving.take() {
+            serving.end(code.into());
+        }
+    }
+}
+
+impl http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        match &frame {
+            None => self.end(Code::Ok),
+            Some(Err(status)) => self.end(status.code()),
+            Some(Ok(frame)) => {
+                if let Some(status) = frame.trailers_ref().and_then(|trailers| trailers.get("grpc-status")) {
+                    self.end(Code::from_bytes(status.as_bytes()));
+                }
+            }
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

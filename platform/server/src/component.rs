@@ -2,10 +2,13 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use contract::Table;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::accept::{self, Gauge, Limits};
@@ -28,6 +31,8 @@ pub struct Component {
     pub max_calls: usize,
     /// Whether it can do its work now: what it stands on is reachable.
     pub ready: Option<Probe>,
+    /// What is looked up now and then for who watches the process.
+    pub measured: Vec<Measure>,
     /// What whoever starts the process is told once.
     pub notices: Vec<String>,
 }
@@ -43,6 +48,7 @@ impl Component {
             source: None,
             max_calls: 4096,
             ready: None,
+            measured: Vec::new(),
             notices: Vec::new(),
         }
     }
@@ -68,6 +74,13 @@ impl Component {
         self
     }
 
+    /// Also sets gauges now and then.
+    #[must_use]
+    pub fn measured(mut self, measure: Measure) -> Self {
+        self.measured.push(measure);
+        self
+    }
+
     /// Also publishes its log.
     #[must_use]
     pub fn source(mut self, source: Arc<dyn bus::Source>) -> Self {
@@ -80,6 +93,24 @@ impl std::fmt::Debug for Component {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Component").field("name", &self.name).field("tasks", &self.tasks).finish_non_exhaustive()
     }
+}
+
+/// Looks at something of a service and sets its gauges; run every `windows.sweep`, one after the other.
+pub type Measure = Arc<dyn Fn() -> futures_util::future::BoxFuture<'static, ()> + Send + Sync>;
+
+/// Measures until shutdown.
+pub(crate) async fn measure(measures: Vec<Measure>, every: Duration, shutdown: CancellationToken) {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let looking = async move {
+        loop {
+            ticks.tick().await;
+            for measure in &measures {
+                measure().await;
+            }
+        }
+    };
+    shutdown.run_until_cancelled(looking).await;
 }
 
 /// A service that outsiders reach: what answers them, beside the component it keeps for itself.

@@ -18,7 +18,7 @@ use tonic_health::pb::health_server::HealthServer;
 
 use crate::accept::Listener;
 use crate::call::Process;
-use crate::component::{Component, Task};
+use crate::component::{self, Component, Task};
 use crate::health::Standing;
 use crate::layer::{Layers, Service};
 use crate::page::Sealer;
@@ -47,6 +47,8 @@ pub struct Context {
     pub trust: Option<Trust>,
     /// The time.
     pub clock: Clock,
+    /// Whether the process tells what it counts at an address of its own, and not at its door.
+    pub metrics_apart: bool,
     /// The windows a test makes short.
     pub windows: Windows,
     /// Cancelled when the process says that it will end, a moment before it does.
@@ -302,6 +304,10 @@ impl Context {
         if let Some(source) = component.source {
             self.hub.publish(component.name, source);
         }
+        if !component.measured.is_empty() {
+            let measuring = component::measure(component.measured, self.windows.sweep, self.shutdown.clone());
+            component.tasks.push(Task::endless(format!("{}.measures", component.name), measuring));
+        }
         (service, component.tasks)
     }
 
@@ -329,6 +335,7 @@ impl Context {
             fleet,
             trust: None,
             clock: Clock::system(),
+            metrics_apart: false,
             windows: Windows::default(),
             draining: CancellationToken::new(),
             shutdown,

@@ -1,5 +1,5 @@
 //! The layers around a service's routes, as one tower service, written out in the order they apply:
-//! trace -> identity -> policy -> deadline -> load shedding -> routes.
+//! trace -> identity -> policy -> deadline -> load shedding -> routes. Whatever becomes of a call is counted.
 //!
 //! Every refusal is a gRPC answer of headers only. A denied call, and a call that needs an operator, leave one audit record.
 
@@ -18,17 +18,17 @@ use contract::{Access, Method, Table};
 use futures_util::FutureExt as _;
 use http::{HeaderMap, Request, Response};
 use store::Clock;
-use telemetry::Trace;
+use telemetry::{Trace, metrics};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
+use tonic::{Code, Status};
 use tower::Service as _;
 use tracing::Instrument as _;
 
 use crate::accept::Certified;
-use crate::body::{Bounded, Held};
+use crate::body::{Bounded, Counted, Held};
 use crate::call::{Call, Process};
 use crate::{deadline, status};
 
@@ -77,6 +77,9 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
+        if crate::metrics::asked(&request) {
+            return Box::pin(std::future::ready(Ok(crate::metrics::answer())));
+        }
         let layers = Arc::clone(&self.layers);
         let request = request.map(Body::new);
         Box::pin(async move { Ok(layers.answer(request).await) })
@@ -99,7 +102,7 @@ impl Layers {
         self.pass(request).await.unwrap_or_else(Status::into_http)
     }
 
-    async fn pass(&self, mut request: Request<Body>) -> Result<Response<Body>, Status> {
+    async fn pass(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let path = request.uri().path();
         let Some(method) = self.methods.by_path(path) else {
             if OPEN.iter().any(|open| path.starts_with(open)) {
@@ -108,6 +111,25 @@ impl Layers {
             return Err(Status::unimplemented(format!("{} has no such method", self.name)));
         };
 
+        let serving = metrics::Serving::begin(self.name, method.path.trim_start_matches('/'));
+        let answer = self.answered(method, request).await;
+        match answer {
+            // A stream is over with its last message.
+            Ok(response) if method.server_streaming && code(response.headers()) == Code::Ok => {
+                Ok(response.map(|body| Body::new(Counted::new(body, serving))))
+            }
+            Ok(response) => {
+                serving.end(code(response.headers()).into());
+                Ok(response)
+            }
+            Err(status) => {
+                serving.end(status.code().into());
+                Err(status)
+            }
+        }
+    }
+
+    async fn answered(&self, method: &'static Method, mut request: Request<Body>) -> Result<Response<Body>, Status> {
         let (arrival, from_here) = match request.extensions_mut().remove::<Arrival>() {
             Some(arrival) => (arrival, true),
             None => (self.arrival(method, &mut request)?, false),
@@ -220,6 +242,11 @@ impl Layers {
             }
         }
     }
+}
+
+/// The code of an answer: a refusal carries its status in the headers, without a body.
+fn code(headers: &HeaderMap) -> Code {
+    headers.get("grpc-status").map_or(Code::Ok, |status| Code::from_bytes(status.as_bytes()))
 }
 
 fn refusal(denied: auth::Denied) -> Status {

@@ -9,6 +9,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod accept;
+pub mod metrics;
 pub mod status;
 
 mod body;
@@ -24,7 +25,7 @@ pub mod planted;
 
 pub use accept::{Certified, Gauge, Limits, Listener, Peer};
 pub use call::Call;
-pub use component::{Component, Door, Failed, Task, serve, supervise};
+pub use component::{Component, Door, Failed, Measure, Task, serve, supervise};
 #[cfg(feature = "fleet")]
 pub use context::Databases;
 pub use context::{Context, Storage, Windows, duration};

@@ -37,7 +37,16 @@ pub async fn build(config: Config, context: &Context) -> Result<Component, ::sto
     let rpc = rpc::Rpc { log: log.clone(), longest_hold: config.longest_hold };
     let routes = Routes::new(InventoryServiceServer::new(rpc));
     let sweep = sweep(log.clone(), context.windows.sweep, context.shutdown.clone());
+    let measured = log.store().clone();
     let component = Component::new("inventory", contract::Table(METHODS), routes)
+        .measured(Arc::new(move || {
+            let store = measured.clone();
+            Box::pin(async move {
+                if let Ok(open) = store.read(async |tx: &mut Tx| store::open_holds(tx).await).await {
+                    telemetry::metrics::stock_holds(open);
+                }
+            })
+        }))
         .task(Task::endless("inventory.sweep", sweep))
         .source(bus::source(log.clone()));
     Ok(operations::Desk::new(&log).serve(component))

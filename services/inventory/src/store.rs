@@ -308,6 +308,12 @@ pub(crate) async fn overdue(tx: &mut Tx, now: Timestamp, limit: u32) -> Result<V
     rows.iter().map(|row| row.get("name")).collect()
 }
 
+/// How many holds are neither committed nor released.
+pub(crate) async fn open_holds(tx: &mut Tx) -> Result<u64, Error> {
+    let row = tx.query_opt("SELECT COUNT(*) AS n FROM reservations WHERE state = 'HELD'", &[]).await?;
+    Ok(row.map(|row| row.get("n")).transpose()?.unwrap_or(0))
+}
+
 /// Events that moved an item (anything if `None`), oldest first, from the one that `after` is of.
 pub(crate) async fn moving_events(
     tx: &mut Tx,

@@ -7,6 +7,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
 use jiff::Timestamp;
 use store::{Site, Tx};
+use telemetry::metrics;
 
 use super::{Inner, after, lock};
 use crate::rows::{self, History, Move, Phase, Row};
@@ -360,6 +361,7 @@ impl<C: Send + Sync + 'static> Inner<C> {
         effect: Option<Effect>,
     ) -> Result<Result<(), Unmoved>, Error> {
         let site = self.site(&to.definition, &history);
+        let count = self.count(to, &history);
         let to = to.clone();
         let mut effect = effect;
         let outcome = self
@@ -392,9 +394,26 @@ impl<C: Send + Sync + 'static> Inner<C> {
             })
             .await;
         match outcome {
-            Ok(()) => Ok(Ok(())),
+            Ok(()) => {
+                count();
+                Ok(Ok(()))
+            }
             Err(Lost::Unmoved(unmoved)) => Ok(Err(unmoved)),
             Err(Lost::InDoubt(error)) => Err(Error::Store(error)),
+        }
+    }
+
+    /// How the move is counted once it is stored, under the names of the saga's table.
+    fn count(&self, to: &Row, history: &History) -> impl FnOnce() + use<C> {
+        let (compensation, outcome, phase) = (history.compensation, history.outcome.clone(), to.phase);
+        let same = |it: &&&'static Definition<C>| it.name == to.definition && it.version == to.version;
+        let names = self.definitions.iter().find(same).and_then(|it| Some((it.name, it.steps.get(history.step)?.name)));
+        move || {
+            let Some((saga, step)) = names else { return };
+            metrics::saga_step(saga, step, compensation, &outcome);
+            if !phase.is_open() {
+                metrics::saga_settled(saga, phase.as_str());
+            }
         }
     }
 
