@@ -94,6 +94,7 @@ mod tests {
             request_id: false,
             secret_reply: false,
             max_request_bytes: 1024,
+            stale_for: Duration::ZERO,
             http: &[],
         }
     }

@@ -58,6 +58,7 @@ const fn method(name: &'static str, path: &'static str, access: Access, idempote
         request_id: true,
         secret_reply: false,
         max_request_bytes: 1024,
+        stale_for: Duration::ZERO,
         http: &[],
     }
 }
