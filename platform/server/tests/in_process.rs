@@ -180,16 +180,47 @@ async fn a_method_with_effects_is_never_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retries_stay_within_the_budget_when_the_callee_is_down() {
-    let (calls, handler) = flaky(u32::MAX);
+async fn retries_stay_within_the_budget_when_the_callee_often_fails() {
+    let calls = Arc::new(AtomicU32::new(0));
+    let counted = calls.clone();
+    // Two of five: too few to be left alone, and each worth a retry if there were no budget.
+    let handler = handler(move |_, message| {
+        let call = counted.fetch_add(1, Ordering::SeqCst);
+        async move { if call % 5 < 2 { Err(Status::unavailable("not now")) } else { Ok(message) } }
+    });
     let (_context, channel) = mounted(component(handler));
     for _ in 0..1000 {
-        let status = ask(&channel, "Read", &Outgoing::default()).await.unwrap_err();
-        assert_eq!(status.code(), Code::Unavailable);
+        match ask(&channel, "Read", &Outgoing::default()).await {
+            Ok(answer) => assert_eq!(answer, "hello"),
+            Err(status) => assert_eq!(status.message(), "not now"),
+        }
     }
     let retries = calls.load(Ordering::SeqCst) - 1000;
     // A fifth of the calls, and ten a second over the budget's window of ten seconds.
     assert!((100..=330).contains(&retries), "{retries}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_callee_that_is_down_is_left_alone_until_it_is_back() {
+    let (calls, handler) = flaky(100);
+    let (_context, channel) = mounted(component(handler));
+    let mut last = None;
+    for _ in 0..1000 {
+        last = ask(&channel, "Public", &Outgoing::default()).await.err();
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 20, "as many as tell that it is down, and none for nothing");
+    let last = last.unwrap();
+    assert_eq!((last.code(), server::status::reason(&last).as_deref()), (Code::Unavailable, Some("CIRCUIT_OPEN")));
+    // One call at a time looks, ever more seldom, until the callee is back and some have been answered.
+    let mut waited = Duration::ZERO;
+    while ask(&channel, "Public", &Outgoing::default()).await.is_err() {
+        waited += Duration::from_millis(250);
+        tokio::time::advance(Duration::from_millis(250)).await;
+    }
+    assert!(waited > Duration::from_secs(60), "{waited:?}: eighty looks at most four seconds apart");
+    for _ in 0..100 {
+        ask(&channel, "Public", &Outgoing::default()).await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]
