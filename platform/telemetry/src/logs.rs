@@ -3,6 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::io::IsTerminal;
 
+use contract::Guard;
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt as _;
@@ -122,7 +123,7 @@ struct Escaping<'a, 'b>(&'a mut fmt::Formatter<'b>);
 impl fmt::Write for Escaping<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let special = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
-        if !text.contains(special) {
+        if !text.contains(special) || !Guard::LogEscapes.stands() {
             return self.0.write_str(text);
         }
         for c in text.chars() {
