@@ -28,7 +28,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use contract::{JsonTable, Table};
+use contract::{Guard, JsonTable, Table};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use prost_reflect::DescriptorPool;
 use telemetry::Trace;
@@ -128,6 +128,9 @@ pub fn build(config: Config, context: &server::Context) -> Result<Gateway, Error
     let services = Arc::new(Services::new(&pool, config.methods, &clients));
     let methods = config.methods;
     let limits = move |path: &str| match methods.by_path(path) {
+        Some(method) if !Guard::MessageSize.stands() => {
+            Limits { deadline: method.deadline, max_request_bytes: 64 << 20 }
+        }
         Some(method) => Limits { deadline: method.deadline, max_request_bytes: method.max_request_bytes as usize },
         None => Limits::default(),
     };
@@ -222,6 +225,9 @@ impl Inner {
 
 /// Replaces what the client says about its address by what the listener knows.
 fn say_where_from<B>(request: &mut Request<B>) {
+    if !Guard::ClientAddress.stands() {
+        return;
+    }
     let peer =
         request.extensions().get::<server::Peer>().and_then(|peer| HeaderValue::try_from(peer.0.to_string()).ok());
     match peer {
@@ -264,5 +270,14 @@ impl std::fmt::Debug for Gateway {
         f.debug_struct("Gateway")
             .field("routes", &self.inner.transcoder.table().routes.routes().count())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_connection_that_grew_old_waits_for_the_longest_call_there_is() {
+        let longest = contracts::METHODS.iter().map(|method| method.deadline).max().unwrap();
+        assert!(server::Limits::default().farewell > longest, "{longest:?}");
     }
 }

@@ -27,7 +27,7 @@ pub(crate) async fn read(mut body: Body, coding: Coding, limit: usize) -> Result
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Problem::new(Code::InvalidArgument, "the request body broke off"))?;
+        let frame = frame.map_err(|status| broke_off(&status))?;
         let Ok(data) = frame.into_data() else {
             continue;
         };
@@ -45,6 +45,15 @@ pub(crate) async fn read(mut body: Body, coding: Coding, limit: usize) -> Result
         Coding::Identity => Ok(whole),
         Coding::Gzip if whole.is_empty() => Ok(whole),
         Coding::Gzip => inflate(&whole, limit),
+    }
+}
+
+/// A body that ended before its time, or fell silent.
+fn broke_off(status: &Status) -> Problem {
+    let problem = Problem::new(Code::InvalidArgument, "the request body broke off");
+    match status.code() {
+        Code::DeadlineExceeded => problem.with_status(StatusCode::REQUEST_TIMEOUT),
+        _ => problem,
     }
 }
 
