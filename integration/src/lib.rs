@@ -5,6 +5,7 @@
 //! survives when the server is killed, so that "charged twice" is judged from outside.
 
 pub mod acts;
+pub mod attack;
 pub mod await_until;
 pub mod buyers;
 pub mod calls;
