@@ -31,7 +31,8 @@ use bytes::Bytes;
 use contract::{JsonTable, Table};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use prost_reflect::DescriptorPool;
-use telemetry::Trace;
+use telemetry::spans::{self, Kind, Running};
+use telemetry::{Trace, metrics};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, body::Body};
 use transcode::{Transcoder, codec::Tables, problem::Problem, table::Limits};
@@ -126,6 +127,7 @@ pub fn build(config: Config, context: &server::Context) -> Result<Gateway, Error
     let pool = DescriptorPool::decode(config.descriptors).map_err(transcode::table::LoadError::from)?;
     let clients = context.clients.as_caller(auth::GATEWAY).keeping(KEPT_BYTES, context.clock.clone());
     let services = Arc::new(Services::new(&pool, config.methods, &clients));
+    let (_, _) = context.mount(operations::traces_of(auth::GATEWAY));
     let methods = config.methods;
     let limits = move |path: &str| match methods.by_path(path) {
         Some(method) => Limits { deadline: method.deadline, max_request_bytes: method.max_request_bytes as usize },
@@ -155,11 +157,17 @@ pub fn build(config: Config, context: &server::Context) -> Result<Gateway, Error
 impl Inner {
     async fn answer(&self, mut request: Request<Body>) -> Response<Body> {
         say_where_from(&mut request);
-        let trace = trace_of(&request);
+        let mut span = Running::begin(auth::GATEWAY, Kind::Server, "HTTP", &trace_of(&request));
+        let verb = metrics::verb(request.method().as_str());
+        span.set("http.request.method", verb);
+        let trace = span.trace();
         let grpc = passthrough::is_grpc(request.headers());
         let line = tracing::enabled!(tracing::Level::DEBUG)
             .then(|| (request.method().clone(), request.uri().path().to_owned()));
-        let mut response = if grpc { self.passthrough(request, trace).await } else { self.rest(request, trace).await };
+        let work = async {
+            if grpc { self.passthrough(request, &mut span).await } else { self.rest(request, verb, &mut span).await }
+        };
+        let mut response = spans::within(trace, work).await;
         if let Some((method, path)) = line {
             tracing::debug!(%method, path, status = response.status().as_u16(), trace_id = trace.id(), "answered");
         }
@@ -168,15 +176,20 @@ impl Inner {
             headers.insert(TRACE_ID, id);
             headers.insert(TRACEPARENT, parent);
         }
+        span.end_http(response.status().as_u16());
         response
     }
 
-    async fn rest(&self, mut request: Request<Body>, trace: Trace) -> Response<Body> {
+    async fn rest(&self, mut request: Request<Body>, verb: &'static str, span: &mut Running) -> Response<Body> {
+        let trace = span.trace();
         if let Some(response) = self.probe(&request) {
             return response;
         }
         let served = async {
             let matched = self.transcoder.find(request.method(), request.uri())?;
+            let method = matched.method().path.trim_start_matches('/');
+            span.rename(format!("{verb} {method}"));
+            span.set("rpc.method", method.to_owned());
             let principal = self.doorkeeper.principal(request.headers()).await?;
             request.extensions_mut().insert(Caller { principal, trace });
             Ok::<_, Problem>(self.transcoder.serve(&matched, request).await)
@@ -184,7 +197,13 @@ impl Inner {
         served.await.unwrap_or_else(|problem| self.transcoder.problem(&problem))
     }
 
-    async fn passthrough(&self, mut request: Request<Body>, trace: Trace) -> Response<Body> {
+    async fn passthrough(&self, mut request: Request<Body>, span: &mut Running) -> Response<Body> {
+        let trace = span.trace();
+        if let Some(method) = self.passthrough.method(request.uri().path()) {
+            let name = method.path.trim_start_matches('/');
+            span.rename(name);
+            span.set("rpc.method", name);
+        }
         match self.doorkeeper.principal(request.headers()).await {
             Ok(principal) => {
                 request.extensions_mut().insert(Caller { principal, trace });
@@ -234,7 +253,7 @@ fn say_where_from<B>(request: &mut Request<B>) {
 fn trace_of<B>(request: &Request<B>) -> Trace {
     let mut given = request.headers().get_all(TRACEPARENT).iter();
     match (given.next().and_then(|value| value.to_str().ok()), given.next()) {
-        (Some(text), None) => Trace::parse(text).map_or_else(|_| Trace::new_root(), |trace| trace.child()),
+        (Some(text), None) => Trace::parse(text).unwrap_or_else(|_| Trace::new_root()),
         _ => Trace::new_root(),
     }
 }

@@ -53,6 +53,11 @@ impl Passthrough {
         Passthrough { methods, services, standard, forward }
     }
 
+    /// The method that is called by this path, if a contract has one.
+    pub(crate) fn method(&self, path: &str) -> Option<&'static Method> {
+        self.methods.by_path(path)
+    }
+
     pub(crate) async fn answer(&self, request: Request<Body>) -> Response<Body> {
         if standard::answers(request.uri().path()) {
             return match self.standard.clone().call(request).await {

@@ -6,6 +6,7 @@
 
 mod control;
 mod etcd;
+mod jaeger;
 mod kafka;
 mod kubernetes;
 mod mongo;
@@ -30,6 +31,7 @@ use crate::{interrupt, paths};
 
 pub(crate) use control::Control;
 pub(crate) use etcd::Etcd;
+pub(crate) use jaeger::Jaeger;
 pub(crate) use kafka::Kafka;
 pub(crate) use kubernetes::{Kubernetes, VERSION as KUBERNETES};
 pub(crate) use mongo::Mongo;

@@ -34,7 +34,11 @@ pub(crate) fn lanes() -> Result<Vec<Lane>> {
             .unwrap_or("what its name says")
             .trim_end_matches('.')
             .to_owned();
-        lanes.push(Lane::new(format!("integration:{name}"), proves, move |context| drive(&name, context)));
+        // It builds Jaeger first.
+        let on_request = name == "collector";
+        let mut lane = Lane::new(format!("integration:{name}"), proves, move |context| drive(&name, context));
+        lane.on_request = on_request;
+        lanes.push(lane);
     }
     let whole =
         "the whole fleet: `up`, the README's tour unchanged, `status`, kill -9 and `up`, `down`, `up` on the same data";
@@ -106,6 +110,16 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
         match GRPCURL.get()? {
             Had::Ready(path) => run = run.env("STOA_GRPCURL", path),
             Had::Missing(reason) => println!("    {reason}"),
+        }
+    }
+    let mut collector = None;
+    if name == "collector" {
+        match servers::Jaeger::start()? {
+            Started::Ready(started) => {
+                run = run.env("STOA_TEST_OTLP", started.takes()).env("STOA_TEST_JAEGER", started.answers());
+                collector = Some(started);
+            }
+            Started::Missing(reason) => println!("    {reason}"),
         }
     }
     let mut grown = None;
@@ -184,7 +198,7 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
         controls = vec![servers::Control::over(database)?, control];
     }
     let ended = run.end()?;
-    drop((server, broker, redis, other, controls, engines, grown, rolled));
+    drop((server, broker, redis, other, controls, engines, grown, (rolled, collector)));
     for line in ended.output.lines().filter(|line| line.starts_with("measured: ")) {
         println!("    {line}");
     }

@@ -23,6 +23,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use tower::ServiceExt as _;
 
 use crate::breaker::{self, Breaker, Pass};
+use crate::calling::Calling;
 use crate::endpoints::{End, Endpoints, Place};
 use crate::outgoing::Outgoing;
 use crate::registry::{Signing, Slot, Target};
@@ -93,14 +94,14 @@ impl tower::Service<http::Request<Body>> for Channel {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let inner = Arc::clone(&self.inner);
         Box::pin(async move {
-            let calling = metrics::Calling::begin(inner.caller, inner.slot.name);
+            let calling = Calling::begin(inner.caller, inner.slot.name, &mut request);
             let answer = inner.send(request).await;
             calling.end(match &answer {
-                Ok(response) => retry::code(response.headers()).unwrap_or(tonic::Code::Ok).into(),
-                Err(status) => status.code().into(),
+                Ok(response) => retry::code(response.headers()).unwrap_or(tonic::Code::Ok),
+                Err(status) => status.code(),
             });
             answer
         })
@@ -132,7 +133,7 @@ impl Inner {
         if deadline <= now {
             return Err(self.late(method));
         }
-        let call = Call { method, principal: outgoing.principal, trace: outgoing.trace.child(), deadline };
+        let call = Call { method, principal: outgoing.principal, trace: outgoing.trace, deadline };
         self.budget.earn();
         if !retry::repeatable(method) {
             let message = Message::of_one_attempt(body, method, &self.slot).await?;

@@ -21,7 +21,7 @@ use crate::map::{self, Map};
 use crate::part::{BoxError, Built, Part};
 #[cfg(feature = "fleet")]
 use crate::registration::Registration;
-use crate::settings::Watching;
+use crate::settings::{Unwatched, Watching};
 use crate::signals::until_asked_to_stop;
 
 /// What a process is given beside its parts.
@@ -77,9 +77,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// Metrics cannot be told where they were to be.
-    #[error("the address of the metrics cannot be listened at")]
-    Metrics(#[source] io::Error),
+    /// Nobody can watch it as was wanted.
+    #[error(transparent)]
+    Watch(#[from] Unwatched),
     /// Others cannot be told where a copy is.
     #[error(
         "{name} listens at {address}, where nobody reaches it: tell with --advertise under which address others do"
@@ -123,10 +123,9 @@ pub async fn run(surroundings: Surroundings, parts: Vec<Part>) -> Result<(), Err
     context.windows = windows;
     context.metrics_apart = watching.metrics.is_some();
     let (mut lines, mut tasks, mut listeners) = (vec![], vec![], vec![]);
-    if let Some((line, task)) = watching.listen(context.shutdown.clone()).await.map_err(Error::Metrics)? {
-        lines.push(line);
-        tasks.push(task);
-    }
+    let (told, watched) = watching.start(&context.shutdown).await?;
+    lines.extend(told);
+    tasks.extend(watched);
     match map.trust()? {
         Some(trust) => {
             context = context.trusting(trust.clone());
@@ -278,20 +277,24 @@ fn connect(
     Ok(elsewhere)
 }
 
-/// Binds a service to where its copies are now, for whoever asks a fleet once and is gone.
-pub async fn locate(map: &Map, service: &'static str, context: &Context) -> Result<(), Error> {
+/// Binds a service to where its copies are now, for whoever asks a fleet once and is gone; hands back where they are.
+pub async fn locate(map: &Map, service: &'static str, context: &Context) -> Result<Vec<String>, Error> {
+    let copies = copies(map, service).await?;
+    context.clients.locate(service, &copies)?;
+    Ok(copies)
+}
+
+async fn copies(map: &Map, service: &'static str) -> Result<Vec<String>, Error> {
     let place = map.place(service)?;
     #[cfg(feature = "fleet")]
     if place.is_looked_up() {
-        let found = names(map)?.once(place).await.map_err(|error| Error::Names(format!("{service}: {error}")))?;
-        return Ok(context.clients.locate(service, &found)?);
+        return names(map)?.once(place).await.map_err(|error| Error::Names(format!("{service}: {error}")));
     }
     #[cfg(feature = "fleet")]
     if let map::Place::Etcd(prefix) = place {
-        let found = Registration::new(map)?.find(prefix, service).await?;
-        return Ok(context.clients.locate(service, &found)?);
+        return Ok(Registration::new(map)?.find(prefix, service).await?);
     }
-    Ok(context.clients.locate(service, &place.listed())?)
+    Ok(place.listed())
 }
 
 #[cfg(feature = "fleet")]

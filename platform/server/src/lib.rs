@@ -12,6 +12,7 @@ pub mod accept;
 pub mod metrics;
 pub mod status;
 
+mod answering;
 mod body;
 mod call;
 mod component;
