@@ -135,8 +135,10 @@ fn newer_library(package: &Path) -> Result<Result<PathBuf, String>> {
     let apt = package.join("apt");
     fs::create_dir_all(apt.join("lists/partial"))?;
     fs::create_dir_all(apt.join("archives/partial"))?;
-    let source =
-        "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian trixie main\n";
+    let Some(mirror) = mirror() else {
+        return Ok(Err("the conformance runner needs a newer C library, and the machine names no mirror".to_owned()));
+    };
+    let source = format!("deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {mirror} trixie main\n");
     fs::write(apt.join("sources.list"), source)?;
     println!("    fetching a C library for the runner into {} (at most 2 minutes)", root.display());
     // Lists and archives of its own: what the machine has installed or may install is not touched.
@@ -172,6 +174,13 @@ fn newer_library(package: &Path) -> Result<Result<PathBuf, String>> {
     }
     fs::remove_dir_all(&apt)?;
     Ok(Ok(folder))
+}
+
+/// Where the machine itself gets Debian's packages from.
+fn mirror() -> Option<String> {
+    let asked = ["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"];
+    let ended = Run::new("install-conformance", "apt-get").args(asked).limit(Duration::from_secs(30)).end().ok()?;
+    ended.output.lines().find(|line| line.trim_end_matches('/').ends_with("/debian")).map(str::to_owned)
 }
 
 #[cfg(test)]

@@ -70,11 +70,11 @@ pub(crate) fn all() -> Result<Vec<Lane>> {
     lanes.push(Lane::new("doctests", "what the documentation of the crates shows compiles and does it", |context| {
         Ok(libtest::outcome(&documentation(context)?))
     }));
-    lanes.push(Lane::new(
-        "conformance",
-        "the codec answers protobuf's own suite, JSON on either side",
-        conformance::run,
-    ));
+    let suite = "the codec answers protobuf's own suite, JSON on either side";
+    let mut conformance = Lane::new("conformance", suite, conformance::run);
+    // Its runner is somebody else's program, built for a newer C library than many machines have.
+    conformance.may_be_missing = true;
+    lanes.push(conformance);
     lanes.push(Lane::new("engines", "what the engines' own files say of themselves", engines));
     lanes.push(Lane::new("postgres", "store, log, bus and sagas keep their promises on PostgreSQL", postgres));
     lanes.push(Lane::new(
