@@ -19,8 +19,10 @@ use jiff::Timestamp;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use store::Clock;
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Code, Status};
+
+use crate::retry;
 
 /// The metadata of an answer that stands in for another: when it was given, as RFC 3339.
 pub const SINCE: HeaderName = HeaderName::from_static("stoa-stale-since");
@@ -83,10 +85,15 @@ impl Kept {
         answer: http::Response<Body>,
     ) -> http::Response<Body> {
         let key = Key { path: method.path, request: request.clone() };
+        if let Some(code) = retry::code(answer.headers()) {
+            // What is gone must not be shown again.
+            if code == Code::NotFound {
+                self.answers.remove(&key);
+            }
+            return answer;
+        }
         let now = self.clock.now();
-        if self.answers.get(&key).is_some_and(|known| age(&known, now) < FRESH)
-            || answer.headers().contains_key("grpc-status")
-        {
+        if self.answers.get(&key).is_some_and(|known| age(&known, now) < FRESH) {
             return answer;
         }
         let (parts, body) = answer.into_parts();
@@ -238,6 +245,17 @@ mod tests {
         drop(kept.keep(&METHOD, &request, answer("nobody reads it", "0")));
         let large: &'static str = Box::leak("x".repeat(LARGEST + 1).into_boxed_str());
         read(kept.keep(&METHOD, &request, answer(large, "0"))).await;
+        assert!(kept.instead(&METHOD, &request).is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_gone_is_not_shown_again_and_who_is_busy_changes_nothing() {
+        let (kept, _) = kept();
+        let request = Bytes::from_static(b"a");
+        read(kept.keep(&METHOD, &request, answer("there", "0"))).await;
+        kept.keep(&METHOD, &request, Status::resource_exhausted("busy").into_http());
+        assert!(kept.instead(&METHOD, &request).is_some());
+        kept.keep(&METHOD, &request, Status::not_found("gone").into_http());
         assert!(kept.instead(&METHOD, &request).is_none());
     }
 
