@@ -6,9 +6,10 @@ use auth::{Principal, Verifier};
 use http::{HeaderMap, header};
 use server::status;
 use tonic::Code;
+use transcode::service::Problem;
 
 use crate::sessions::{Sessions, Unanswered};
-use crate::transcode::problem::Problem;
+use crate::upstream::status_of;
 
 /// The clock the tokens' times are checked by; the context's.
 type Clock = Box<dyn Fn() -> jiff::Timestamp + Send + Sync>;
@@ -41,7 +42,7 @@ impl Doorkeeper {
         }
         if self.verifier.keyring().is_empty() {
             let unknown = status::unavailable("the keys of tokens are not known yet", Duration::from_millis(500));
-            return Err(Problem::from_status(&unknown));
+            return Err(Problem::from(status_of(&unknown)));
         }
         let token = value.to_str().ok().and_then(bearer).ok_or_else(|| refused("not a bearer token"))?;
         let subject = self.verifier.verify(token, (self.now)()).map_err(|reason| refused(&reason.to_string()))?;
@@ -50,7 +51,7 @@ impl Doorkeeper {
             Ok(true) => Err(refused("its session was ended")),
             Err(Unanswered) => {
                 let unknown = "whether the session was ended cannot be found out";
-                Err(Problem::from_status(&status::unavailable(unknown, Duration::from_millis(500))))
+                Err(Problem::from(status_of(&status::unavailable(unknown, Duration::from_millis(500)))))
             }
         }
     }
@@ -64,7 +65,7 @@ fn bearer(value: &str) -> Option<&str> {
 /// The reason goes to the log; outside it would only help to forge a better one.
 fn refused(reason: &str) -> Problem {
     tracing::warn!(target: "audit", reason, "token refused");
-    Problem::from_status(&status::rejected(Code::Unauthenticated, "UNAUTHENTICATED", "a valid token is needed", []))
+    Problem::from(status_of(&status::rejected(Code::Unauthenticated, "UNAUTHENTICATED", "a valid token is needed", [])))
 }
 
 #[cfg(test)]

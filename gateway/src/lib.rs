@@ -1,8 +1,8 @@
 //! The only door of the suite: JSON and gRPC on one port, in front of every service.
 //!
-//! [`transcode`] turns REST and JSON into gRPC by descriptors alone and knows nothing of the suite. Around it stand: who is
-//! calling ([`identify`]), where a call goes ([`upstream`]), gRPC as it is ([`passthrough`]), reflection and health
-//! ([`standard`]), and the documents composed for a page ([`storefront`]).
+//! [`transcode::service`] turns every protocol into gRPC by descriptors alone and knows nothing of the suite. Around it stand:
+//! who is calling ([`identify`]), where a call goes ([`upstream`]), reflection and health ([`standard`]), and the documents
+//! composed for a page ([`storefront`]).
 //!
 //! Invariants: a service hears who calls from the token this gateway verified, never from a header; of a client's headers only
 //! the listed ones travel on; every request has a bound in size, depth and time.
@@ -12,11 +12,11 @@
 mod front;
 mod identify;
 pub mod keys;
-mod passthrough;
+mod peek;
 mod sessions;
+pub mod standalone;
 mod standard;
 pub mod storefront;
-pub mod transcode;
 mod upstream;
 
 use std::{
@@ -25,22 +25,23 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context as TaskContext, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use contract::{JsonTable, Table};
+use contract::Table;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use prost_reflect::DescriptorPool;
 use telemetry::Trace;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, body::Body};
-use transcode::{Transcoder, codec::Tables, problem::Problem, table::Limits};
+use tonic::{body::Body, service::Routes};
+use tower::Service as _;
+use transcode::service::{self, Code, Limits, Passing, Problem, Transcoder};
 
 use identify::Doorkeeper;
-use passthrough::Passthrough;
 use server::{Component, Door, Gauge};
 use sessions::Sessions;
-use upstream::{Caller, Services};
+use upstream::{Behind, Caller, Services};
 
 pub use front::Front;
 
@@ -51,16 +52,17 @@ pub struct Config {
     pub descriptors: &'static [u8],
     /// The promises of all methods.
     pub methods: Table,
-    /// The JSON of all messages.
-    pub json: JsonTable,
 }
 
 /// Why a gateway cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The descriptors cannot be served.
+    /// The descriptors cannot be read.
+    #[error("the descriptor set cannot be read: {0}")]
+    Descriptors(#[from] prost_reflect::DescriptorError),
+    /// A rule of the descriptors cannot be followed.
     #[error(transparent)]
-    Load(#[from] transcode::table::LoadError),
+    Rule(#[from] transcode::rule::RuleError),
     /// The descriptors cannot be told to clients that ask for them.
     #[error("reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -83,6 +85,12 @@ const KEPT_BYTES: u64 = 16 << 20;
 /// Metadata with this prefix becomes a response header.
 const EXPOSE: &str = "stoa-";
 
+/// The metadata key by which a service chooses another success status, 200 to 399.
+const STATUS_KEY: HeaderName = HeaderName::from_static("stoa-http-status");
+
+/// The longest message accepted from a service; contracts page long before that.
+const MAX_ANSWER: usize = 64 << 20;
+
 const TRACE_ID: HeaderName = HeaderName::from_static("stoa-trace-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -95,7 +103,7 @@ pub struct Gateway {
 struct Inner {
     doorkeeper: Doorkeeper,
     transcoder: Transcoder,
-    passthrough: Passthrough,
+    standard: Routes,
     leaving: [CancellationToken; 2],
 }
 
@@ -110,8 +118,7 @@ pub enum Keys {
 
 /// All of the gateway for a process that serves it: what answers outsiders, and the pages it composes.
 pub fn door(context: &server::Context, keys: Keys) -> Result<Door<Front>, Error> {
-    let config =
-        Config { descriptors: contracts::DESCRIPTOR_SET, methods: contracts::METHODS, json: contracts::json::TABLE };
+    let config = Config { descriptors: contracts::DESCRIPTOR_SET, methods: contracts::METHODS };
     let mut component: Component = storefront::build(storefront::Deadlines::default(), context);
     if keys == Keys::Elsewhere {
         component = component.task(keys::follow(context, context.windows.sweep));
@@ -123,43 +130,44 @@ pub fn door(context: &server::Context, keys: Keys) -> Result<Door<Front>, Error>
 
 /// Compiles the contracts and takes its place in front of the services of this process.
 pub fn build(config: Config, context: &server::Context) -> Result<Gateway, Error> {
-    let pool = DescriptorPool::decode(config.descriptors).map_err(transcode::table::LoadError::from)?;
+    let pool = DescriptorPool::decode(config.descriptors)?;
     let clients = context.clients.as_caller(auth::GATEWAY).keeping(KEPT_BYTES, context.clock.clone());
     let services = Arc::new(Services::new(&pool, config.methods, &clients));
     let methods = config.methods;
     let limits = move |path: &str| match methods.by_path(path) {
         Some(method) => Limits { deadline: method.deadline, max_request_bytes: method.max_request_bytes as usize },
-        None => Limits::default(),
+        None => Limits { deadline: Duration::from_secs(10), max_request_bytes: 256 << 10 },
     };
     let standard = standard::routes(config.descriptors, &pool, [context.draining.clone(), context.shutdown.clone()])?;
-    let transcoder = Transcoder::new(transcode::Config {
-        pool,
+    let transcoding = service::Config {
         limits: Box::new(limits),
-        codec: Arc::new(Tables::new(config.json)),
-        upstream: services.clone(),
-        forward: FORWARD.to_vec(),
-        expose: EXPOSE,
-    })?;
+        max_response_bytes: MAX_ANSWER,
+        forward: Passing::Named(FORWARD.to_vec()),
+        expose: Passing::Prefixed(EXPOSE),
+        status_key: STATUS_KEY,
+        challenge: HeaderValue::from_static("Bearer realm=\"stoa\""),
+        ..service::Config::default()
+    };
+    let transcoder = Transcoder::new(&pool, Behind(services), transcoding)?;
     let inner = Inner {
         doorkeeper: Doorkeeper::new(context.verifier.clone(), Sessions::new(context), {
             let clock = context.clock.clone();
             move || clock.now()
         }),
         transcoder,
-        passthrough: Passthrough::new(methods, services, standard, FORWARD.to_vec()),
+        standard,
         leaving: [context.draining.clone(), context.shutdown.clone()],
     };
     Ok(Gateway { inner: Arc::new(inner) })
 }
 
 impl Inner {
-    async fn answer(&self, mut request: Request<Body>) -> Response<Body> {
+    async fn answer(&self, mut request: Request<service::Body>) -> Response<Body> {
         say_where_from(&mut request);
         let trace = trace_of(&request);
-        let grpc = passthrough::is_grpc(request.headers());
         let line = tracing::enabled!(tracing::Level::DEBUG)
             .then(|| (request.method().clone(), request.uri().path().to_owned()));
-        let mut response = if grpc { self.passthrough(request, trace).await } else { self.rest(request, trace).await };
+        let mut response = self.served(request, trace).await;
         if let Some((method, path)) = line {
             tracing::debug!(%method, path, status = response.status().as_u16(), trace_id = trace.id(), "answered");
         }
@@ -171,31 +179,39 @@ impl Inner {
         response
     }
 
-    async fn rest(&self, mut request: Request<Body>, trace: Trace) -> Response<Body> {
+    async fn served(&self, mut request: Request<service::Body>, trace: Trace) -> Response<Body> {
         if let Some(response) = self.probe(&request) {
             return response;
         }
-        let served = async {
-            let matched = self.transcoder.find(request.method(), request.uri())?;
-            let principal = self.doorkeeper.principal(request.headers()).await?;
-            request.extensions_mut().insert(Caller { principal, trace });
-            Ok::<_, Problem>(self.transcoder.serve(&matched, request).await)
+        if standard::answers(&request) {
+            return self.standard(request).await;
+        }
+        let response = match self.transcoder.find(&request) {
+            Err(response) => *response,
+            Ok(matched) => match self.doorkeeper.principal(request.headers()).await {
+                Ok(principal) => {
+                    request.extensions_mut().insert(Caller { principal, trace });
+                    self.transcoder.serve(matched, request).await
+                }
+                Err(problem) => self.transcoder.refuse(&matched, &problem),
+            },
         };
-        served.await.unwrap_or_else(|problem| self.transcoder.problem(&problem))
+        response.map(Body::new)
     }
 
-    async fn passthrough(&self, mut request: Request<Body>, trace: Trace) -> Response<Body> {
-        match self.doorkeeper.principal(request.headers()).await {
-            Ok(principal) => {
-                request.extensions_mut().insert(Caller { principal, trace });
-                self.passthrough.answer(request).await
-            }
-            Err(problem) => problem.to_status().into_http(),
+    /// Reflection and health, for whoever shows no token or a good one.
+    async fn standard(&self, request: Request<service::Body>) -> Response<Body> {
+        if let Err(problem) = self.doorkeeper.principal(request.headers()).await {
+            return upstream::refusal(&problem).map(Body::new);
+        }
+        match self.standard.clone().call(request.map(Body::new)).await {
+            Ok(response) => response,
+            Err(never) => match never {},
         }
     }
 
     /// Liveness and readiness, for whoever starts and watches the process.
-    fn probe(&self, request: &Request<Body>) -> Option<Response<Body>> {
+    fn probe<B>(&self, request: &Request<B>) -> Option<Response<Body>> {
         let ready = match request.uri().path() {
             "/healthz" => true,
             "/readyz" => !self.leaving.iter().any(CancellationToken::is_cancelled),
@@ -203,10 +219,9 @@ impl Inner {
         };
         if request.method() != http::Method::GET && request.method() != http::Method::HEAD {
             let problem =
-                Problem::new(Code::Unimplemented, "this path answers GET").with_status(StatusCode::METHOD_NOT_ALLOWED);
-            return Some(
-                self.transcoder.problem(&problem.with_header(header::ALLOW, HeaderValue::from_static("GET, HEAD"))),
-            );
+                Problem::new(Code::Unimplemented, "this path answers GET").with_http(StatusCode::METHOD_NOT_ALLOWED);
+            let problem = problem.with_header(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return Some(self.transcoder.problem(&problem).map(Body::new));
         }
         let mut response = Response::new(Body::new(http_body_util::Full::new(Bytes::from_static(if ready {
             b"ok\n"
@@ -254,15 +269,13 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let inner = Arc::clone(&self.inner);
-        let request = request.map(Body::new);
+        let request = request.map(service::boxed);
         Box::pin(async move { Ok(inner.answer(request).await) })
     }
 }
 
 impl std::fmt::Debug for Gateway {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gateway")
-            .field("routes", &self.inner.transcoder.table().routes.routes().count())
-            .finish_non_exhaustive()
+        f.debug_struct("Gateway").field("routes", &self.inner.transcoder.routes()).finish_non_exhaustive()
     }
 }

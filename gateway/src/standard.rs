@@ -3,18 +3,22 @@
 use std::{collections::HashSet, pin::Pin, sync::Arc};
 
 use futures_util::{Stream, StreamExt as _, stream};
+use http::{HeaderValue, Request, header};
 use prost_reflect::DescriptorPool;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, service::Routes};
+use tonic::{Response, Status, service::Routes};
 use tonic_health::pb::{
     FILE_DESCRIPTOR_SET, HealthCheckRequest, HealthCheckResponse,
     health_check_response::ServingStatus,
     health_server::{Health, HealthServer},
 };
 
-/// True for paths that [`routes`] answers.
-pub(crate) fn answers(path: &str) -> bool {
-    path.starts_with("/grpc.reflection.") || path.starts_with("/grpc.health.v1.")
+/// True for gRPC requests that [`routes`] answers.
+pub(crate) fn answers<B>(request: &Request<B>) -> bool {
+    let path = request.uri().path();
+    let kind = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let is_grpc = kind.strip_prefix(b"application/grpc").is_some_and(|rest| !rest.starts_with(b"-"));
+    is_grpc && (path.starts_with("/grpc.reflection.") || path.starts_with("/grpc.health.v1."))
 }
 
 /// Reflection (both versions in use) and health over everything that is served.
@@ -63,14 +67,17 @@ fn answer(status: ServingStatus) -> HealthCheckResponse {
 
 #[tonic::async_trait]
 impl Health for Standing {
-    async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+    async fn check(
+        &self,
+        request: tonic::Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
         let status = self.of(&request.get_ref().service).ok_or_else(|| Status::not_found("no such service"))?;
         Ok(Response::new(answer(status)))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
 
-    async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(&self, request: tonic::Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let Some(now) = self.of(&request.get_ref().service) else {
             // The protocol wants the stream to stay open: the service might yet appear.
             let unknown = stream::once(async { Ok(answer(ServingStatus::ServiceUnknown)) });

@@ -1,19 +1,28 @@
 //! Where a call goes: to the service that owns the method, or, for operations, to the service named in the request.
 
 use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use auth::Principal;
 use client::{Caller as Clients, Channel, Outgoing};
-use contract::Table;
-use futures_util::future::BoxFuture;
-use http::{Request, Response};
+use contract::{Access, Table};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http_body_util::BodyExt as _;
 use prost_reflect::DescriptorPool;
+use server::status;
 use telemetry::Trace;
-use tokio::time::Instant;
+use tokio::time::timeout_at;
 use tonic::{Status, body::Body};
-use tower::Service as _;
+use tower::Service;
+use transcode::service::{self, Call, Problem};
 
-use crate::transcode::{Call, Upstream, wire};
+use crate::peek::peek;
+
+/// The name under which the gateway calls.
+const GATEWAY: &str = "gateway";
 
 /// The owner of methods that every service answers.
 const OPERATIONS: &str = "operations";
@@ -51,17 +60,12 @@ impl Services {
         Services { methods, channels, named_by }
     }
 
-    /// True if the first message must be seen before it is known where the call goes.
-    pub(crate) fn needs_first_message(&self, path: &str) -> bool {
-        self.named_by.contains_key(path)
-    }
-
     /// The channel for a call.
     pub(crate) fn channel(&self, path: &str, first: Option<&[u8]>) -> Result<Channel, Status> {
         let owner = match self.named_by.get(path) {
             Some(fields) => {
                 let name = first
-                    .and_then(|message| fields.iter().find_map(|field| wire::find_text(message, &[*field])))
+                    .and_then(|message| fields.iter().find_map(|field| transcode::find_text(message, *field)))
                     .unwrap_or_default();
                 service_in(name).ok_or_else(|| {
                     server::status::invalid_argument("name", "is not of the form services/{service}/...")
@@ -82,25 +86,77 @@ fn service_in(name: &str) -> Option<&str> {
     (!service.is_empty()).then_some(service)
 }
 
-/// Turns what the door found out into what the channel takes.
-pub(crate) fn address(request: &mut Request<Body>, deadline: Option<Instant>) {
-    let caller = request.extensions_mut().remove::<Caller>();
-    let (principal, trace) =
-        caller.map_or_else(|| (Principal::Anonymous, Trace::new_root()), |caller| (caller.principal, caller.trace));
-    request.extensions_mut().insert(Outgoing { principal, trace, deadline });
+/// The services behind the transcoder: a call goes to the one that owns it.
+#[derive(Clone)]
+pub(crate) struct Behind(pub(crate) Arc<Services>);
+
+type Answer = Result<Response<service::Body>, service::Status>;
+
+impl Service<Request<service::Body>> for Behind {
+    type Response = Response<service::Body>;
+    type Error = service::Status;
+    type Future = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), service::Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<service::Body>) -> Self::Future {
+        let services = Arc::clone(&self.0);
+        let call = request.extensions_mut().remove::<Call>();
+        Box::pin(async move {
+            let answer = match call {
+                Some(call) => services.call(&call, request.map(Body::new)).await,
+                None => Err(Status::internal("a request without a call")),
+            };
+            let answer = answer.map_err(|status| status_of(&status))?;
+            Ok(answer.map(|body| service::boxed(body.map_err(|status| status_of(&status)))))
+        })
+    }
 }
 
-impl Upstream for Services {
-    fn call(&self, call: Call) -> BoxFuture<'static, Result<Response<Body>, Status>> {
-        match self.channel(&call.method.path, call.first.as_deref()) {
-            Ok(mut channel) => {
-                let mut request = call.request;
-                address(&mut request, Some(call.deadline));
-                channel.call(request)
-            }
-            Err(status) => Box::pin(std::future::ready(Err(status))),
+impl Services {
+    async fn call(&self, call: &Call, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let method = self.methods.by_path(&call.method.path).ok_or_else(|| Status::unimplemented("no such method"))?;
+        // What services ask each other is refused by the service; but what this gateway itself may ask, it must not ask for
+        // somebody else.
+        if method.policy.access == Access::Internal && method.policy.callers.contains(&GATEWAY) {
+            tracing::warn!(target: "audit", method = method.path, caller = GATEWAY, "denied: asked from outside");
+            return Err(status::permission_denied("PERMISSION_DENIED", "the caller may not do this"));
         }
+        let (mut parts, body) = request.into_parts();
+        let (first, body) = match &call.message {
+            None if self.named_by.contains_key(method.path) => {
+                let read = timeout_at(call.deadline, peek(body, method.max_request_bytes as usize)).await;
+                let (first, body) = read.map_err(|_| Status::deadline_exceeded("the request took too long"))??;
+                (Some(first), body)
+            }
+            message => (message.clone(), body),
+        };
+        let mut channel = self.channel(method.path, first.as_deref())?;
+        // The channel tells the time that is left itself.
+        parts.headers.remove("grpc-timeout");
+        let caller = parts.extensions.remove::<Caller>();
+        let (principal, trace) =
+            caller.map_or_else(|| (Principal::Anonymous, Trace::new_root()), |caller| (caller.principal, caller.trace));
+        parts.extensions.insert(Outgoing { principal, trace, deadline: Some(call.deadline) });
+        channel.call(Request::from_parts(parts, body)).await
     }
+}
+
+/// How a call ended, as the transcoder has it: what the trailers would say.
+pub(crate) fn status_of(status: &Status) -> service::Status {
+    let mut trailers = HeaderMap::new();
+    let written = status.add_header(&mut trailers).ok().and_then(|()| service::Status::read(&trailers));
+    written.unwrap_or_else(|| service::Status::new(service::Code::Internal, "a status that cannot be written"))
+}
+
+/// An error as the answer of a gRPC call.
+pub(crate) fn refusal(problem: &Problem) -> Response<service::Body> {
+    let mut response = Response::new(service::Body::default());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    problem.status.write(response.headers_mut());
+    response
 }
 
 #[cfg(test)]

@@ -134,11 +134,7 @@ impl Opened {
             tasks.extend(more);
         }
         let gateway = gateway::build(
-            gateway::Config {
-                descriptors: contracts::DESCRIPTOR_SET,
-                methods: contracts::METHODS,
-                json: contracts::json::TABLE,
-            },
+            gateway::Config { descriptors: contracts::DESCRIPTOR_SET, methods: contracts::METHODS },
             &context,
         )?;
         let shop = Arc::new(Shop { context, provider });

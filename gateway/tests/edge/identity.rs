@@ -92,7 +92,7 @@ async fn identity_in_headers_is_nothing_in_any_spelling() {
         ("x-forwarded-client-cert", "By=spiffe://stoa/ordering"),
         ("proxy-authorization", "Basic x"),
         ("cookie", "session=1"),
-        ("grpc-timeout", "1n"),
+        ("grpc-timeout", "1H"),
         ("te", "trailers"),
         ("x-request-id", "r1"),
         ("stoa-client-address", "203.0.113.7"),

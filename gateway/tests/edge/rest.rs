@@ -179,7 +179,7 @@ async fn probes_tell_life_and_readiness() {
 async fn every_binding_of_the_contracts_finds_its_own_method() {
     use http::Method as HttpMethod;
     let pool = prost_reflect::DescriptorPool::decode(contracts::DESCRIPTOR_SET).unwrap();
-    let table = gateway::transcode::table::Table::load(&pool, &|_| Default::default()).unwrap();
+    let routes = transcode::rule::router(&transcode::Schema::new(&pool), &pool).unwrap();
     let mut bindings = 0;
     for method in contracts::METHODS.iter() {
         for rule in method.http {
@@ -194,8 +194,8 @@ async fn every_binding_of_the_contracts_finds_its_own_method() {
                 })
                 .collect::<String>();
             let verb: HttpMethod = rule.verb.as_str().parse().unwrap();
-            let found = table.routes.find(&verb, &path).unwrap_or_else(|miss| panic!("{verb} {path}: {miss:?}"));
-            assert_eq!(found.value.method.path, method.path, "{verb} {path}");
+            let found = routes.find(&verb, &path).unwrap_or_else(|miss| panic!("{verb} {path}: {miss:?}"));
+            assert_eq!(found.value.grpc_path, method.path, "{verb} {path}");
         }
     }
     assert!(bindings > 40, "{bindings}");

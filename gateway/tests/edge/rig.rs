@@ -193,8 +193,7 @@ impl Drop for Rig {
 }
 
 pub(crate) fn build(context: &Context) -> Gateway {
-    let config =
-        Config { descriptors: contracts::DESCRIPTOR_SET, methods: contracts::METHODS, json: contracts::json::TABLE };
+    let config = Config { descriptors: contracts::DESCRIPTOR_SET, methods: contracts::METHODS };
     gateway::build(config, context).unwrap()
 }
 
