@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::command::cargo;
 use crate::engines::{self, Broker, Engines};
 use crate::paths;
 use crate::servers::{Kafka, Postgres, RabbitMq, Started};
@@ -25,8 +26,8 @@ const LOG: &str = "log_speed";
 
 /// What measures nothing and kills everything.
 const DAYS: &str = "fleet-days";
-/// As much of it as the lane does.
-const SMALL_DAYS: &str = "fleet-days-small";
+/// How much of it may be asked for: a part, or as much as the lane does.
+const LESS: [&str; 3] = ["sales", "weeks", "small"];
 
 /// The program that parks calls at payment.
 const PARKED: &str = "parked";
@@ -78,14 +79,14 @@ fn days(words: &[String]) -> Result<bool> {
         rest => (rest, None),
     };
     let (which, name) = match which {
-        [rest @ .., word] if word == "small" => (rest, SMALL_DAYS),
-        rest => (rest, DAYS),
+        [rest @ .., word] if LESS.contains(&word.as_str()) => (rest, format!("{DAYS}-{word}")),
+        rest => (rest, DAYS.to_owned()),
     };
     let brokers: &[Broker] = match which {
         [] => &[Broker::Kafka, Broker::RabbitMq],
         [name] if name == "kafka" => &[Broker::Kafka],
         [name] if name == "rabbitmq" => &[Broker::RabbitMq],
-        _ => bail!("after `{DAYS}` comes `kafka` or `rabbitmq` or nothing, `small` or nothing, and `--binary FILE`"),
+        _ => bail!("after `{DAYS}` come `kafka` or `rabbitmq` or nothing, {LESS:?} or nothing, and `--binary FILE`"),
     };
     let binary = match binary {
         Some(binary) => binary,
@@ -102,7 +103,7 @@ fn days(words: &[String]) -> Result<bool> {
         };
         engines.versions().iter().for_each(|version| println!("{version}"));
         let mut run = Command::new(paths::release("bench"));
-        run.current_dir(paths::root()).arg(name).envs(engines.environment());
+        run.current_dir(paths::root()).arg(&name).envs(engines.environment());
         run.env("STOA_BIN", &binary).env("STOA_FLEET_BIN", &binary);
         if !run.status().context("cannot start the benchmark")?.success() {
             return Ok(false);
@@ -167,10 +168,7 @@ fn ready<S>(started: Started<S>) -> Option<S> {
 }
 
 fn built(what: &[&str]) -> Result<bool> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
-    build.current_dir(paths::root()).args(["build", "--release"]).args(what);
-    Ok(build.status().context("cannot start cargo")?.success())
+    Ok(cargo().args(["build", "--release"]).args(what).status().context("cannot start cargo")?.success())
 }
 
 /// The benchmark, to measure this `stoa`.

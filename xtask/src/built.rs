@@ -18,6 +18,7 @@ use crate::command::{Ended, Run, tail};
 use crate::lane::Context;
 use crate::lanes::ENGINES;
 use crate::paths;
+use crate::workspace::{Workspace, place};
 
 /// How everything is built that a lane runs; `Cargo.toml` says why it is a profile of its own.
 pub(crate) const PROFILE: &str = "proof";
@@ -101,7 +102,7 @@ fn build(shape: Shape) -> Result<Built> {
         .args(["--message-format", "json-render-diagnostics"])
         .limit(LIMIT);
     let run = match shape {
-        Shape::Plain => run.args(["--workspace", "--example", CONFORMANCE]),
+        Shape::Plain => run.args(["--workspace", "--example", CONFORMANCE]).args(unhurried()?),
         Shape::Fleet => run
             .args(WITH_ENGINES.iter().flat_map(|package| ["--package", package]))
             .args(["--features", &format!("stoa/fleet,stoa/planted,{ENGINES}")]),
@@ -116,6 +117,16 @@ fn build(shape: Shape) -> Result<Built> {
     Ok(Built { stoa: aside(shape, stoa)?, conformance, programs: programs(&artifacts) })
 }
 
+/// Leaves everything above the platform as it is written: that many test programs take four times as long to optimise as they
+/// gain by it. A fleet's processes, which have to keep their times on two cores, are built by the other shape.
+fn unhurried() -> Result<Vec<String>> {
+    let workspace = Workspace::load()?;
+    let members = workspace.members();
+    let above = members.iter().filter(|package| !place(package).starts_with("platform"));
+    let settings = above.map(|package| format!("profile.{PROFILE}.package.{}.opt-level=0", package.name));
+    Ok(settings.flat_map(|setting| ["--config".to_owned(), setting]).collect())
+}
+
 /// The program of this name that is no test program.
 fn executable<'a>(artifacts: &'a [Artifact], name: &str) -> Option<&'a Path> {
     let programs = artifacts.iter().filter(|artifact| artifact.target.name == name && !artifact.profile.test);
@@ -128,6 +139,7 @@ pub(crate) fn documentation(context: &Context) -> Result<Ended> {
     // The same profile and the same selection as the build, so that nothing is compiled twice.
     Run::cargo("doctests")
         .args(["test", "--doc", "--profile", PROFILE, "--workspace"])
+        .args(unhurried()?)
         .limit(PATIENCE)
         .verbose(context.verbose)
         .end()

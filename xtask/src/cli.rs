@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::lanes::{self, Lane};
-use crate::{bench, fleet, golden, lane};
+use crate::{bench, fleet, golden, lane, tools};
 
 /// The project's own commands.
 #[derive(Parser)]
@@ -74,6 +74,9 @@ fn run_lanes(all: Vec<Lane>, selection: &Selection) -> Result<bool> {
             println!("{:<28} {}{when}", lane.name, lane.proves);
         }
         return Ok(true);
+    }
+    if selection.lanes.is_empty() && chosen.iter().any(|lane| lane.name == "kafka") {
+        tools::ahead();
     }
     lane::run_all(chosen, selection.verbose)
 }

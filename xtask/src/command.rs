@@ -3,7 +3,7 @@
 //! A child runs in a process group of its own when nobody sits at the terminal, so that a time-out
 //! ends the servers a test started as well. At a terminal it stays in ours, so that Ctrl-C reaches it.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 use std::os::unix::process::CommandExt;
@@ -38,6 +38,30 @@ pub(crate) struct Ended {
     pub(crate) output: String,
 }
 
+/// Cargo itself, the one that runs us, from the repository's root.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(cargo_itself());
+    command.current_dir(paths::root());
+    forget_our_own(&mut command);
+    command
+}
+
+fn cargo_itself() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// Cargo tells a program that it runs which package it is from. A build script that looks at that would run again, and all
+/// that stands on its crate be compiled again, with each change between a cargo that we start and one that somebody else does.
+fn forget_our_own(cargo: &mut Command) {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    let told = |name: &OsString| {
+        name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+    };
+    names.filter(told).for_each(|name| {
+        cargo.env_remove(name);
+    });
+}
+
 impl Run {
     /// A command whose output goes to the log of that name; it starts in the repository's root.
     pub(crate) fn new(log: &str, program: impl AsRef<OsStr>) -> Self {
@@ -55,9 +79,10 @@ impl Run {
 
     /// Cargo itself, the one that runs us.
     pub(crate) fn cargo(log: &str) -> Self {
-        let run = Self::new(log, std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-            // An error's own words are at the end of what is printed, not a hundred frames before it.
-            .env("RUST_LIB_BACKTRACE", "0");
+        let mut run = Self::new(log, cargo_itself());
+        forget_our_own(&mut run.command);
+        // An error's own words are at the end of what is printed, not a hundred frames before it.
+        let run = run.env("RUST_LIB_BACKTRACE", "0");
         // What makes the next build of a changed crate faster costs gigabytes, and there is no next one there.
         if paths::in_ci() { run.env("CARGO_INCREMENTAL", "0") } else { run }
     }

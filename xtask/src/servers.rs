@@ -20,12 +20,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::command::{Run, tail};
+use crate::tools::turn_of;
 use crate::{interrupt, paths};
 
 pub(crate) use control::Control;
@@ -50,8 +52,21 @@ pub(crate) enum Started<S> {
     Missing(String),
 }
 
+/// Installs what all of them are made of.
+pub(crate) fn ahead() {
+    let _ = postgres::programs();
+    let _ = redis::program();
+    let _ = etcd::program();
+    let _ = rabbitmq::programs();
+    let _ = mongo::program();
+    let _ = kafka::classes();
+}
+
 /// What `find` finds, after an attempt to install the distribution's package if it finds nothing.
 fn installed<T>(name: &str, package: &str, find: impl Fn() -> Option<T>) -> Result<Option<T>> {
+    // One package manager at a time; what it has begun is not there yet.
+    let turn = turn_of("packages");
+    let _mine = turn.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(found) = find() {
         return Ok(Some(found));
     }

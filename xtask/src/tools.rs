@@ -3,8 +3,10 @@
 //! Nothing is installed for the machine: deleting the folder undoes it. An install has a time limit; a
 //! tool that cannot be had leaves its lane *skipped, not proven*.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -67,10 +69,30 @@ pub(crate) enum Had {
     Missing(String),
 }
 
+/// Who installs what has this name; another one waits, and then finds it there.
+pub(crate) fn turn_of(name: &str) -> Arc<Mutex<()>> {
+    static TURNS: LazyLock<Mutex<BTreeMap<String, Arc<Mutex<()>>>>> = LazyLock::new(Mutex::default);
+    let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
+    turns.entry(name.to_owned()).or_default().clone()
+}
+
+/// Installs what later lanes need, while the first ones compile: half of it is waiting for somebody's server. What cannot be
+/// had is told where it is needed.
+pub(crate) fn ahead() {
+    std::thread::spawn(|| {
+        crate::servers::ahead();
+        for tool in [CONFORMANCE, GRPCURL, HELM] {
+            let _ = tool.get();
+        }
+    });
+}
+
 impl Tool {
     /// Installs the tool unless it is there already.
     pub(crate) fn get(&self) -> Result<Had> {
         let folder = paths::tools().join(format!("{}-{}", self.name, self.version));
+        let turn = turn_of(self.name);
+        let _mine = turn.lock().unwrap_or_else(PoisonError::into_inner);
         let executable = match self.source {
             Source::Go(_) | Source::Crate => folder.join("bin").join(self.name),
             Source::Npm(_) => folder.join("node_modules/.bin").join(self.name),

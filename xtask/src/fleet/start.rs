@@ -16,7 +16,7 @@ use super::door::Door;
 use super::engines::{Engine, Servers};
 use super::process::{self, Kind, LOOK, Process, Stop};
 use super::state::{self, State};
-use crate::command::{Run, tail};
+use crate::command::{Run, cargo, tail};
 use crate::{interrupt, paths};
 
 /// The services in layers, callees before their callers: layers are stopped the other way round, each at once.
@@ -58,9 +58,7 @@ fn name_of(service: &str, copy: usize) -> String {
 /// Builds the `stoa` that can be a part of a fleet.
 pub(crate) fn build() -> Result<PathBuf> {
     println!("building stoa with the engines of the fleet");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = Command::new(cargo)
-        .current_dir(paths::root())
+    let built = cargo()
         .args(["build", "--release", "--package", "stoa", "--features", "fleet"])
         .status()
         .context("cannot start cargo")?;

@@ -20,7 +20,7 @@ pub(crate) struct Etcd {
 
 impl Etcd {
     pub(crate) fn start() -> Result<Started<Self>> {
-        let Some(program) = installed("etcd", "etcd-server", find_etcd)? else {
+        let Some(program) = self::program()? else {
             return Ok(Started::Missing("etcd is not installed and cannot be".to_owned()));
         };
         let owner = Owner { ids: None };
@@ -89,4 +89,9 @@ impl Restart for Etcd {
 fn find_etcd() -> Option<PathBuf> {
     let folders = ["/usr/bin", "/usr/local/bin", "/opt/homebrew/bin"];
     folders.iter().map(|folder| Path::new(folder).join("etcd")).find(|program| program.exists())
+}
+
+/// The server itself.
+pub(super) fn program() -> Result<Option<PathBuf>> {
+    installed("etcd", "etcd-server", find_etcd)
 }

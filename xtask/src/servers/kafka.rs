@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -14,6 +15,7 @@ use super::control::Restart;
 use super::{Home, Owner, Place, Server, Started, free_port, installed};
 use crate::command::{Run, tail};
 use crate::paths;
+use crate::tools::turn_of;
 
 const VERSION: &str = "4.4.0";
 
@@ -30,11 +32,8 @@ impl Kafka {
 
     /// The same in a place of its own, going on with what is there.
     pub(crate) fn start_in(place: Place<'_>) -> Result<Started<Self>> {
-        let Some(java) = installed("java", "openjdk-17-jre-headless", || on_path("java"))? else {
-            return Ok(Started::Missing("Kafka needs Java 17, which is not installed and cannot be".to_owned()));
-        };
-        let jars = match jars()? {
-            Started::Ready(jars) => jars,
+        let (java, jars) = match classes()? {
+            Started::Ready(found) => found,
             Started::Missing(reason) => return Ok(Started::Missing(reason)),
         };
         let home = Home::new("kafka", place, &Owner { ids: None })?;
@@ -121,11 +120,24 @@ fn properties(data: &Path, port: u16, controller: u16) -> String {
     )
 }
 
+/// What runs it, and its classes.
+pub(super) fn classes() -> Result<Started<(PathBuf, PathBuf)>> {
+    let Some(java) = installed("java", "openjdk-17-jre-headless", || on_path("java"))? else {
+        return Ok(Started::Missing("Kafka needs Java 17, which is not installed and cannot be".to_owned()));
+    };
+    Ok(match jars()? {
+        Started::Ready(jars) => Started::Ready((java, jars)),
+        Started::Missing(reason) => Started::Missing(reason),
+    })
+}
+
 /// Its classes and those they need, fetched once.
 fn jars() -> Result<Started<PathBuf>> {
     let folder = paths::tools().join(format!("kafka-{VERSION}"));
     let done = folder.join("complete");
     let jars = folder.join("lib");
+    let turn = turn_of("kafka");
+    let _mine = turn.lock().unwrap_or_else(PoisonError::into_inner);
     if done.exists() {
         return Ok(Started::Ready(jars));
     }

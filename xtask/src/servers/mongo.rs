@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -11,6 +12,7 @@ use super::control::Restart;
 use super::{Home, Owner, Place, Server, Started};
 use crate::command::{Run, tail};
 use crate::paths;
+use crate::tools::turn_of;
 
 /// The first time it downloads and compiles all of FerretDB.
 const BUILD: Duration = Duration::from_secs(600);
@@ -30,23 +32,10 @@ impl Mongo {
 
     /// The same in a place of its own, going on with what is there.
     pub(crate) fn start_in(place: Place<'_>) -> Result<Started<Self>> {
-        let program = paths::tools().join("mongo/stoa-mongo");
-        if !program.exists() {
-            println!("    building FerretDB (at most 10 minutes)");
-        }
-        // Always: it is a matter of seconds when nothing has changed, and never stale.
-        let built = Run::new("build-mongo", "go")
-            .args(["build", "-C"])
-            .args([paths::root().join("integration/mongo")])
-            .args(["-o"])
-            .args([program.as_os_str(), ".".as_ref()])
-            .limit(BUILD)
-            .end();
-        match built {
-            Ok(ended) if ended.success => {}
-            Ok(ended) => return Ok(Started::Missing(format!("FerretDB does not build: {}", tail(&ended.output, 3)))),
-            Err(error) => return Ok(Started::Missing(format!("FerretDB cannot be built: {error:#}"))),
-        }
+        let program = match self::program() {
+            Started::Ready(program) => program,
+            Started::Missing(reason) => return Ok(Started::Missing(reason)),
+        };
         let home = Home::new("mongo", place, &Owner { ids: None })?;
         let port = place.port()?;
         let mut command = Command::new(&program);
@@ -86,5 +75,28 @@ impl Restart for Mongo {
 
     fn start(&mut self) -> Result<()> {
         self.server.start()
+    }
+}
+
+/// The program, built.
+pub(super) fn program() -> Started<PathBuf> {
+    let turn = turn_of("mongo");
+    let _mine = turn.lock().unwrap_or_else(PoisonError::into_inner);
+    let program = paths::tools().join("mongo/stoa-mongo");
+    if !program.exists() {
+        println!("    building FerretDB (at most 10 minutes)");
+    }
+    // Always: it is a matter of seconds when nothing has changed, and never stale.
+    let built = Run::new("build-mongo", "go")
+        .args(["build", "-C"])
+        .args([paths::root().join("integration/mongo")])
+        .args(["-o"])
+        .args([program.as_os_str(), ".".as_ref()])
+        .limit(BUILD)
+        .end();
+    match built {
+        Ok(ended) if ended.success => Started::Ready(program),
+        Ok(ended) => Started::Missing(format!("FerretDB does not build: {}", tail(&ended.output, 3))),
+        Err(error) => Started::Missing(format!("FerretDB cannot be built: {error:#}")),
     }
 }

@@ -49,7 +49,7 @@ impl Postgres {
     /// The same in a place of its own, going on with what is there; where it is kept, nobody is let in without a password.
     pub(crate) fn start_in(place: Place<'_>) -> Result<Started<Self>> {
         let password = place.password();
-        let Some(programs) = installed("postgres", "postgresql", find_postgres)? else {
+        let Some(programs) = programs()? else {
             return Ok(Started::Missing("PostgreSQL is not installed and cannot be".to_owned()));
         };
         let owner = Owner::of_servers("postgres")?;
@@ -274,4 +274,9 @@ fn find_postgres() -> Option<PathBuf> {
         .collect();
     found.sort();
     found.pop().map(|(_, programs)| programs)
+}
+
+/// Where its programs are.
+pub(super) fn programs() -> Result<Option<PathBuf>> {
+    installed("postgres", "postgresql", find_postgres)
 }

@@ -42,8 +42,7 @@ impl RabbitMq {
     /// The same in a place of its own, going on with what is there; where it is kept, nobody is let in without a password, and
     /// its user is `stoa`, with a virtual host of that name.
     pub(crate) fn start_in(place: Place<'_>) -> Result<Started<Self>> {
-        let find = || Path::new(PROGRAMS).join("rabbitmq-server").exists().then_some(());
-        if installed("rabbitmq", "rabbitmq-server", find)?.is_none() {
+        if programs()?.is_none() {
             return Ok(Started::Missing("RabbitMQ is not installed and cannot be".to_owned()));
         }
         let owner = Owner { ids: None };
@@ -183,4 +182,9 @@ fn environment(home: &Home<'_>, port: u16, mapper: u16) -> Result<Vec<(&'static 
 /// What makes a first start on nothing let in its user alone.
 fn first_user(kept: &Kept<'_>) -> String {
     format!("default_user = {USER}\ndefault_pass = {}\ndefault_vhost = {USER}\n", kept.password)
+}
+
+/// Its programs, where the distribution has them.
+pub(super) fn programs() -> Result<Option<()>> {
+    installed("rabbitmq", "rabbitmq-server", || Path::new(PROGRAMS).join("rabbitmq-server").exists().then_some(()))
 }

@@ -33,7 +33,7 @@ impl Redis {
 
     /// The same in a place of its own, going on with what is there.
     pub(crate) fn start_in(place: Place<'_>) -> Result<Started<Self>> {
-        let Some(program) = installed("redis", "redis-server", find_redis)? else {
+        let Some(program) = self::program()? else {
             return Ok(Started::Missing("Redis is not installed and cannot be".to_owned()));
         };
         let owner = Owner { ids: None };
@@ -116,4 +116,9 @@ impl Restart for Redis {
 fn find_redis() -> Option<PathBuf> {
     let folders = ["/usr/bin", "/usr/local/bin", "/opt/homebrew/bin"];
     folders.iter().map(|folder| Path::new(folder).join("redis-server")).find(|program| program.exists())
+}
+
+/// The server itself.
+pub(super) fn program() -> Result<Option<PathBuf>> {
+    installed("redis", "redis-server", find_redis)
 }

@@ -33,11 +33,6 @@ use figures::Figures;
 const ALL: [&str; 10] =
     ["start", "reads", "checkouts", "half-load", "flash-sale", "appends", "parked", "recovery", "rebuild", "year"];
 
-/// What is run by name alone, on engines that somebody has started.
-const DAYS: &str = "fleet-days";
-/// The same, as much of it as the lane does.
-const SMALL_DAYS: &str = "fleet-days-small";
-
 /// Those of a fleet; `fleet` is all of them. They need servers, so nobody gets them unasked.
 const FLEET: [&str; 4] = ["fleet-appends", "fleet-events", "fleet-checkouts", "fleet-rebuild"];
 
@@ -82,7 +77,7 @@ fn arguments() -> Result<Option<Wanted>> {
             "--help" | "-h" => return Ok(None),
             "--json" => wanted.json = Some(words.next().context("--json needs a file")?.into()),
             "fleet" => wanted.names.extend(FLEET.map(str::to_owned)),
-            name if ALL.contains(&name) || FLEET.contains(&name) || [DAYS, SMALL_DAYS].contains(&name) => {
+            name if ALL.contains(&name) || FLEET.contains(&name) || days::NAMES.contains(&name) => {
                 wanted.names.push(word)
             }
             unknown => {
@@ -103,7 +98,7 @@ async fn measure(wanted: &Wanted) -> Result<()> {
     let mut bench = Bench { figures: Figures::default(), place };
     bench.machine()?;
     let mut outcome = Ok(());
-    for name in ALL.into_iter().chain(FLEET).chain([DAYS, SMALL_DAYS]) {
+    for name in ALL.into_iter().chain(FLEET).chain(days::NAMES) {
         let unasked = wanted.names.is_empty() && ALL.contains(&name);
         if unasked || wanted.names.iter().any(|word| word == name) {
             println!("\n{name} (load average {})", machine::load_average()?);
@@ -146,8 +141,7 @@ impl Bench {
             "recovery" => recovery::measure(self).await,
             "rebuild" => rebuild::measure(self).await,
             "year" => year::measure(self).await,
-            DAYS => days::live_whole().await,
-            SMALL_DAYS => days::live_small().await,
+            days if days::NAMES.contains(&days) => days::lived(days).await,
             "fleet-appends" => fleet::engines::appends(self).await,
             "fleet-events" => fleet::engines::events(self).await,
             "fleet-checkouts" => fleet::shop::checkouts(self).await,
