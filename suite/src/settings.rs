@@ -108,6 +108,17 @@ struct Faults {
     #[cfg(feature = "planted")]
     #[arg(long, value_name = "PERCENT", hide = true, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
     planted_failures: u32,
+    /// Open a guard
+    #[cfg(feature = "planted")]
+    #[arg(long, value_name = "NAME", hide = true, value_parser = guard())]
+    open_guard: Vec<contract::Guard>,
+}
+
+#[cfg(feature = "planted")]
+fn guard() -> impl clap::builder::TypedValueParser<Value = contract::Guard> {
+    use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+    let names = PossibleValuesParser::new(contract::Guard::ALL.map(contract::Guard::name));
+    names.try_map(|name| contract::Guard::named(&name).ok_or("no guard has this name"))
 }
 
 /// How far the tables of the later release have come.
@@ -174,6 +185,8 @@ impl Settings {
             Some(Bug::CursorBeforeEffect) => bus::planted::cursor_before_effect(true),
             None => {}
         }
+        #[cfg(feature = "planted")]
+        self.faults.open_guard.iter().for_each(|guard| guard.open());
         #[cfg(feature = "planted")]
         match self.faults.planted_schema {
             Some(Schema::Expanded) => store::planted::as_later_release(store::planted::Schema::Expanded),

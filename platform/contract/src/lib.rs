@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod event;
+mod guard;
 mod json;
 mod method;
 mod money;
@@ -13,6 +14,7 @@ pub mod rules;
 mod validate;
 
 pub use event::{DecodeEventError, EventSet, Personal};
+pub use guard::Guard;
 pub use json::{JsonMessage, JsonTable};
 pub use method::{Access, HttpRule, Idempotency, Method, Policy, Role, Table, Verb};
 pub use money::{Currency, Money, MoneyError};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use contract::Role;
+use contract::{Guard, Role};
 use contracts::identity::v1 as proto;
 use jiff::Timestamp;
 use log::Meta;
@@ -100,6 +100,7 @@ impl Rpc {
         let (next, expire_time) = match verdict {
             Verdict::Revoked => return Ok(Refreshed::Refused(Rejection::SessionRevoked)),
             Verdict::Expired => return Ok(Refreshed::Refused(Rejection::SessionExpired)),
+            Verdict::Reused if !Guard::SpentToken.stands() => return Ok(Refreshed::Refused(Rejection::SessionRevoked)),
             Verdict::Reused => {
                 tracing::warn!(target: "audit", session = name, "a spent refresh token was shown; the session is ended");
                 let event = wire::revoked(&name, proto::RevokeReason::TokenReused, "");

@@ -4,7 +4,7 @@
 
 use auth::Subject;
 use cache::{Cache, Limiter};
-use contract::Role;
+use contract::{Guard, Role};
 use contracts::identity::v1 as proto;
 use contracts::identity::v1::identity_service_server::IdentityService;
 use contracts::wkt;
@@ -322,11 +322,15 @@ impl IdentityService for Rpc {
         let proto::SignInRequest { email, password } = request.into_inner();
         let (email_hash, now) = (self.email_hash(&email), self.log.store().clock().now());
         let limited = |wait| Error::Limited { wait };
+        let counted = Guard::Guesses.stands();
         let by_source = match &source {
-            Some(source) => Some(self.sources.take(source.as_bytes(), now).await.map_err(limited)?),
-            None => None,
+            Some(source) if counted => Some(self.sources.take(source.as_bytes(), now).await.map_err(limited)?),
+            Some(_) | None => None,
         };
-        let by_account = self.accounts.take(&email_hash, now).await.map_err(limited)?;
+        let by_account = match counted {
+            true => Some(self.accounts.take(&email_hash, now).await.map_err(limited)?),
+            false => None,
+        };
         let proven = match self.authenticate(email_hash, password).await {
             Err(error @ Error::Rejected(_)) => {
                 tracing::warn!(target: "audit", source = source.as_deref().unwrap_or(""), "a sign-in failed");
@@ -334,7 +338,9 @@ impl IdentityService for Rpc {
             }
             // Right, or not looked at for a reason of ours: neither counts.
             outcome => {
-                self.accounts.give_back(&email_hash, by_account).await;
+                if let Some(charge) = by_account {
+                    self.accounts.give_back(&email_hash, charge).await;
+                }
                 if let (Some(source), Some(charge)) = (&source, by_source) {
                     self.sources.give_back(source.as_bytes(), charge).await;
                 }

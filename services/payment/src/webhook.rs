@@ -3,6 +3,7 @@
 //! The signature covers the raw bytes and the time they were sent at; a message that is too old, or from the future, is
 //! as good as forged.
 
+use contract::Guard;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -53,7 +54,9 @@ pub(crate) fn verify(secret: &str, header: &str, body: &[u8], now: Timestamp) ->
     for signature in signatures {
         genuine |= code.clone().verify_slice(&signature).is_ok();
     }
-    if genuine && seconds.abs_diff(now.as_second()) <= TOLERANCE_S { Ok(()) } else { Err(Forged) }
+    let genuine = genuine || !Guard::WebhookSignature.stands();
+    let fresh = seconds.abs_diff(now.as_second()) <= TOLERANCE_S || !Guard::WebhookAge.stands();
+    if genuine && fresh { Ok(()) } else { Err(Forged) }
 }
 
 /// Reads a genuine message; an error says what is wrong with it.
