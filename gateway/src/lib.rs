@@ -29,7 +29,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use contract::Table;
+use contract::{Guard, Table};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use prost_reflect::DescriptorPool;
 use telemetry::Trace;
@@ -135,6 +135,9 @@ pub fn build(config: Config, context: &server::Context) -> Result<Gateway, Error
     let services = Arc::new(Services::new(&pool, config.methods, &clients));
     let methods = config.methods;
     let limits = move |path: &str| match methods.by_path(path) {
+        Some(method) if !Guard::MessageSize.stands() => {
+            Limits { deadline: method.deadline, max_request_bytes: 64 << 20 }
+        }
         Some(method) => Limits { deadline: method.deadline, max_request_bytes: method.max_request_bytes as usize },
         None => Limits { deadline: Duration::from_secs(10), max_request_bytes: 256 << 10 },
     };
@@ -237,6 +240,9 @@ impl Inner {
 
 /// Replaces what the client says about its address by what the listener knows.
 fn say_where_from<B>(request: &mut Request<B>) {
+    if !Guard::ClientAddress.stands() {
+        return;
+    }
     let peer =
         request.extensions().get::<server::Peer>().and_then(|peer| HeaderValue::try_from(peer.0.to_string()).ok());
     match peer {
@@ -269,7 +275,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let inner = Arc::clone(&self.inner);
-        let request = request.map(service::boxed);
+        let request = request.map(upstream::arriving);
         Box::pin(async move { Ok(inner.answer(request).await) })
     }
 }
@@ -277,5 +283,16 @@ where
 impl std::fmt::Debug for Gateway {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Gateway").field("routes", &self.inner.transcoder.routes()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_connection_that_grew_old_waits_for_the_longest_call_with_one_answer() {
+        // Whoever reads a stream goes on where it broke off, over another connection.
+        let one_answer = contracts::METHODS.iter().filter(|method| !method.server_streaming);
+        let longest = one_answer.map(|method| method.deadline).max().unwrap();
+        assert!(server::Limits::default().farewell > longest, "{longest:?}");
     }
 }

@@ -28,7 +28,7 @@ use tonic::transport::{Channel, Endpoint};
 use tower::Service;
 use transcode::service::{BoxError, Code, Config, Limits, Passing, Problem, Transcoder, boxed};
 
-use crate::upstream::{refusal, status_of};
+use crate::upstream::{arriving, refusal, status_of};
 
 /// The command line.
 #[derive(Debug, Clone, Parser)]
@@ -84,6 +84,7 @@ pub fn main() -> ExitCode {
 
 async fn whole(settings: Settings) -> Result<(), BoxError> {
     telemetry::init(telemetry::Format::Pretty, "info").map_err(|error| error.to_string())?;
+    server::descriptors::raise();
     let shutdown = CancellationToken::new();
     process::until_asked_to_stop(shutdown.clone())?;
     let listener = TcpListener::bind(&settings.listen)
@@ -204,7 +205,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let current = self.current.borrow().clone();
         match current {
-            Some(mut transcoder) => transcoder.call(request),
+            Some(mut transcoder) => transcoder.call(request.map(arriving)),
             None => {
                 let problem = Problem::new(Code::Unavailable, "the service behind has not been reached yet");
                 let kind = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use auth::Principal;
+use bytes::Bytes;
 use client::{Caller as Clients, Channel, Outgoing};
 use contract::{Access, Table};
 use http::{HeaderMap, HeaderValue, Request, Response, header};
@@ -17,7 +18,7 @@ use telemetry::Trace;
 use tokio::time::timeout_at;
 use tonic::{Status, body::Body};
 use tower::Service;
-use transcode::service::{self, Call, Problem};
+use transcode::service::{self, BoxError, Call, Problem};
 
 use crate::peek::peek;
 
@@ -142,6 +143,19 @@ impl Services {
         parts.extensions.insert(Outgoing { principal, trace, deadline: Some(call.deadline) });
         channel.call(Request::from_parts(parts, body)).await
     }
+}
+
+/// The body of a request from outside; how the listener ended it is told as the transcoder tells it.
+pub(crate) fn arriving<B>(body: B) -> service::Body
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let told = |error: BoxError| match error.downcast::<Status>() {
+        Ok(status) => BoxError::from(status_of(&status)),
+        Err(error) => error,
+    };
+    service::boxed(body.map_err(move |error| told(error.into())))
 }
 
 /// How a call ended, as the transcoder has it: what the trailers would say.

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, BodyStream, Limited, StreamBody};
-use hyper::body::{Frame, Incoming};
-use server::{Gauge, Limits, accept};
+use hyper::body::Frame;
+use server::{Arriving, Gauge, Limits, accept};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -33,14 +33,14 @@ pub(crate) async fn start(shop: Arc<Shop>, folder: &Folder, address: SocketAddr)
     let token = Arc::new(blake3::hash(format!("Bearer {token}").as_bytes()));
     let shutdown = shop.context.shutdown.clone();
     let limits = Limits { drain: shop.context.windows.drain, ..Limits::default() };
-    let service = tower::service_fn(move |request: Request<Incoming>| {
+    let service = tower::service_fn(move |request: Request<Arriving>| {
         let (shop, token) = (Arc::clone(&shop), Arc::clone(&token));
         async move { Ok::<_, Infallible>(take(shop, &token, request).await) }
     });
     Ok(tokio::spawn(accept::run(listener, service, limits, Gauge::default(), shutdown)))
 }
 
-async fn take(shop: Arc<Shop>, token: &blake3::Hash, request: Request<Incoming>) -> Response<Body> {
+async fn take(shop: Arc<Shop>, token: &blake3::Hash, request: Request<Arriving>) -> Response<Body> {
     let shown = request.headers().get(header::AUTHORIZATION).map_or(&[][..], |value| value.as_bytes());
     // Comparing hashes takes the same time wherever they differ.
     if blake3::hash(shown) != *token {

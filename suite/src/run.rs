@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use gateway::Front;
 use process::until_asked_to_stop;
-use server::{Gauge, Limits, accept};
+use server::{Gauge, Limits, accept, descriptors};
 use tokio::net::TcpListener;
 
 use crate::folder::Folder;
@@ -18,6 +18,7 @@ use crate::{banner, control, stocking};
 
 /// Runs the shop until it is asked to stop, or a part of it fails.
 pub(crate) async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
+    descriptors::raise();
     let folder = Folder::open(&settings.data)?;
     settings.arm().context("the crash points cannot be armed")?;
     let listener =

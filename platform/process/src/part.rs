@@ -6,8 +6,7 @@ use std::net::SocketAddr;
 
 use futures_util::future::{BoxFuture, LocalBoxFuture};
 use http::{Request, Response};
-use hyper::body::Incoming;
-use server::{Component, Context, Door, Limits, Listener, accept};
+use server::{Arriving, Component, Context, Door, Limits, Listener, accept};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
@@ -51,7 +50,7 @@ impl Part {
     /// What stands before the services, by its short name.
     pub fn door<S, E>(name: &'static str, build: impl AsyncFnOnce(Context) -> Result<Door<S>, E> + 'static) -> Self
     where
-        S: tower::Service<Request<Incoming>, Response = Response<tonic::body::Body>, Error = Infallible>
+        S: tower::Service<Request<Arriving>, Response = Response<tonic::body::Body>, Error = Infallible>
             + Clone
             + Send
             + 'static,

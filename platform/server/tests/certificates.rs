@@ -329,7 +329,7 @@ async fn a_callee_has_to_be_the_one_that_was_meant() {
     let served = Arc::new(AtomicUsize::new(0));
     let listener = Listener::certified(listener, good.of("payment").unwrap());
     let counted = Arc::clone(&served);
-    let answering = tower::service_fn(move |_: http::Request<hyper::body::Incoming>| {
+    let answering = tower::service_fn(move |_: http::Request<server::Arriving>| {
         counted.fetch_add(1, Ordering::Relaxed);
         async { Ok::<_, std::convert::Infallible>(http::Response::new(tonic::body::Body::empty())) }
     });

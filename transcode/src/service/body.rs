@@ -6,7 +6,7 @@ use std::io::{Read as _, Write as _};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
 
@@ -57,7 +57,7 @@ pub(crate) async fn read(mut body: Body, coding: Coding, limit: usize) -> Result
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| broken_off())?;
+        let frame = frame.map_err(|error| failed(&error))?;
         let Ok(data) = frame.into_data() else { continue };
         if first.len() + rest.len() + data.len() > limit {
             return Err(too_large(body, limit).await);
@@ -83,6 +83,17 @@ pub(crate) async fn read(mut body: Body, coding: Coding, limit: usize) -> Result
 /// 400 for a body that ends before it should.
 pub(crate) fn broken_off() -> Problem {
     Problem::new(Code::InvalidArgument, "the request body broke off")
+}
+
+/// What an error of a request body means: its [`Status`], where it has one, which is 408 if whoever sends was too slow.
+pub(crate) fn failed(error: &BoxError) -> Problem {
+    match error.downcast_ref::<Status>() {
+        Some(status) if status.code == Code::DeadlineExceeded => {
+            Problem::from(status.clone()).with_http(StatusCode::REQUEST_TIMEOUT)
+        }
+        Some(status) => Problem::from(status.clone()),
+        None => broken_off(),
+    }
 }
 
 /// A client that is still sending when the connection closes may never see the answer, so a moderate rest is read and dropped.
@@ -311,5 +322,21 @@ mod tests {
             assert_eq!(read(pieces(count), Coding::Identity, 8).await.unwrap(), "ab".repeat(count));
         }
         assert_eq!(read(pieces(5), Coding::Identity, 9).await.unwrap_err().http, 413);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_fails_says_why_where_it_knows() {
+        let failing = |error: BoxError| {
+            let frames = [Ok(http_body::Frame::data(Bytes::from_static(b"ab"))), Err(error)];
+            boxed(http_body_util::StreamBody::new(futures_util::stream::iter(frames)))
+        };
+        for (error, http, message) in [
+            (Status::new(Code::DeadlineExceeded, "nothing came").into(), 408, "nothing came"),
+            (Status::new(Code::Unavailable, "no room").into(), 503, "no room"),
+            (BoxError::from("a reset of somebody"), 400, "the request body broke off"),
+        ] {
+            let problem = read(failing(error), Coding::Identity, 100).await.unwrap_err();
+            assert_eq!((problem.http.as_u16(), &*problem.status.message), (http, message));
+        }
     }
 }

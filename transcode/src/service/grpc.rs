@@ -62,8 +62,7 @@ async fn pass(
         Kind::Web { text: true } => body::boxed(web::Decoded::new(body, failure.clone())),
         _ => body,
     };
-    // A request that must be one message is bounded as a whole; a stream message by message, by whoever decodes it.
-    let body = if method.client_streaming { body } else { body::boxed(Bounded::new(body, method, failure.clone())) };
+    let body = body::boxed(Bounded::new(body, method, failure.clone()));
     let answer = shared.call(call.request(metadata, parts.extensions, body), deadline).await;
     // Whatever was made of the broken request: the client hears what broke it.
     if let Some(problem) = failure.take() {
@@ -89,7 +88,8 @@ pub(super) fn only_trailers(kind: &Kind, status: &Status) -> Response<Body> {
     response
 }
 
-/// A request body of one message.
+/// A request body that remembers what breaks it. One that must be one message is bounded as a whole; a stream is bounded message
+/// by message, by whoever decodes it.
 struct Bounded {
     inner: Body,
     left: usize,
@@ -100,7 +100,8 @@ struct Bounded {
 impl Bounded {
     fn new(inner: Body, method: &Method, failure: Failure) -> Self {
         let limit = method.limits.max_request_bytes;
-        Bounded { inner, left: PREFIX + limit, limit, failure }
+        let left = if method.client_streaming { usize::MAX } else { PREFIX + limit };
+        Bounded { inner, left, limit, failure }
     }
 }
 
@@ -109,20 +110,22 @@ impl http_body::Body for Bounded {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            match self.left.checked_sub(data.len()) {
-                Some(left) => self.left = left,
-                None => {
-                    let reason = format!("the request is larger than {} bytes", self.limit);
-                    let problem = Problem::new(Code::ResourceExhausted, reason);
-                    return Poll::Ready(Some(Err(self.failure.set(problem).into())));
-                }
+        let frame = match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return Poll::Ready(Some(Err(self.failure.set(body::failed(&error)).into()))),
+            None => return Poll::Ready(None),
+        };
+        match self.left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+            Some(left) => {
+                self.left = left;
+                Poll::Ready(Some(Ok(frame)))
+            }
+            None => {
+                let reason = format!("the request is larger than {} bytes", self.limit);
+                let problem = Problem::new(Code::ResourceExhausted, reason);
+                Poll::Ready(Some(Err(self.failure.set(problem).into())))
             }
         }
-        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -170,7 +170,7 @@ impl Upload {
                     }
                 }
             }
-            Some(Err(_)) => return Err(body::broken_off()),
+            Some(Err(error)) => return Err(body::failed(&error)),
             None => {
                 self.ended = true;
                 if let Some(inflate) = &mut self.inflate {

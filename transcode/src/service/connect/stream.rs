@@ -186,7 +186,7 @@ impl Upload {
                         self.cutter.push(data);
                     }
                 }
-                Some(Err(_)) => return Err(body::broken_off()),
+                Some(Err(error)) => return Err(body::failed(&error)),
                 None if self.cutter.is_empty() => {
                     let single = !self.method.client_streaming;
                     return if single && self.count == 0 { Err(no_message()) } else { Ok(None) };
