@@ -5,6 +5,7 @@
 //! survives when the server is killed, so that "charged twice" is judged from outside.
 
 pub mod acts;
+pub mod attack;
 pub mod await_until;
 pub mod buyers;
 pub mod calls;
@@ -27,6 +28,7 @@ pub mod retail;
 pub mod retail_script;
 pub mod server;
 pub mod shopper;
+pub mod signed;
 pub mod skip;
 pub mod sold_out;
 pub mod wire;

@@ -1,11 +1,16 @@
-//! Bytes on a socket: requests that no well-behaved client can send.
+//! Bytes on a socket: requests that no well-behaved client can send, over HTTP/1.1, and gRPC calls whose body is any bytes.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use bytes::Bytes;
+use http::{HeaderMap, Request};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tonic::{Code, Status};
 
 use crate::http::Answer;
 
@@ -45,6 +50,33 @@ pub fn request(verb: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) ->
     bytes.extend_from_slice(b"\r\n");
     bytes.extend_from_slice(body);
     bytes
+}
+
+/// A gRPC call to `/package.Service/Method` with these bytes as its body, right or wrong; the status it ends with.
+pub async fn grpc(address: SocketAddr, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Result<Status> {
+    let stream = TcpStream::connect(address).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let mut request = Request::post(format!("http://{address}{path}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let call = async {
+        let answer = sender.send_request(request.body(Full::new(Bytes::from(body)))?).await?;
+        let (parts, body) = answer.into_parts();
+        let trailers = body.collect().await?.trailers().cloned().unwrap_or_else(HeaderMap::new);
+        let status = Status::from_header_map(&parts.headers).or_else(|| Status::from_header_map(&trailers));
+        anyhow::Ok(status.unwrap_or_else(|| Status::new(Code::Unknown, format!("no status, HTTP {}", parts.status))))
+    };
+    tokio::time::timeout(PATIENCE, call).await.with_context(|| format!("no answer from {path}"))?
+}
+
+/// A message as gRPC frames it: whether it is packed, how long it says it is, and its bytes.
+pub fn message(packed: bool, length: u32, bytes: &[u8]) -> Vec<u8> {
+    [&[u8::from(packed)][..], &length.to_be_bytes(), bytes].concat()
 }
 
 fn head_end(bytes: &[u8]) -> Option<usize> {

@@ -5,6 +5,7 @@
 //! fails, its last lines are shown.
 
 use std::collections::VecDeque;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -68,6 +69,7 @@ pub struct Setup {
     environment: Vec<(String, String)>,
     binary: Option<PathBuf>,
     data: Option<PathBuf>,
+    copy: Option<PathBuf>,
 }
 
 /// A running `stoa`, or one that was killed and can be started again.
@@ -107,7 +109,11 @@ impl std::error::Error for Died {}
 
 /// What a process printed, its last lines.
 #[derive(Clone, Default)]
-pub struct Output(Arc<Mutex<VecDeque<String>>>);
+pub struct Output {
+    lines: Arc<Mutex<VecDeque<String>>>,
+    /// Where all of them go.
+    copy: Option<Arc<Mutex<std::fs::File>>>,
+}
 
 impl Setup {
     /// The defaults, with the windows of retries and doubts set to seconds.
@@ -142,6 +148,12 @@ impl Setup {
         self
     }
 
+    /// Everything that is printed is also written to this file.
+    pub fn copy(mut self, path: impl Into<PathBuf>) -> Self {
+        self.copy = Some(path.into());
+        self
+    }
+
     /// One more environment variable.
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
@@ -159,6 +171,7 @@ impl Stoa {
 
     /// Takes a folder and a free port; nothing is started yet.
     pub async fn reserve(setup: Setup) -> Result<Self> {
+        let copy = setup.copy.as_ref().map(std::fs::File::create).transpose()?.map(|file| Arc::new(Mutex::new(file)));
         let (data, own_data) = match &setup.data {
             Some(path) => (path.clone(), None),
             None => {
@@ -173,7 +186,7 @@ impl Stoa {
             running: None,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             start_time: Duration::ZERO,
-            output: Output::default(),
+            output: Output { copy, ..Output::default() },
         })
     }
 
@@ -311,7 +324,11 @@ impl Drop for Stoa {
 
 impl Output {
     fn push(&self, line: String) {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(copy) = &self.copy {
+            // Whoever reads the copy misses what could not be written.
+            let _ = writeln!(copy.lock().unwrap_or_else(PoisonError::into_inner), "{line}");
+        }
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.len() == LINES {
             lines.pop_front();
         }
@@ -320,14 +337,14 @@ impl Output {
 
     /// The last lines.
     pub fn tail(&self, count: usize) -> String {
-        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let skipped = lines.len().saturating_sub(count);
         lines.iter().skip(skipped).map(String::as_str).collect::<Vec<_>>().join("\n")
     }
 
     /// True if a kept line contains the text.
     pub fn contains(&self, text: &str) -> bool {
-        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.iter().any(|line| line.contains(text))
     }
 }

@@ -118,6 +118,11 @@ impl Shopper {
         Ok(Self { http, user })
     }
 
+    /// What the shopper shows: the value of `Authorization`.
+    pub fn bearer(&self) -> Result<String> {
+        Ok(format!("Bearer {}", self.http.token().context("no token")?))
+    }
+
     /// The shopper's cart, made if there is none.
     pub async fn cart(&mut self, currency: &str) -> Result<Value> {
         let body = json!({ "currencyCode": currency });

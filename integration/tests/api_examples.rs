@@ -11,17 +11,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::{Method, Request};
 use http_body_util::{BodyDataStream, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use integration::ledger::Provider;
 use integration::server::OPERATOR;
+use integration::signed::{WEBHOOK_SECRET, now, webhook};
 use integration::{Setup, Stoa, command_line, grpc};
 use prost_reflect::{DynamicMessage, Value as Field};
 use serde_json::Value;
-use sha2::Sha256;
 use tokio::net::TcpStream;
 
 /// How long the server may take until a read shows what was written: other services follow events.
@@ -29,9 +28,6 @@ const CATCHING_UP: Duration = Duration::from_secs(15);
 
 /// One example waits until a provider that never answers is given up: a second instead of eight.
 const PROVIDER_PATIENCE: [&str; 2] = ["--psp-timeout", "1s"];
-
-/// What the sandbox provider signs with unless told otherwise.
-const WEBHOOK_SECRET: &[u8] = b"sandbox-webhook-secret";
 
 #[tokio::test]
 async fn every_binding_has_an_example_and_every_example_is_true() -> Result<()> {
@@ -170,7 +166,8 @@ impl Example {
         let driver = tokio::spawn(driver);
         let mut request = Request::builder().method(&self.method).uri(path).header("host", stoa.address().to_string());
         for (name, value) in &self.headers {
-            let value = if value == "<signature>" { sign(body)? } else { fill(value, known)? };
+            let signature = value == "<signature>";
+            let value = if signature { webhook(WEBHOOK_SECRET, now()?, body)? } else { fill(value, known)? };
             request = request.header(name, value);
         }
         let answer = sender.send_request(request.body(Full::new(Bytes::from(body.to_owned())))?).await?;
@@ -205,15 +202,6 @@ impl Example {
         }
         Ok(())
     }
-}
-
-/// A header by which a message of the provider is known to be genuine.
-fn sign(body: &str) -> Result<String> {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
-    let mac = Hmac::<Sha256>::new_from_slice(WEBHOOK_SECRET)?.chain_update(format!("{now}.{body}"));
-    let digest = mac.finalize().into_bytes();
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("t={now},v1={hex}"))
 }
 
 /// A piece of a text of the pages.

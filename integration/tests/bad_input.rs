@@ -384,7 +384,7 @@ async fn a_body_of_ten_megabytes_is_refused() -> Result<()> {
     let mut scene = Scene::set().await?;
     let body = scene.item(json!({ "sku": "A".repeat(10 << 20) })).to_string();
     let path = format!("/v1/{}:addItem", scene.cart);
-    let bearer = format!("Bearer {}", scene.shopper.http.token().context("no token")?);
+    let bearer = scene.shopper.bearer()?;
     let headers = [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
     let request = raw::request("POST", &path, &headers, body.as_bytes());
     let answer = raw::exchange(scene.stoa.address(), &request).await?;

@@ -43,7 +43,7 @@ async fn somebody_elses_client_places_an_order_by_reflection_alone() -> Result<(
     let sku = shopper.something().await?;
     let priced = shopper.fill("EUR", &sku, 1).await?;
     let body = order_body(&priced, "tok_ok", &request_id()).to_string();
-    let token = format!("authorization: Bearer {}", shopper.http.token().context("no token")?);
+    let token = format!("authorization: {}", shopper.bearer()?);
     let place = "stoa.ordering.v1.OrderingService/PlaceOrder";
     let placed = grpcurl(&stoa, &["-H", &token, "-d", &body, place]).await?;
     ensure!(placed.output.contains("ORDER_STATE_CONFIRMED"), "{placed:?}");

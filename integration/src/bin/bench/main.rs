@@ -5,6 +5,7 @@
 //! first lines; a folder in memory is refused. A run that cannot keep its promises (an order that is not
 //! confirmed, an audit that finds something) has no numbers.
 
+mod attacks;
 mod checkouts;
 mod days;
 mod figures;
@@ -30,8 +31,19 @@ use tokio::process::Command;
 use figures::Figures;
 
 /// The measurements of one process by name, in the order they run.
-const ALL: [&str; 10] =
-    ["start", "reads", "checkouts", "half-load", "flash-sale", "appends", "parked", "recovery", "rebuild", "year"];
+const ALL: [&str; 11] = [
+    "start",
+    "reads",
+    "checkouts",
+    "half-load",
+    "flash-sale",
+    "appends",
+    "parked",
+    "attacks",
+    "recovery",
+    "rebuild",
+    "year",
+];
 
 /// Those of a fleet; `fleet` is all of them. They need servers, so nobody gets them unasked.
 const FLEET: [&str; 4] = ["fleet-appends", "fleet-events", "fleet-checkouts", "fleet-rebuild"];
@@ -138,6 +150,7 @@ impl Bench {
             "flash-sale" => flash::measure(self).await,
             "appends" => log::measure(self).await,
             "parked" => parked::measure(self).await,
+            "attacks" => attacks::measure(self).await,
             "recovery" => recovery::measure(self).await,
             "rebuild" => rebuild::measure(self).await,
             "year" => year::measure(self).await,
