@@ -12,8 +12,9 @@ use std::time::Instant;
 
 use prometheus_client::metrics::gauge::Gauge;
 
-use instruments::{Code, Consumer, INSTRUMENTS, Phase, Served, Service, Settled, Step, Way, code_name};
+use instruments::{Code, Consumer, INSTRUMENTS, Phase, Served, Service, Settled, Step, Way};
 
+pub(crate) use instruments::code_name;
 pub use text::{CONTENT_TYPE, text, watch};
 
 /// A call that a service answers, counted from here to its [`end`](Serving::end).
@@ -101,6 +102,12 @@ pub fn retried(caller: &'static str, callee: &'static str) {
     INSTRUMENTS.retries.get_or_create(&Way { caller, callee }).inc();
 }
 
+/// The verb, if it is one of the usual ones, else `other`.
+pub fn verb(verb: &str) -> &'static str {
+    const VERBS: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
+    VERBS.into_iter().find(|known| *known == verb).unwrap_or("other")
+}
+
 /// A request that the door answers over HTTP, in whatever form.
 #[must_use = "a request is over when this is dropped"]
 pub struct Request {
@@ -111,9 +118,7 @@ pub struct Request {
 impl Request {
     /// A request begins; a verb that is none of the usual ones is `other`.
     pub fn begin(verb: &str) -> Self {
-        const VERBS: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
-        let verb = VERBS.into_iter().find(|known| *known == verb).unwrap_or("other");
-        Request { verb, begun: Instant::now() }
+        Request { verb: self::verb(verb), begun: Instant::now() }
     }
 
     /// It is answered with this status, which the program chose.
@@ -196,6 +201,16 @@ pub fn outbox(service: &'static str, waiting: u64, age_s: f64) {
 /// How many holds on stock are neither committed nor released.
 pub fn stock_holds(open: u64) {
     INSTRUMENTS.holds.set(whole(open));
+}
+
+/// A collector has taken so many spans.
+pub fn spans_exported(count: u64) {
+    INSTRUMENTS.spans_exported.inc_by(count);
+}
+
+/// So many spans were given up: the collector did not take them, or not fast enough.
+pub fn spans_dropped(count: u64) {
+    INSTRUMENTS.spans_dropped.inc_by(count);
 }
 
 /// The code of a call that nobody waits for.

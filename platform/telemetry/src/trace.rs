@@ -6,13 +6,23 @@ use std::cell::Cell;
 use std::fmt;
 
 /// Which trace a piece of work belongs to, and which span of it this is.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy)]
 pub struct Trace {
     /// The whole story: the same in every call and event that follows from one request.
     pub trace_id: [u8; 16],
     /// This step of it.
     pub span_id: [u8; 8],
+    /// Whether nothing has happened in the story yet: its first span has no parent.
+    pub(crate) untold: bool,
 }
+
+impl PartialEq for Trace {
+    fn eq(&self, other: &Self) -> bool {
+        (self.trace_id, self.span_id) == (other.trace_id, other.span_id)
+    }
+}
+
+impl Eq for Trace {}
 
 /// A `traceparent` that does not follow the grammar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,12 +34,18 @@ impl Trace {
         let mut trace_id = [0; 16];
         trace_id[..8].copy_from_slice(&random_id());
         trace_id[8..].copy_from_slice(&random_id());
-        Trace { trace_id, span_id: random_id() }
+        Trace { trace_id, span_id: random_id(), untold: true }
     }
 
-    /// The next step of the same story.
+    /// A story that is taken up again where its last step is not known.
+    pub fn resumed(trace_id: [u8; 16]) -> Self {
+        Trace { trace_id, span_id: random_id(), untold: true }
+    }
+
+    /// The next step of the same story. Only a span takes one: what follows from a step that nobody recorded would be a part of
+    /// nothing.
     pub fn child(&self) -> Self {
-        Trace { trace_id: self.trace_id, span_id: random_id() }
+        Trace { trace_id: self.trace_id, span_id: random_id(), untold: false }
     }
 
     /// The header value, `00-<trace id>-<span id>-01`.
@@ -45,19 +61,24 @@ impl Trace {
 
     /// The trace id in lower case hex, as log lines carry it.
     pub fn id(&self) -> String {
-        let mut text = String::with_capacity(32);
-        push_hex(&mut text, &self.trace_id);
-        text
+        hex(&self.trace_id)
     }
 
     /// The span id in lower case hex.
     pub fn span(&self) -> String {
-        let mut text = String::with_capacity(16);
-        push_hex(&mut text, &self.span_id);
-        text
+        hex(&self.span_id)
     }
 
-    /// Reads a header value; the flags are checked and dropped, since every trace is kept.
+    /// The trace id that this text is, 32 digits of lower case hex.
+    pub fn parse_id(text: &str) -> Result<[u8; 16], MalformedTraceparent> {
+        let id = match text.len() {
+            32 => unhex(text.as_bytes())?,
+            _ => return Err(MalformedTraceparent),
+        };
+        if id == [0; 16] { Err(MalformedTraceparent) } else { Ok(id) }
+    }
+
+    /// Reads a header value; the flags are checked and dropped, since each process decides by itself what it keeps.
     ///
     /// A version after `00` may carry more fields after the flags; version `ff` is none.
     pub fn parse(text: &str) -> Result<Self, MalformedTraceparent> {
@@ -77,7 +98,7 @@ impl Trace {
         if trace_id == [0; 16] || span_id == [0; 8] {
             return Err(MalformedTraceparent);
         }
-        Ok(Trace { trace_id, span_id })
+        Ok(Trace { trace_id, span_id, untold: false })
     }
 }
 
@@ -96,6 +117,12 @@ impl fmt::Display for MalformedTraceparent {
 impl std::error::Error for MalformedTraceparent {}
 
 const LENGTH: usize = 55;
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() * 2);
+    push_hex(&mut text, bytes);
+    text
+}
 
 fn push_hex(text: &mut String, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";

@@ -35,7 +35,7 @@ const CODES: [&str; 17] = [
 ];
 
 /// The name of a code; a number that is none is `UNKNOWN`, as gRPC says.
-pub(super) fn code_name(code: i32) -> &'static str {
+pub(crate) fn code_name(code: i32) -> &'static str {
     usize::try_from(code).ok().and_then(|code| CODES.get(code)).copied().unwrap_or("UNKNOWN")
 }
 
@@ -122,6 +122,8 @@ pub(super) struct Instruments {
     pub(super) outbox: Family<Service, Gauge>,
     pub(super) outbox_age: Family<Service, Gauge<f64, AtomicU64>>,
     pub(super) holds: Gauge,
+    pub(super) spans_exported: Counter,
+    pub(super) spans_dropped: Counter,
 }
 
 pub(super) static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(Instruments::new);
@@ -150,6 +152,8 @@ impl Instruments {
             outbox: Family::default(),
             outbox_age: Family::default(),
             holds: Gauge::default(),
+            spans_exported: Counter::default(),
+            spans_dropped: Counter::default(),
         };
         it.register();
         it
@@ -196,5 +200,7 @@ impl Instruments {
             self.outbox_age.clone(),
         );
         it.register("stock_holds", "Holds on stock neither committed nor released", self.holds.clone());
+        it.register("spans_exported", "Spans a collector has taken", self.spans_exported.clone());
+        it.register("spans_dropped", "Spans no collector has taken", self.spans_dropped.clone());
     }
 }
