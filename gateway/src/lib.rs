@@ -32,7 +32,8 @@ use bytes::Bytes;
 use contract::{Guard, Table};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use prost_reflect::DescriptorPool;
-use telemetry::Trace;
+use telemetry::spans::{self, Kind, Name, Running};
+use telemetry::{Trace, metrics};
 use tokio_util::sync::CancellationToken;
 use tonic::{body::Body, service::Routes};
 use tower::Service as _;
@@ -103,6 +104,7 @@ pub struct Gateway {
 struct Inner {
     doorkeeper: Doorkeeper,
     transcoder: Transcoder,
+    methods: Table,
     standard: Routes,
     leaving: [CancellationToken; 2],
 }
@@ -158,6 +160,7 @@ pub fn build(config: Config, context: &server::Context) -> Result<Gateway, Error
             move || clock.now()
         }),
         transcoder,
+        methods,
         standard,
         leaving: [context.draining.clone(), context.shutdown.clone()],
     };
@@ -166,11 +169,17 @@ pub fn build(config: Config, context: &server::Context) -> Result<Gateway, Error
 
 impl Inner {
     async fn answer(&self, mut request: Request<service::Body>) -> Response<Body> {
+        if let Some(response) = self.probe(&request) {
+            return response;
+        }
         say_where_from(&mut request);
-        let trace = trace_of(&request);
+        let verb = metrics::verb(request.method().as_str());
+        let mut span = Running::begin(auth::GATEWAY, Kind::Server, verb, &trace_of(&request));
+        span.set("http.request.method", verb);
+        let trace = span.trace();
         let line = tracing::enabled!(tracing::Level::DEBUG)
             .then(|| (request.method().clone(), request.uri().path().to_owned()));
-        let mut response = self.served(request, trace).await;
+        let mut response = spans::within(trace, self.served(request, verb, &mut span)).await;
         if let Some((method, path)) = line {
             tracing::debug!(%method, path, status = response.status().as_u16(), trace_id = trace.id(), "answered");
         }
@@ -179,25 +188,35 @@ impl Inner {
             headers.insert(TRACE_ID, id);
             headers.insert(TRACEPARENT, parent);
         }
+        ended(span, &response);
         response
     }
 
-    async fn served(&self, mut request: Request<service::Body>, trace: Trace) -> Response<Body> {
-        if let Some(response) = self.probe(&request) {
-            return response;
-        }
+    async fn served(
+        &self,
+        mut request: Request<service::Body>,
+        verb: &'static str,
+        span: &mut Running,
+    ) -> Response<Body> {
         if standard::answers(&request) {
             return self.standard(request).await;
         }
         let response = match self.transcoder.find(&request) {
             Err(response) => *response,
-            Ok(matched) => match self.doorkeeper.principal(request.headers()).await {
-                Ok(principal) => {
-                    request.extensions_mut().insert(Caller { principal, trace });
-                    self.transcoder.serve(matched, request).await
+            Ok(matched) => {
+                if let Some(method) = self.methods.by_path(&matched.method().path) {
+                    let method = method.path.trim_start_matches('/');
+                    span.rename(Name::of(verb, method));
+                    span.set("rpc.method", method);
                 }
-                Err(problem) => self.transcoder.refuse(&matched, &problem),
-            },
+                match self.doorkeeper.principal(request.headers()).await {
+                    Ok(principal) => {
+                        request.extensions_mut().insert(Caller { principal, trace: span.trace() });
+                        self.transcoder.serve(matched, request).await
+                    }
+                    Err(problem) => self.transcoder.refuse(&matched, &problem),
+                }
+            }
         };
         response.map(Body::new)
     }
@@ -238,6 +257,15 @@ impl Inner {
     }
 }
 
+/// A refusal of gRPC says 200 as everything does, and its own code beside that.
+fn ended(span: Running, response: &Response<Body>) {
+    let code = response.headers().get("grpc-status").map(|code| tonic::Code::from_bytes(code.as_bytes()));
+    match code {
+        Some(code) => span.end_rpc(code.into()),
+        None => span.end_http(response.status().as_u16()),
+    }
+}
+
 /// Replaces what the client says about its address by what the listener knows.
 fn say_where_from<B>(request: &mut Request<B>) {
     if !Guard::ClientAddress.stands() {
@@ -255,7 +283,7 @@ fn say_where_from<B>(request: &mut Request<B>) {
 fn trace_of<B>(request: &Request<B>) -> Trace {
     let mut given = request.headers().get_all(TRACEPARENT).iter();
     match (given.next().and_then(|value| value.to_str().ok()), given.next()) {
-        (Some(text), None) => Trace::parse(text).map_or_else(|_| Trace::new_root(), |trace| trace.child()),
+        (Some(text), None) => Trace::parse(text).unwrap_or_else(|_| Trace::new_root()),
         _ => Trace::new_root(),
     }
 }

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use log::inbox::{self, Seen};
 use log::{cursors, parked};
 use store::Tx;
+use telemetry::Trace;
+use telemetry::spans::{self, Kind, Name, Running};
 
 use crate::consumer::Inner;
 use crate::{Consumer, Error, Failure, Message, Source};
@@ -308,7 +310,7 @@ async fn transaction(
                 } else if !known {
                     Err(Failure::newer(&message.name))
                 } else if parts.effect {
-                    inner.handler.apply(tx, message).await
+                    apply(tx, inner, message).await
                 } else {
                     Ok(())
                 };
@@ -330,6 +332,29 @@ async fn transaction(
         return Err(Stopped { at: None, why: Why::Overtaken });
     }
     Ok(done)
+}
+
+/// The effect of one message, as a part of the story that the message belongs to.
+pub(crate) async fn apply(tx: &mut Tx, inner: &Inner, message: &Message) -> Result<(), Failure> {
+    let Ok(story) = Trace::parse(&message.traceparent) else {
+        return inner.handler.apply(tx, message).await;
+    };
+    let name = Name::of("process", message.service.clone());
+    let mut span = Running::begin(inner.store.name(), Kind::Consumer, name, &story);
+    if !span.is_recorded() {
+        return inner.handler.apply(tx, message).await;
+    }
+    span.set("messaging.operation.type", "process");
+    span.set("messaging.destination.name", message.service.clone());
+    span.set("messaging.consumer.group.name", inner.name);
+    span.set("stoa.event", message.name.clone());
+    let message = Message { traceparent: span.trace().traceparent(), ..message.clone() };
+    let applied = spans::within(span.trace(), inner.handler.apply(tx, &message)).await;
+    if applied.is_err() {
+        span.fail(true);
+    }
+    span.end();
+    applied
 }
 
 async fn look_up(

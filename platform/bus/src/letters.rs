@@ -8,7 +8,7 @@ use std::sync::Arc;
 use log::parked;
 use store::Tx;
 
-use crate::{Consumer, DeadLetter, Error, Failure, Message, Source};
+use crate::{Consumer, DeadLetter, Error, Failure, Message, Source, delivery};
 
 /// Letters looked at in one transaction.
 const PAGE: u32 = 256;
@@ -127,7 +127,7 @@ impl Consumer {
                     return Err(Failure::newer(name).into());
                 }
                 if taken && inner.handler.wants(name) {
-                    inner.handler.apply(tx, &message).await?;
+                    delivery::apply(tx, &inner, &message).await?;
                 }
                 Ok(taken)
             })

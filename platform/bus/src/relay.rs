@@ -14,10 +14,12 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use log::backoff;
 use log::relays::Lease;
+use telemetry::Trace;
+use telemetry::spans::{Kind, Name, Running};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::{Broker, Error, Source};
+use crate::{Broker, Envelope, Error, Source};
 
 /// The bounds of a relay.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +70,8 @@ struct Inner {
     source: Arc<dyn Source>,
     broker: Arc<dyn Broker>,
     limits: RelayLimits,
+    /// The service whose log it is; as many as there are relays.
+    service: &'static str,
     /// Who this is to the other copies.
     holder: String,
     published: AtomicU64,
@@ -97,7 +101,8 @@ impl Relay {
     pub fn with_limits(source: Arc<dyn Source>, broker: Arc<dyn Broker>, limits: RelayLimits) -> Self {
         let holder = uuid::Uuid::new_v4().to_string();
         let (published, fenced) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { inner: Arc::new(Inner { source, broker, limits, holder, published, fenced }) }
+        let service = source.service().to_owned().leak();
+        Self { inner: Arc::new(Inner { source, broker, limits, service, holder, published, fenced }) }
     }
 
     /// What it has done.
@@ -247,7 +252,9 @@ impl Relay {
                 if !held() {
                     return Ok(Step::Lost);
                 }
+                let begun = Instant::now();
                 broker.publish(&batch).await?;
+                sent(self.inner.service, &batch, begun.elapsed());
                 published.fetch_add(batch.len() as u64, Ordering::Relaxed);
                 let noted = outbox.advance(lease, last).await?;
                 Ok::<_, Error>(if noted { Step::To(last) } else { Step::Fenced })
@@ -303,6 +310,20 @@ impl Relay {
         } else {
             tracing::warn!(service, what, attempt, %error, "a relay stands still");
         }
+    }
+}
+
+/// The broker has confirmed a batch: a span for each message, in its story.
+fn sent(service: &'static str, batch: &[Envelope], took: Duration) {
+    for Envelope { message, .. } in batch {
+        let Ok(story) = Trace::parse(&message.traceparent) else { continue };
+        let mut span = Running::since(service, Kind::Producer, Name::of("send", service), &story, took);
+        if span.is_recorded() {
+            span.set("messaging.operation.type", "send");
+            span.set("messaging.destination.name", service);
+            span.set("stoa.event", message.name.clone());
+        }
+        span.end();
     }
 }
 

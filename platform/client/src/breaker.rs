@@ -66,6 +66,15 @@ pub(crate) enum Circuit {
 }
 
 impl Circuit {
+    /// As spans tell it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Circuit::Closed => "closed",
+            Circuit::HalfOpen => "half-open",
+            Circuit::Open => "open",
+        }
+    }
+
     /// Tells operators.
     pub(crate) fn tell(self, caller: &str, callee: &str) {
         match self {
@@ -129,18 +138,29 @@ pub(crate) struct Pass<'a> {
     told: bool,
 }
 
+/// No call is let.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// Where the breaker stands: open, or half-open while somebody else looks.
+    pub(crate) circuit: Circuit,
+    /// For how long.
+    pub(crate) pause: Duration,
+}
+
 impl Breaker {
     pub(crate) fn new(limits: Limits, changed: impl Fn(Circuit) + Send + Sync + 'static) -> Self {
         Breaker { limits, state: Mutex::new(State::Closed(Window::default())), changed: Box::new(changed) }
     }
 
     /// Lets a call go, or says how long none is let.
-    pub(crate) fn admit(&self) -> Result<Pass<'_>, Duration> {
+    pub(crate) fn admit(&self) -> Result<Pass<'_>, Refused> {
         let now = Instant::now();
         let mut state = self.state();
         let looking = match &mut *state {
             State::Closed(_) => None,
-            State::Open { until, .. } if now < *until => return Err(*until - now),
+            State::Open { until, .. } if now < *until => {
+                return Err(Refused { circuit: Circuit::Open, pause: *until - now });
+            }
             State::Open { pause, .. } => {
                 *state = State::HalfOpen { pause: *pause, successes: 0, looking: Some(now) };
                 (self.changed)(Circuit::HalfOpen);
@@ -148,7 +168,9 @@ impl Breaker {
             }
             State::HalfOpen { pause, looking, .. } => match *looking {
                 // Who looks for so long is not waited for.
-                Some(since) if now - since < self.limits.longest_pause => return Err(*pause),
+                Some(since) if now - since < self.limits.longest_pause => {
+                    return Err(Refused { circuit: Circuit::HalfOpen, pause: *pause });
+                }
                 Some(_) | None => {
                     *looking = Some(now);
                     Some(now)
@@ -162,7 +184,7 @@ impl Breaker {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ended(&self, looked: Option<Instant>, end: End) {
+    fn ended(&self, looked: Option<Instant>, end: End) -> Option<Circuit> {
         let now = Instant::now();
         let mut state = self.state();
         let next = match (&mut *state, looked) {
@@ -179,14 +201,15 @@ impl Breaker {
             // Begun before the last change: of what is over.
             (State::Closed(_) | State::Open { .. } | State::HalfOpen { .. }, _) => None,
         };
-        if let Some(next) = next {
-            (self.changed)(match next {
-                State::Closed(_) => Circuit::Closed,
-                State::Open { .. } => Circuit::Open,
-                State::HalfOpen { .. } => Circuit::HalfOpen,
-            });
-            *state = next;
-        }
+        let next = next?;
+        let circuit = match next {
+            State::Closed(_) => Circuit::Closed,
+            State::Open { .. } => Circuit::Open,
+            State::HalfOpen { .. } => Circuit::HalfOpen,
+        };
+        (self.changed)(circuit);
+        *state = next;
+        Some(circuit)
     }
 
     fn open(&self, now: Instant, last: Option<Duration>) -> State {
@@ -196,10 +219,10 @@ impl Breaker {
 }
 
 impl Pass<'_> {
-    /// What became of the call.
-    pub(crate) fn ended(mut self, end: End) {
+    /// What became of the call; hands back where the breaker stands now, if that is why it moved.
+    pub(crate) fn ended(mut self, end: End) -> Option<Circuit> {
         self.told = true;
-        self.breaker.ended(self.looking, end);
+        self.breaker.ended(self.looking, end)
     }
 }
 
@@ -265,7 +288,8 @@ mod tests {
         assert!(seen.lock().unwrap().is_empty(), "nineteen calls say nothing yet");
         ends(&breaker, End::Failed, 1);
         assert_eq!(*seen.lock().unwrap(), [Circuit::Open]);
-        assert_eq!(breaker.admit().err(), Some(Duration::from_millis(250)));
+        let pause = Duration::from_millis(250);
+        assert_eq!(breaker.admit().err(), Some(Refused { circuit: Circuit::Open, pause }));
     }
 
     #[tokio::test(start_paused = true)]
@@ -297,7 +321,8 @@ mod tests {
         after(Duration::from_millis(250)).await;
         for _ in 0..3 {
             let looking = breaker.admit().ok().unwrap();
-            assert!(breaker.admit().is_err(), "somebody looks already");
+            let refused = breaker.admit().err().unwrap();
+            assert_eq!(refused.circuit, Circuit::HalfOpen, "somebody looks already");
             looking.ended(End::Answered);
         }
         assert_eq!(*seen.lock().unwrap(), [Circuit::Open, Circuit::HalfOpen, Circuit::Closed]);
@@ -311,7 +336,7 @@ mod tests {
         ends(&breaker, End::Failed, 20);
         let mut pauses = Vec::new();
         for _ in 0..6 {
-            let pause = breaker.admit().err().unwrap();
+            let pause = breaker.admit().err().unwrap().pause;
             pauses.push(pause.as_millis());
             after(pause).await;
             ends(&breaker, End::Failed, 1);

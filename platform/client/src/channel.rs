@@ -22,7 +22,8 @@ use tonic::body::Body;
 use tonic_types::{ErrorDetails, StatusExt as _};
 use tower::ServiceExt as _;
 
-use crate::breaker::{self, Breaker, Pass};
+use crate::breaker::{self, Breaker, Pass, Refused};
+use crate::calling::Calling;
 use crate::endpoints::{End, Endpoints, Place};
 use crate::outgoing::Outgoing;
 use crate::registry::{Signing, Slot, Target};
@@ -93,14 +94,15 @@ impl tower::Service<http::Request<Body>> for Channel {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let inner = Arc::clone(&self.inner);
         Box::pin(async move {
-            let calling = metrics::Calling::begin(inner.caller, inner.slot.name);
-            let answer = inner.send(request).await;
+            let method = inner.methods.by_path(request.uri().path());
+            let mut calling = Calling::begin(inner.caller, inner.slot.name, method, &mut request);
+            let answer = inner.send(method, request, &mut calling).await;
             calling.end(match &answer {
-                Ok(response) => retry::code(response.headers()).unwrap_or(tonic::Code::Ok).into(),
-                Err(status) => status.code().into(),
+                Ok(response) => retry::code(response.headers()).unwrap_or(tonic::Code::Ok),
+                Err(status) => status.code(),
             });
             answer
         })
@@ -119,10 +121,15 @@ const MARGIN: Duration = Duration::from_millis(2);
 const GOOD_TIME: Duration = Duration::from_millis(250);
 
 impl Inner {
-    async fn send(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
+    async fn send(
+        &self,
+        method: Option<&'static Method>,
+        request: http::Request<Body>,
+        calling: &mut Calling,
+    ) -> Result<http::Response<Body>, Status> {
         let (mut parts, body) = request.into_parts();
         let outgoing = parts.extensions.remove::<Outgoing>().unwrap_or_default();
-        let Some(method) = self.methods.by_path(parts.uri.path()) else {
+        let Some(method) = method else {
             return Err(Status::unimplemented(format!("no contract has {}", parts.uri.path())));
         };
         let now = Instant::now();
@@ -132,34 +139,46 @@ impl Inner {
         if deadline <= now {
             return Err(self.late(method));
         }
-        let call = Call { method, principal: outgoing.principal, trace: outgoing.trace.child(), deadline };
+        let call = Call { method, principal: outgoing.principal, trace: outgoing.trace, deadline };
         self.budget.earn();
         if !retry::repeatable(method) {
             let message = Message::of_one_attempt(body, method, &self.slot).await?;
-            let pass = self.breaker.admit().map_err(|pause| self.open(pause))?;
-            return self.judged(pass, &call, parts, message).await;
+            let pass = self.breaker.admit().map_err(|refused| self.open(refused, calling))?;
+            return self.judged(pass, &call, parts, message, calling).await;
         }
 
         let message = buffer(body, method).await?;
         let kept = self.kept.as_ref().filter(|_| Kept::concerns(method, &call.principal));
-        let answer = self.repeated(&call, parts, &message).await;
+        let answer = self.repeated(&call, parts, &message, calling).await;
         match (kept, answer) {
             (Some(kept), Ok(answer)) if !no_answer(retry::code(answer.headers())) => {
                 Ok(kept.keep(method, &message, answer))
             }
-            (Some(kept), answer) if no_answer(code_of(&answer)) => kept.instead(method, &message).map_or(answer, Ok),
+            (Some(kept), answer) if no_answer(code_of(&answer)) => match kept.instead(method, &message) {
+                Some(known) => {
+                    calling.stale();
+                    Ok(known)
+                }
+                None => answer,
+            },
             (_, answer) => answer,
         }
     }
 
     /// Sends a call that may be sent again, as often as it may be.
-    async fn repeated(&self, call: &Call, parts: Parts, message: &Bytes) -> Result<http::Response<Body>, Status> {
+    async fn repeated(
+        &self,
+        call: &Call,
+        parts: Parts,
+        message: &Bytes,
+        calling: &mut Calling,
+    ) -> Result<http::Response<Body>, Status> {
         let mut attempt = 0;
         loop {
             attempt += 1;
             // Who is left alone is not asked again either.
-            let pass = self.breaker.admit().map_err(|pause| self.open(pause))?;
-            let answer = self.judged(pass, call, parts.clone(), Message::Kept(message.clone())).await;
+            let pass = self.breaker.admit().map_err(|refused| self.open(refused, calling))?;
+            let answer = self.judged(pass, call, parts.clone(), Message::Kept(message.clone()), calling).await;
             let pause = match &answer {
                 Ok(response) if retry::unavailable(response.headers()) => {
                     self.budget.pause(attempt, response.headers(), call.deadline)
@@ -183,13 +202,17 @@ impl Inner {
         call: &Call,
         parts: Parts,
         message: Message,
+        calling: &mut Calling,
     ) -> Result<http::Response<Body>, Status> {
         let begun = Instant::now();
         let answer = self.attempt(call, parts, message).await;
         let patient = call.deadline.saturating_duration_since(begun) >= GOOD_TIME;
         // A callee that does not serve yet was not asked.
         let asked = self.slot.target.load().is_some();
-        pass.ended(if asked { end_of(code_of(&answer), patient) } else { breaker::End::Unknown });
+        if let Some(circuit) = pass.ended(if asked { end_of(code_of(&answer), patient) } else { breaker::End::Unknown })
+        {
+            calling.moved(circuit);
+        }
         answer
     }
 
@@ -301,10 +324,11 @@ impl Inner {
     }
 
     /// The answer in the place of a callee that is left alone.
-    fn open(&self, pause: Duration) -> Status {
+    fn open(&self, refused: Refused, calling: &mut Calling) -> Status {
         self.counted.refused();
+        calling.refused(refused.circuit);
         let mut details = ErrorDetails::with_error_info("CIRCUIT_OPEN", DOMAIN, HashMap::new());
-        details.set_retry_info(Some(pause));
+        details.set_retry_info(Some(refused.pause));
         let message = format!("{} fails too often and is left alone for a moment", self.slot.name);
         Status::with_error_details(tonic::Code::Unavailable, message, details)
     }

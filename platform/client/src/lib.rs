@@ -11,6 +11,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod breaker;
+mod calling;
 mod channel;
 mod endpoints;
 mod outgoing;

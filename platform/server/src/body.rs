@@ -6,10 +6,11 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use telemetry::metrics::Serving;
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::body::Body;
 use tonic::{Code, Status};
+
+use crate::answering::Answering;
 
 /// A request body that fails once it is larger than allowed, whatever its length prefix promised.
 pub(crate) struct Bounded {
@@ -86,17 +87,17 @@ impl http_body::Body for Held {
 /// A streamed answer that is counted when it ends, by the status in its trailers.
 pub(crate) struct Counted {
     inner: Body,
-    serving: Option<Serving>,
+    answering: Option<Answering>,
 }
 
 impl Counted {
-    pub(crate) fn new(inner: Body, serving: Serving) -> Self {
-        Counted { inner, serving: Some(serving) }
+    pub(crate) fn new(inner: Body, answering: Answering) -> Self {
+        Counted { inner, answering: Some(answering) }
     }
 
     fn end(&mut self, code: Code) {
-        if let Some(serving) = self.serving.take() {
-            serving.end(code.into());
+        if let Some(answering) = self.answering.take() {
+            answering.end(code);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use auth::{Identity, Principal, Role, Subject};
 use client::Outgoing;
 use contract::{Guard, Method};
-use telemetry::Trace;
+use telemetry::{Trace, spans};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -129,7 +129,8 @@ impl Call {
         F: Future<Output = Result<T, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        match self.process.writes.spawn(store::deadline::inherited(write).in_current_span()).await {
+        let write = spans::within(self.trace, store::deadline::inherited(write)).in_current_span();
+        match self.process.writes.spawn(write).await {
             Ok(outcome) => outcome,
             Err(broken) => Err(status::fault(self.method.path, &broken)),
         }

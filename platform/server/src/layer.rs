@@ -18,7 +18,7 @@ use contract::{Access, Method, Table};
 use futures_util::FutureExt as _;
 use http::{HeaderMap, Request, Response};
 use store::Clock;
-use telemetry::{Trace, metrics};
+use telemetry::{Trace, spans};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tonic::body::Body;
@@ -28,6 +28,7 @@ use tower::Service as _;
 use tracing::Instrument as _;
 
 use crate::accept::Certified;
+use crate::answering::Answering;
 use crate::body::{Bounded, Counted, Held};
 use crate::call::{Call, Process};
 use crate::messages::Messages;
@@ -103,7 +104,7 @@ impl Layers {
         self.pass(request).await.unwrap_or_else(Status::into_http)
     }
 
-    async fn pass(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
+    async fn pass(&self, mut request: Request<Body>) -> Result<Response<Body>, Status> {
         let path = request.uri().path();
         let Some(method) = self.methods.by_path(path) else {
             if OPEN.iter().any(|open| path.starts_with(open)) {
@@ -112,36 +113,51 @@ impl Layers {
             return Err(Status::unimplemented(format!("{} has no such method", self.name)));
         };
 
-        let serving = metrics::Serving::begin(self.name, method.path.trim_start_matches('/'));
-        let answer = self.answered(method, request).await;
+        let (arrival, from_here) = match request.extensions_mut().remove::<Arrival>() {
+            Some(arrival) => (Ok(arrival), true),
+            None => (self.arrival(method, &mut request), false),
+        };
+        let parent = arrival.as_ref().map_or_else(|_| Trace::new_root(), |arrival| arrival.trace);
+        let serving = Answering::begin(self.name, method, &parent);
+        let answer = match arrival {
+            Ok(arrival) => {
+                let arrival = Arrival { trace: serving.trace(), ..arrival };
+                self.admitted(method, arrival, from_here, request).await
+            }
+            Err(status) => Err(status),
+        };
         match answer {
             // A stream is over with its last message.
             Ok(response) if method.server_streaming && code(response.headers()) == Code::Ok => {
                 Ok(response.map(|body| Body::new(Counted::new(body, serving))))
             }
             Ok(response) => {
-                serving.end(code(response.headers()).into());
+                serving.end(code(response.headers()));
                 Ok(response)
             }
             Err(status) => {
-                serving.end(status.code().into());
+                serving.end(status.code());
                 Err(status)
             }
         }
     }
 
-    async fn answered(&self, method: &'static Method, mut request: Request<Body>) -> Result<Response<Body>, Status> {
-        let (arrival, from_here) = match request.extensions_mut().remove::<Arrival>() {
-            Some(arrival) => (arrival, true),
-            None => (self.arrival(method, &mut request)?, false),
-        };
+    async fn admitted(
+        &self,
+        method: &'static Method,
+        arrival: Arrival,
+        from_here: bool,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Status> {
+        let trace = arrival.trace;
         let span = tracing::info_span!(
             "call",
             method = method.path,
-            trace_id = %arrival.trace.id(),
+            trace_id = %trace.id(),
             caller = %arrival.identity.caller,
         );
-        self.admit(method, arrival, from_here, request).instrument(span).await
+        let work = self.admit(method, arrival, from_here, request).instrument(span);
+        spans::within(trace, work).await
     }
 
     async fn admit(

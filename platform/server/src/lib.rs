@@ -13,6 +13,7 @@ pub mod descriptors;
 pub mod metrics;
 pub mod status;
 
+mod answering;
 mod arriving;
 mod body;
 mod call;

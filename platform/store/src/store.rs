@@ -6,6 +6,7 @@ use std::{
     thread::JoinHandle,
 };
 
+use telemetry::spans::{self, Name, Running};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
@@ -88,7 +89,7 @@ impl Store {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        self.run(job::job(Some(site), false, body), true).await
+        self.told(site, self.run(job::job(Some(site), false, body), true)).await
     }
 
     /// As [`Store::write`], for a body that takes in what can be had only once: on SQLite it does not run again. It has the
@@ -99,7 +100,7 @@ impl Store {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        self.run(job::job(Some(site), true, body), true).await
+        self.told(site, self.run(job::job(Some(site), true, body), true)).await
     }
 
     /// Runs `body` on one snapshot; it cannot write.
@@ -110,6 +111,29 @@ impl Store {
         E: From<Error> + Send + 'static,
     {
         self.run(job::job(None, false, body), false).await
+    }
+
+    /// A transaction that writes is a span of the story it is in, from its place in the queue to its flush. One that is nobody's
+    /// work is none.
+    async fn told<T, E>(&self, site: &'static Site, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        let Some(story) = spans::current() else { return work.await };
+        let mut span = Running::begin(self.name(), spans::Kind::Client, Name::of("transaction", site.name()), &story);
+        span.set("db.system.name", self.system());
+        span.set("db.namespace", self.name());
+        let answer = work.await;
+        // A refusal of the domain rolls back too, which is no failure of the database.
+        span.set("db.operation.name", if answer.is_ok() { "COMMIT" } else { "ROLLBACK" });
+        span.end();
+        answer
+    }
+
+    /// As OpenTelemetry's conventions call the engine.
+    fn system(&self) -> &'static str {
+        match &self.inner.config.engine {
+            Engine::Sqlite { .. } | Engine::Temporary { .. } | Engine::Scratch { .. } => "sqlite",
+            #[cfg(feature = "fleet")]
+            Engine::Postgres(_) => "postgresql",
+        }
     }
 
     async fn run<T, E: From<Error>>(&self, (job, answer): Queued<T, E>, write: bool) -> Result<T, E> {

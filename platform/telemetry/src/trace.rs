@@ -44,7 +44,7 @@ impl Trace {
 
     /// The next step of the same story. Only a span takes one: what follows from a step that nobody recorded would be a part of
     /// nothing.
-    pub fn child(&self) -> Self {
+    pub(crate) fn child(&self) -> Self {
         Trace { trace_id: self.trace_id, span_id: random_id(), untold: false }
     }
 

@@ -8,9 +8,11 @@ use std::time::Duration;
 use contracts::notification::v1 as proto;
 use jiff::Timestamp;
 use lettre::message::Mailbox;
-use log::{Log, Meta, backoff};
+use log::{At, Log, Meta, backoff};
 use server::Context;
 use store::{Tx, site};
+use telemetry::Trace;
+use telemetry::spans::{Kind, Name, Running};
 use tokio::time::Instant;
 
 use crate::config::Config;
@@ -94,7 +96,7 @@ impl Sender {
                 for stored in rows::due(tx, now, limit).await? {
                     for entry in log.read(tx, &stored.name, 1, 1).await? {
                         if let proto::Event::NotificationRequested(requested) = entry.event {
-                            mails.push(mail(requested, entry.at.occur_time));
+                            mails.push(mail(requested, entry.at));
                         }
                     }
                 }
@@ -105,7 +107,15 @@ impl Sender {
 
     async fn hand_over(&self, mails: Vec<Mail>) -> Vec<(String, Result<(), Failure>)> {
         let names: Vec<String> = mails.iter().map(|mail| format!("notifications/{}", mail.id)).collect();
+        let stories: Vec<_> = mails.iter().map(|mail| Trace::parse(&mail.traceparent)).collect();
+        let begun = Instant::now();
         let outcomes = self.transport.deliver(&self.from, mails, self.config.concurrency).await;
+        let took = begun.elapsed();
+        for (story, outcome) in stories.iter().zip(&outcomes) {
+            if let Ok(story) = story {
+                told(story, took, outcome);
+            }
+        }
         names.into_iter().zip(outcomes).collect()
     }
 
@@ -181,14 +191,25 @@ impl Sender {
     }
 }
 
-fn mail(requested: proto::NotificationRequested, time: Timestamp) -> Mail {
+/// A mail is a span of the story that wanted it, as long as the round it left in.
+fn told(story: &Trace, took: Duration, outcome: &Result<(), Failure>) {
+    let mut span = Running::since("notification", Kind::Client, Name::of("send", "mail"), story, took);
+    if let Err(failure) = outcome {
+        span.set("error.type", if matches!(failure, Failure::Transient(_)) { "delayed" } else { "given up" });
+        span.fail(true);
+    }
+    span.end();
+}
+
+fn mail(requested: proto::NotificationRequested, at: At) -> Mail {
     Mail {
         id: requested.notification.strip_prefix("notifications/").unwrap_or_default().to_owned(),
         message_id: requested.message_id,
         recipient: requested.recipient,
         subject_line: requested.subject_line,
         body: requested.body,
-        time,
+        time: at.occur_time,
+        traceparent: at.traceparent,
     }
 }
 

@@ -27,6 +27,8 @@ pub(crate) struct Mail {
     pub(crate) subject_line: String,
     pub(crate) body: String,
     pub(crate) time: Timestamp,
+    /// The story it belongs to.
+    pub(crate) traceparent: String,
 }
 
 /// Why a mail did not leave.

@@ -137,7 +137,7 @@ impl Desk {
 
 /// A call of a step: on ordering's own business, in the story of the request that started the saga, within the attempt.
 pub(crate) fn call<T>(attempt: &Attempt, message: T) -> Request<T> {
-    let trace = Trace::parse(&attempt.traceparent).map_or_else(|_| Trace::new_root(), |trace| trace.child());
+    let trace = Trace::parse(&attempt.traceparent).unwrap_or_else(|_| Trace::new_root());
     let left = attempt.until.duration_since(attempt.now);
     let left = std::time::Duration::try_from(left).unwrap_or_default();
     Outgoing::itself(trace).within(left).request(message)

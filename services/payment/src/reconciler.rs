@@ -10,6 +10,7 @@ use std::time::Duration;
 use log::Meta;
 use store::Tx;
 use telemetry::Trace;
+use telemetry::spans::{self, Kind, Running};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -66,13 +67,24 @@ fn end(ended: Option<Result<(), tokio::task::JoinError>>) {
 }
 
 async fn visit(teller: &Teller, name: &str) {
-    let trace = Trace::new_root();
+    let story = story_of(teller, name).await;
+    let span = Running::begin("payment", Kind::Internal, "reconcile", &story);
+    let trace = span.trace();
     let meta =
         Meta { causation: "payment.reconciler".to_owned(), correlation: trace.id(), traceparent: trace.traceparent() };
-    match teller.reconcile(name, &meta).await {
+    let reconciled = spans::within(trace, teller.reconcile(name, &meta)).await;
+    span.end();
+    match reconciled {
         Ok((_, resolved)) => tracing::debug!(payment = name, resolved, "reconciled"),
         Err(error) => tracing::warn!(payment = name, %error, "not reconciled; tried again later"),
     }
+}
+
+/// The story of the last attempt, which goes on here.
+async fn story_of(teller: &Teller, name: &str) -> Trace {
+    let loaded = teller.load(name).await.ok();
+    let last = loaded.and_then(|it| it.traces.get(&it.payment.attempts.last()?.id).cloned());
+    last.and_then(|id| Trace::parse_id(&id).ok()).map_or_else(Trace::new_root, Trace::resumed)
 }
 
 struct Rounds {

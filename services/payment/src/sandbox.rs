@@ -15,6 +15,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use telemetry::spans::{self, Kind, Name, Running};
+use telemetry::{Trace, metrics};
 use tokio::sync::Semaphore;
 
 use crate::payment::Outcome;
@@ -89,9 +91,16 @@ impl Sandbox {
 
     /// The answer, or why there is none.
     async fn send(&self, method: Method, path: &str, key: &str, body: Option<Value>) -> Result<Answer, String> {
+        let story = spans::current().unwrap_or_else(Trace::new_root);
+        let verb = metrics::verb(method.as_str());
+        let mut span = Running::begin("payment", Kind::Client, Name::of(verb, "provider"), &story);
+        span.set("http.request.method", verb);
+        span.set("service.peer.name", "provider");
+        let traceparent = span.trace().traceparent();
         let call = async {
             let _place = self.places.acquire().await.map_err(|error| error.to_string())?;
             let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+            request = request.header("traceparent", traceparent);
             if !key.is_empty() {
                 request = request.header("idempotency-key", key);
             }
@@ -110,7 +119,16 @@ impl Sandbox {
             Ok(Answer { status, body })
         };
         let late = |_| format!("no answer within {:?}", self.timeout);
-        tokio::time::timeout(self.timeout, call).await.map_err(late)?
+        let answer = tokio::time::timeout(self.timeout, call).await.map_err(late).flatten();
+        match &answer {
+            Ok(answer) => span.end_http(answer.status.as_u16()),
+            Err(_) => {
+                span.fail(true);
+                span.set("error.type", "unanswered");
+                span.end();
+            }
+        }
+        answer
     }
 
     async fn perform(&self, ask: &Move, verb: &str, body: Value) -> Outcome {

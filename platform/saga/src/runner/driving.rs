@@ -1,5 +1,6 @@
 //! One saga's way: attempt after attempt, forward and back, each move committed before the next begins.
 
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
 use jiff::Timestamp;
 use store::{Site, Tx};
-use telemetry::metrics;
+use telemetry::spans::{self, Name, Running};
+use telemetry::{Trace, metrics};
 
 use super::{Inner, after, lock};
 use crate::rows::{self, History, Move, Phase, Row};
@@ -428,20 +430,45 @@ impl<C: Send + Sync + 'static> Inner<C> {
         if let Some(outcome) = self.config.injection.before(index, compensation) {
             return outcome;
         }
-        let mut outcome = self.attempt_once(action, step, attempt).await;
+        let mut outcome = self.attempt_once(action, step, attempt, compensation).await;
         if self.config.injection.repeats() {
-            outcome = self.attempt_once(action, step, attempt).await;
+            outcome = self.attempt_once(action, step, attempt, compensation).await;
         }
         self.config.injection.after(index, compensation, outcome)
     }
 
-    async fn attempt_once(&self, action: crate::Action<C>, step: &Step<C>, attempt: &Attempt) -> Outcome {
-        let work = AssertUnwindSafe(action(&self.context, attempt)).catch_unwind();
-        match tokio::time::timeout(step.try_timeout, work).await {
+    async fn attempt_once(
+        &self,
+        action: crate::Action<C>,
+        step: &Step<C>,
+        attempt: &Attempt,
+        compensation: bool,
+    ) -> Outcome {
+        let mut span = self.span(step, attempt, compensation);
+        let attempt = match span.is_recorded() {
+            true => Cow::Owned(Attempt { traceparent: span.trace().traceparent(), ..attempt.clone() }),
+            false => Cow::Borrowed(attempt),
+        };
+        let work = AssertUnwindSafe(spans::within(span.trace(), action(&self.context, &attempt))).catch_unwind();
+        let outcome = match tokio::time::timeout(step.try_timeout, work).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Outcome::Retry("the step panicked".to_owned()),
             Err(_) => Outcome::Retry(format!("no answer within {} ms", step.try_timeout.as_millis())),
+        };
+        if matches!(outcome, Outcome::Retry(_)) {
+            span.fail(true);
         }
+        span.end();
+        outcome
+    }
+
+    /// An attempt as a part of the story of the request that started the saga.
+    fn span(&self, step: &Step<C>, attempt: &Attempt, compensation: bool) -> Running {
+        let story = Trace::parse(&attempt.traceparent).unwrap_or_else(|_| Trace::new_root());
+        let name = Name::of(if compensation { "undo" } else { "step" }, step.name);
+        let mut span = Running::begin(self.store.name(), spans::Kind::Internal, name, &story);
+        span.set("stoa.saga.attempt", attempt.number);
+        span
     }
 
     /// Each step has crash points of its own, for its action and for its compensation.
