@@ -135,6 +135,7 @@ pub fn build(config: Config, context: &server::Context) -> Result<Gateway, Error
     let pool = DescriptorPool::decode(config.descriptors)?;
     let clients = context.clients.as_caller(auth::GATEWAY).keeping(KEPT_BYTES, context.clock.clone());
     let services = Arc::new(Services::new(&pool, config.methods, &clients));
+    let (_, _) = context.mount(operations::traces_of(auth::GATEWAY));
     let methods = config.methods;
     let limits = move |path: &str| match methods.by_path(path) {
         Some(method) if !Guard::MessageSize.stands() => {

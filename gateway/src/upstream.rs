@@ -58,6 +58,8 @@ impl Services {
                 channels.entry(method.owner).or_insert_with(|| clients.channel(method.owner));
             }
         }
+        // Beside the services, the process of the gateway itself can be asked for what it did.
+        channels.entry(auth::GATEWAY).or_insert_with(|| clients.channel(auth::GATEWAY));
         Services { methods, channels, named_by }
     }
 

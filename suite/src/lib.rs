@@ -28,4 +28,5 @@ mod serve;
 mod shop;
 mod stocking;
 mod story;
+mod traces;
 mod work;

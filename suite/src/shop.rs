@@ -3,6 +3,7 @@
 //! Everything is opened at once, for the stores do not wait for each other and calls find their callee when it is there.
 //! Opening starts nothing: a command that only looks opens a shop and closes it again.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -32,6 +33,8 @@ pub(crate) struct Shop {
     pub(crate) context: Context,
     /// Where the payment provider is.
     pub(crate) provider: String,
+    /// Where the copies of each service are, if they are elsewhere.
+    pub(crate) copies: BTreeMap<&'static str, Vec<String>>,
 }
 
 /// A shop that was opened, with what of it has yet to be started.
@@ -137,7 +140,7 @@ impl Opened {
             gateway::Config { descriptors: contracts::DESCRIPTOR_SET, methods: contracts::METHODS },
             &context,
         )?;
-        let shop = Arc::new(Shop { context, provider });
+        let shop = Arc::new(Shop { context, provider, copies: BTreeMap::new() });
         Ok(Self { shop, gateway, operator_password: identity.operator_password, tasks, inside })
     }
 
@@ -217,13 +220,14 @@ impl Shop {
             [auth::OPERATOR, AUDITOR].into_iter().try_for_each(|name| trust.of(name).map(drop))?;
             context = context.trusting(trust);
         }
+        let mut copies = BTreeMap::new();
         for service in SERVICES {
             // All copies stand on one store: whichever is asked answers for the service.
-            process::locate(map, service, &context).await?;
+            copies.insert(service, process::locate(map, service, &context).await?);
             let log = Remote::new(service, context.clients.as_caller(AUDITOR).channel(service));
             context.hub.publish(service, Arc::new(log));
         }
-        Ok(Self { context, provider: settings.psp().unwrap_or_default().to_owned() })
+        Ok(Self { context, provider: settings.psp().unwrap_or_default().to_owned(), copies })
     }
 
     /// The way to a service, as the operator has it.

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use crate::folder::{self, Folder};
 use crate::settings::Settings;
 use crate::shop::{Opened, Shop, Unreached};
-use crate::{audit, control, importing, rebuild, stocking, story};
+use crate::{audit, control, importing, rebuild, stocking, story, traces};
 
 /// A piece of work on a shop.
 #[derive(clap::Subcommand, Debug, Clone, Serialize, Deserialize)]
@@ -30,6 +30,11 @@ pub(crate) enum Work {
     Explain {
         /// Name of the order, `orders/...` or the part behind the slash
         order: String,
+    },
+    /// Tell what was done in a trace, when and for how long, as far as the processes still hold it
+    Trace {
+        /// Id of the trace, 32 hexadecimal digits: of the answer's `stoa-trace-id`, of a log line, or told by `explain`
+        id: String,
     },
     /// Look at orders as they were
     Orders {
@@ -128,6 +133,7 @@ pub(crate) async fn perform(work: Work, shop: &Shop, voice: Voice) {
         Work::Sample { skus } => stocking::whole_sample(shop, skus, &voice).await.map(|()| true),
         Work::Audit => audit::audit(shop, &voice).await,
         Work::Explain { order } => story::explain(shop, &name_of(&order), &voice).await,
+        Work::Trace { id } => traces::trace(shop, &id, &voice).await,
         Work::Orders { what: Orders::At { order, time } } => story::at(shop, &name_of(&order), time, &voice).await,
         Work::Rebuild { service } => rebuild::rebuild(shop, service.as_deref(), &voice).await,
     };
@@ -176,9 +182,12 @@ impl Work {
     fn on_this_machine(self) -> anyhow::Result<Self> {
         match self {
             Work::Import(line) => Ok(Work::Import(line.absolute().context("the file cannot be found")?)),
-            Work::Sample { .. } | Work::Audit | Work::Explain { .. } | Work::Orders { .. } | Work::Rebuild { .. } => {
-                Ok(self)
-            }
+            Work::Sample { .. }
+            | Work::Audit
+            | Work::Explain { .. }
+            | Work::Trace { .. }
+            | Work::Orders { .. }
+            | Work::Rebuild { .. } => Ok(self),
         }
     }
 

@@ -15,6 +15,7 @@ mod reading;
 mod remote;
 mod rpc;
 mod sagas;
+mod traces;
 mod wire;
 
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use sagas::Sagas;
 pub use derived::Derived;
 pub use log::{Difference, Rebuilt};
 pub use remote::Remote;
+pub use traces::{trace_name, traces_of};
 
 /// What a service has inside, ready to be served.
 pub struct Desk {
@@ -94,6 +96,7 @@ impl Desk {
         let rpc = Rpc::new(self);
         component = component.measured(measures::of(&rpc));
         component.routes = component.routes.add_service(OperationsServiceServer::new(rpc));
+        component.routes = component.routes.add_service(traces::server(component.name));
         component.methods = contracts::METHODS;
         component
     }

@@ -279,20 +279,24 @@ fn connect(
     Ok(elsewhere)
 }
 
-/// Binds a service to where its copies are now, for whoever asks a fleet once and is gone.
-pub async fn locate(map: &Map, service: &'static str, context: &Context) -> Result<(), Error> {
+/// Binds a service to where its copies are now, for whoever asks a fleet once and is gone; hands back where they are.
+pub async fn locate(map: &Map, service: &'static str, context: &Context) -> Result<Vec<String>, Error> {
+    let copies = copies(map, service).await?;
+    context.clients.locate(service, &copies)?;
+    Ok(copies)
+}
+
+async fn copies(map: &Map, service: &'static str) -> Result<Vec<String>, Error> {
     let place = map.place(service)?;
     #[cfg(feature = "fleet")]
     if place.is_looked_up() {
-        let found = names(map)?.once(place).await.map_err(|error| Error::Names(format!("{service}: {error}")))?;
-        return Ok(context.clients.locate(service, &found)?);
+        return names(map)?.once(place).await.map_err(|error| Error::Names(format!("{service}: {error}")));
     }
     #[cfg(feature = "fleet")]
     if let map::Place::Etcd(prefix) = place {
-        let found = Registration::new(map)?.find(prefix, service).await?;
-        return Ok(context.clients.locate(service, &found)?);
+        return Ok(Registration::new(map)?.find(prefix, service).await?);
     }
-    Ok(context.clients.locate(service, &place.listed())?)
+    Ok(place.listed())
 }
 
 #[cfg(feature = "fleet")]
