@@ -30,8 +30,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     let shop = Arc::clone(&opened.shop);
     let shutdown = shop.context.shutdown.clone();
     until_asked_to_stop(shutdown.clone())?;
-    let watching = settings.watching.listen(shutdown.clone()).await;
-    let (metrics_line, watching) = watching.context("the address of the metrics cannot be listened at")?.unzip();
+    let (told, watching) = settings.watching.start(&shutdown).await?;
     let live = opened.start(watching);
     if !settings.no_sample {
         stocking::sample(&shop, &folder, settings.sample_skus, &Voice::silent()).await?;
@@ -44,7 +43,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
 
     let mut out = std::io::stdout();
     writeln!(out, "listening on http://{address}")?;
-    if let Some(line) = metrics_line {
+    for line in told {
         writeln!(out, "{line}")?;
     }
     if first_start || opened.operator_password.is_some() {

@@ -286,7 +286,7 @@ impl File {
 }
 
 /// Settings whose values are not shown.
-const SECRETS: [&str; 3] = ["webhook-secret", "operator-password", "mail"];
+const SECRETS: [&str; 4] = ["webhook-secret", "operator-password", "mail", "otlp-headers"];
 
 /// One line a setting: its value and where that comes from.
 pub fn print(command: &clap::Command, matches: &ArgMatches, file: &File) -> String {

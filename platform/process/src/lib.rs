@@ -25,5 +25,5 @@ pub use map::Map;
 pub use part::Part;
 pub use program::main;
 pub use run::{Error, Surroundings, locate, run};
-pub use settings::{Faults, NoFlags, Notice, Settings, Times, Watching};
+pub use settings::{Faults, NoFlags, Notice, Settings, Times, Unwatched, Watching};
 pub use signals::until_asked_to_stop;

@@ -21,7 +21,7 @@ use crate::map::{self, Map};
 use crate::part::{BoxError, Built, Part};
 #[cfg(feature = "fleet")]
 use crate::registration::Registration;
-use crate::settings::Watching;
+use crate::settings::{Unwatched, Watching};
 use crate::signals::until_asked_to_stop;
 
 /// What a process is given beside its parts.
@@ -77,9 +77,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// Metrics cannot be told where they were to be.
-    #[error("the address of the metrics cannot be listened at")]
-    Metrics(#[source] io::Error),
+    /// Nobody can watch it as was wanted.
+    #[error(transparent)]
+    Watch(#[from] Unwatched),
     /// Others cannot be told where a copy is.
     #[error(
         "{name} listens at {address}, where nobody reaches it: tell with --advertise under which address others do"
@@ -124,10 +124,9 @@ pub async fn run(surroundings: Surroundings, parts: Vec<Part>) -> Result<(), Err
     context.windows = windows;
     context.metrics_apart = watching.metrics.is_some();
     let (mut lines, mut tasks, mut listeners) = (vec![], vec![], vec![]);
-    if let Some((line, task)) = watching.listen(context.shutdown.clone()).await.map_err(Error::Metrics)? {
-        lines.push(line);
-        tasks.push(task);
-    }
+    let (told, watched) = watching.start(&context.shutdown).await?;
+    lines.extend(told);
+    tasks.extend(watched);
     match map.trust()? {
         Some(trust) => {
             context = context.trusting(trust.clone());

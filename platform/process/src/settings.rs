@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use server::{Task, Windows, duration};
-use telemetry::Format;
+use telemetry::{Format, spans};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -99,16 +99,83 @@ pub struct Watching {
     /// Where `GET /metrics` is answered, over plain HTTP and to whoever asks; without it, where the process's health is
     #[arg(long, value_name = "ADDR:PORT", env = "STOA_METRICS")]
     pub metrics: Option<SocketAddr>,
+    /// Share of the stories whose spans are kept and exported, 0 to 1; what failed or was slow is kept beside it
+    #[arg(long, value_name = "SHARE", env = "STOA_TRACE_RATIO", default_value = "0.01", value_parser = share)]
+    trace_ratio: f64,
+    /// How long what a process does of a story may take before it is slow
+    #[arg(long, value_name = "TIME", env = "STOA_TRACE_SLOW", default_value = "1s", value_parser = duration)]
+    trace_slow: Duration,
+    /// Memory for the spans that can be read, half of it for what is kept
+    #[arg(long, value_name = "KIB", env = "STOA_TRACE_MEMORY_KIB", default_value_t = 16 * 1024)]
+    trace_memory_kib: usize,
+    /// Collector that takes what is kept over OTLP/gRPC, `http://HOST:4317` or `https://...`
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    otlp_endpoint: Option<String>,
+    /// Headers it wants to see, `KEY=VALUE,...`, values percent-encoded
+    #[arg(
+        long,
+        value_name = "HEADERS",
+        env = "OTEL_EXPORTER_OTLP_HEADERS",
+        hide_env_values = true,
+        default_value = ""
+    )]
+    otlp_headers: String,
+    /// Certificates (PEM) of who vouches for it; the system's without them
+    #[arg(long, value_name = "FILE", env = "OTEL_EXPORTER_OTLP_CERTIFICATE")]
+    otlp_certificate: Option<PathBuf>,
+    /// How long it may take for one batch, in milliseconds
+    #[arg(long, value_name = "MS", env = "OTEL_EXPORTER_OTLP_TIMEOUT", default_value_t = 10_000)]
+    otlp_timeout: u64,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse::<f64>().map_err(|error| error.to_string())?;
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("is not between 0 and 1".to_owned()) }
 }
 
 impl Watching {
-    /// Listens where it was told to, if it was, until shutdown; with what to tell whoever starts the process.
-    pub async fn listen(&self, shutdown: CancellationToken) -> io::Result<Option<(String, Task)>> {
-        let Some(address) = self.metrics else { return Ok(None) };
-        let listener = TcpListener::bind(address).await?;
-        let line = format!("metrics at http://{}/metrics", listener.local_addr()?);
-        Ok(Some((line, Task::endless("metrics", server::metrics::run(listener, shutdown)))))
+    /// Keeps spans as it was told to, and hands back what goes on until shutdown, with what to tell whoever starts the process.
+    pub async fn start(&self, shutdown: &CancellationToken) -> Result<(Vec<String>, Vec<Task>), Unwatched> {
+        spans::configure(spans::Limits {
+            ratio: self.trace_ratio,
+            slow: self.trace_slow,
+            bytes: self.trace_memory_kib.saturating_mul(1024),
+        });
+        let (mut lines, mut tasks) = (vec![], vec![]);
+        // A variable that is empty is none, as OpenTelemetry has it.
+        if let Some(endpoint) = self.otlp_endpoint.as_ref().filter(|it| !it.is_empty()) {
+            let exporter = otlp::start(&otlp::Config {
+                endpoint: endpoint.clone(),
+                headers: self.otlp_headers.clone(),
+                certificate: self.otlp_certificate.clone(),
+                timeout: Duration::from_millis(self.otlp_timeout),
+            })?;
+            tasks.push(Task::endless("otlp", exporter.run(shutdown.clone())));
+        }
+        if let Some(address) = self.metrics {
+            let listener = TcpListener::bind(address).await.map_err(|source| Unwatched::Metrics { address, source })?;
+            let local = listener.local_addr().map_err(|source| Unwatched::Metrics { address, source })?;
+            lines.push(format!("metrics at http://{local}/metrics"));
+            tasks.push(Task::endless("metrics", server::metrics::run(listener, shutdown.clone())));
+        }
+        Ok((lines, tasks))
     }
+}
+
+/// Why a process cannot be watched as it was told.
+#[derive(Debug, thiserror::Error)]
+pub enum Unwatched {
+    /// Nobody can ask for its metrics.
+    #[error("metrics cannot be told at {address}")]
+    Metrics {
+        /// Where it was to listen.
+        address: SocketAddr,
+        /// Why it cannot.
+        source: io::Error,
+    },
+    /// Spans cannot be exported.
+    #[error(transparent)]
+    Export(#[from] otlp::Error),
 }
 
 /// What comes before the end.
