@@ -30,6 +30,7 @@ pub struct Client {
     channel: Channel,
     pool: DescriptorPool,
     token: Option<String>,
+    traceparent: Option<String>,
     calls: Calls,
 }
 
@@ -42,12 +43,17 @@ impl Client {
             .connect()
             .await?;
         let pool = reflect(channel.clone()).await.context("reflection")?;
-        Ok(Self { channel, pool, token: None, calls: Calls::default() })
+        Ok(Self { channel, pool, token: None, traceparent: None, calls: Calls::default() })
     }
 
     /// The same client with a token.
     pub fn with_token(&self, token: impl Into<String>) -> Self {
         Self { token: Some(token.into()), ..self.clone() }
+    }
+
+    /// The same client, whose calls are part of a trace.
+    pub fn in_trace(&self, traceparent: impl Into<String>) -> Self {
+        Self { traceparent: Some(traceparent.into()), ..self.clone() }
     }
 
     /// From now on its calls of one message are counted here.
@@ -59,7 +65,7 @@ impl Client {
     /// A new connection with the same knowledge, without a token.
     pub async fn again(&self, address: SocketAddr) -> Result<Self> {
         let channel = Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true).connect().await?;
-        Ok(Self { channel, pool: self.pool.clone(), token: None, calls: self.calls.clone() })
+        Ok(Self { channel, pool: self.pool.clone(), token: None, traceparent: None, calls: self.calls.clone() })
     }
 
     /// Everything the server told.
@@ -117,6 +123,10 @@ impl Client {
             let value = format!("Bearer {token}").parse();
             let value = value.map_err(|_| Status::internal("no token"))?;
             metadata.insert("authorization", value);
+        }
+        if let Some(traceparent) = &self.traceparent {
+            let value = traceparent.parse().map_err(|_| Status::internal("no traceparent"))?;
+            metadata.insert("traceparent", value);
         }
         Ok(())
     }

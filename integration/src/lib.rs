@@ -18,6 +18,7 @@ mod file_set;
 pub mod flash_sale;
 pub mod fleet;
 pub mod grpc;
+pub mod hops;
 pub mod http;
 pub mod ledger;
 pub mod limits;

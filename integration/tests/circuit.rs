@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use integration::fleet::{Copy, GATEWAY};
+use integration::hops::trace_of;
 use integration::http::Answer;
 use integration::shopper::{Shopper, text};
 use integration::sold_out::{PATIENCE, SKU, SOON, buy};
 use integration::{Fleet, command_line, skip, until};
+use serde_json::Value;
 use tokio::task::JoinSet;
 
 /// What a process says when it leaves another one alone.
@@ -47,6 +49,10 @@ async fn left_alone_and_taken_back(fleet: &mut Fleet) -> Result<()> {
     .await?;
     ensure!(open.retry_after().is_some(), "no word of when to come again: {}", open.describe());
     ensure!(fleet.said_by((GATEWAY, 0), OPEN), "the gateway does not say so");
+    let trace = format!("/v1/services/gateway/traces/{}", trace_of(&open.headers)?);
+    let told = operator.http.get(&trace).await?.ok()?;
+    let refused = told["spans"].as_array().into_iter().flatten().any(|span| stands(span).is_some());
+    ensure!(refused, "the refused call does not tell where the breaker stands: {told}");
 
     // Whoever pays meanwhile waits and is served later: nothing is lost, nothing is charged twice.
     let mut buyers = JoinSet::new();
@@ -120,6 +126,13 @@ async fn what_is_known_of_the_catalogue_stands_in_for_it_and_says_so() -> Result
         Ok((answer.status == 200 && since(&answer).is_none()).then_some(()))
     })
     .await
+}
+
+/// Where the breaker stood that refused the call of this span.
+fn stands(span: &Value) -> Option<&str> {
+    let attributes = span["attributes"].as_array()?;
+    let state = attributes.iter().find(|it| it["key"] == "stoa.circuit.state")?["value"].as_str()?;
+    (span["failed"] == true && ["open", "half-open"].contains(&state)).then_some(state)
 }
 
 fn since(answer: &Answer) -> Option<&str> {
