@@ -32,7 +32,7 @@ pub(super) async fn follow(maker: Maker, file: PathBuf, mut held: Vec<u8>) {
         // A file that is being replaced may be absent for a moment.
         let Ok(found) = tokio::fs::metadata(&file).await else { continue };
         let now = (found.modified().ok(), found.len());
-        if stamp.replace(now.clone()) == Some(now) {
+        if stamp.replace(now) == Some(now) {
             continue;
         }
         match read(&file).await {
