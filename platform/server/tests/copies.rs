@@ -87,11 +87,16 @@ async fn copies_share_the_calls() {
     let copies = [copy().await, copy().await, copy().await];
     let (_here, channel) = caller(&copies.each_ref().map(|copy| copy.uri.clone()));
     let mut calls = JoinSet::new();
-    for _ in 0..300 {
+    // Thirty at once, so that a call need not wait for all others within its deadline.
+    for _ in 0..30 {
         let channel = channel.clone();
-        calls.spawn(async move { ask(&channel, "Public", &Outgoing::default()).await.unwrap() });
+        calls.spawn(async move {
+            for _ in 0..10 {
+                ask(&channel, "Public", &Outgoing::default()).await.unwrap();
+            }
+        });
     }
-    assert_eq!(calls.join_all().await.len(), 300);
+    calls.join_all().await;
     let each = copies.each_ref().map(Copy::calls);
     assert_eq!(each.iter().sum::<usize>(), 300);
     assert!(each.iter().all(|calls| *calls >= 60), "{each:?}");
