@@ -293,7 +293,7 @@ async fn copies(map: &Map, service: &'static str) -> Result<Vec<String>, Error> 
     }
     #[cfg(feature = "fleet")]
     if let map::Place::Etcd(prefix) = place {
-        return Ok(Registration::new(map)?.find(prefix, service).await?);
+        return Registration::new(map)?.find(prefix, service).await;
     }
     Ok(place.listed())
 }
