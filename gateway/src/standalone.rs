@@ -30,7 +30,7 @@ use transcode::service::{BoxError, Code, Config, Limits, Passing, Problem, Trans
 
 use crate::upstream::{arriving, refusal, status_of};
 
-/// The command line.
+/// The door in front of any gRPC server: REST, gRPC, gRPC-Web and Connect on one port.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "stoa-gateway", version, max_term_width = 110)]
 pub struct Settings {
