@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use auth::Principal;
+use auth::{GATEWAY, Principal};
 use bytes::Bytes;
 use client::{Caller as Clients, Channel, Outgoing};
 use contract::{Access, Table};
@@ -21,9 +21,6 @@ use tower::Service;
 use transcode::service::{self, BoxError, Call, Problem};
 
 use crate::peek::peek;
-
-/// The name under which the gateway calls.
-const GATEWAY: &str = "gateway";
 
 /// The owner of methods that every service answers.
 const OPERATIONS: &str = "operations";
@@ -59,7 +56,7 @@ impl Services {
             }
         }
         // Beside the services, the process of the gateway itself can be asked for what it did.
-        channels.entry(auth::GATEWAY).or_insert_with(|| clients.channel(auth::GATEWAY));
+        channels.entry(GATEWAY).or_insert_with(|| clients.channel(GATEWAY));
         Services { methods, channels, named_by }
     }
 
