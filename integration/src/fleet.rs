@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use crate::await_until::until;
 use crate::command_line::{self, Ended};
 use crate::http::Client;
 use crate::ledger::{Provider, SLOW};
+use crate::ports;
 use crate::server::{OPERATOR, Output, SHORT_WINDOWS, spawn};
 use crate::shopper::Shopper;
 use crate::wire::Wire;
@@ -117,7 +118,7 @@ impl Fleet {
         certify(&binary, &folder.path().join(TLS), &[]).await?;
         let copies = plan.copies();
         let named: Vec<Copy> = copies.iter().chain(plan.reserved).copied().collect();
-        let ports = free_ports(named.len())?.into_iter().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let ports = ports::free(named.len())?.into_iter().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         let addresses: BTreeMap<Copy, SocketAddr> = named.into_iter().zip(ports).collect();
         std::fs::write(folder.path().join("fleet.toml"), map(plan, &addresses, &BTreeMap::new())?)?;
         let mut wires = BTreeMap::new();
@@ -486,11 +487,4 @@ fn map(
         writeln!(map, "[discovery.etcd]\nmembers = [{etcd:?}]\nttl_s = {}", TTL.as_secs())?;
     }
     Ok(map)
-}
-
-/// Ports that are free now; all are held until all are known, so that no two are the same.
-fn free_ports(count: usize) -> Result<Vec<u16>> {
-    let held: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<_, _>>()?;
-    held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }

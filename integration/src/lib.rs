@@ -23,6 +23,7 @@ pub mod http;
 pub mod ledger;
 pub mod limits;
 pub mod machine;
+mod ports;
 pub mod raw;
 pub mod replay;
 pub mod retail;

@@ -83,8 +83,9 @@ pub(crate) fn run_all(lanes: Vec<Lane>, verbose: bool) -> Result<bool> {
         settle_skips(&lane, &mut outcome);
         let line = describe(&lane, &outcome, begun.elapsed());
         println!("    {line}");
-        for problem in outcome.problems.iter().flat_map(|text| text.lines()) {
-            println!("    | {problem}");
+        tell(&outcome.problems);
+        if !outcome.problems.is_empty() {
+            outcome.problems.insert(0, format!("{}:", lane.name));
         }
         writeln!(table, "{line}")?;
         total.add(outcome);
@@ -94,8 +95,20 @@ pub(crate) fn run_all(lanes: Vec<Lane>, verbose: bool) -> Result<bool> {
         println!("skipped, not proven: {reason}");
     }
     println!("all lanes took {}\n", minutes(start.elapsed()));
+    if !total.problems.is_empty() {
+        // Again, since whoever sees only the end of what was printed needs it most.
+        println!("what failed:");
+        tell(&total.problems);
+        println!();
+    }
     println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
     Ok(total.failed == 0)
+}
+
+fn tell(problems: &[String]) {
+    for problem in problems.iter().flat_map(|text| text.lines()) {
+        println!("    | {problem}");
+    }
 }
 
 /// On the continuous integration what was not proven counts as failed, unless the lane may be missing.

@@ -22,6 +22,7 @@ mod libtest;
 mod lockfile;
 mod names;
 mod paths;
+mod ports;
 mod servers;
 mod structure;
 mod suites;

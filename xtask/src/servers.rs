@@ -28,7 +28,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::command::{Run, tail};
 use crate::tools::turn_of;
-use crate::{interrupt, paths};
+use crate::{interrupt, paths, ports};
 
 pub(crate) use control::Control;
 pub(crate) use etcd::Etcd;
@@ -141,10 +141,6 @@ fn private_folder(prefix: &str, owner: &Owner) -> Result<tempfile::TempDir> {
     Ok(folder)
 }
 
-pub(crate) fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
-}
-
 /// An authority, and a certificate it signed for a server on the loopback interface.
 fn certify(authority: &Path, certificate: &Path, key: &Path) -> Result<()> {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -218,7 +214,7 @@ impl Place<'_> {
         };
         match before.map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port))) {
             Some(Ok(free)) => Ok(free.local_addr()?.port()),
-            Some(Err(_)) | None => free_port(),
+            Some(Err(_)) | None => ports::one(),
         }
     }
 }

@@ -17,7 +17,7 @@ use super::engines::{Engine, Servers};
 use super::process::{self, Kind, LOOK, Process, Stop};
 use super::state::{self, State};
 use crate::command::{Run, cargo, tail};
-use crate::{interrupt, paths};
+use crate::{interrupt, paths, ports};
 
 /// The services in layers, callees before their callers: layers are stopped the other way round, each at once.
 const LAYERS: [&[&str]; 4] = [
@@ -95,7 +95,6 @@ pub(crate) fn everything(state: &mut State, folder: &Path, binary: &Path, port: 
         let first_gateway = (*name, *copy) == (GATEWAY, 1);
         places.insert((*name, *copy), if first_gateway { ports.door } else { ports.take() });
     }
-    ports.release();
     certify(folder)?;
     state.certified = true;
     write_map(folder, &lines, &places)?;
@@ -172,9 +171,8 @@ fn sample(state: &mut State, folder: &Path) -> Result<()> {
     state.save(folder)
 }
 
-/// Free ports, all held until all are known, so that no two are the same.
+/// Where whoever is new in the fleet will listen.
 struct Ports {
-    held: Vec<TcpListener>,
     door: SocketAddr,
     free: Vec<SocketAddr>,
 }
@@ -182,27 +180,19 @@ struct Ports {
 impl Ports {
     /// One for the first gateway, as wanted if that is free, and so many others.
     fn new(count: usize, wanted: u16) -> Result<Self> {
-        let any = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-        let door = match TcpListener::bind((Ipv4Addr::LOCALHOST, wanted)) {
-            Ok(listener) => listener,
+        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let door = match TcpListener::bind(at(wanted)) {
+            Ok(_) => wanted,
             Err(_) => {
                 println!("port {wanted} is taken, the gateway has another one");
-                any()?
+                ports::one()?
             }
         };
-        let held: Vec<TcpListener> = (0..count).map(|_| any()).collect::<Result<_, _>>()?;
-        let free = held.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
-        let (address, mut held) = (door.local_addr()?, held);
-        held.push(door);
-        Ok(Self { held, door: address, free })
+        Ok(Self { door: at(door), free: ports::free(count)?.into_iter().map(at).collect() })
     }
 
     fn take(&mut self) -> SocketAddr {
         self.free.pop().unwrap_or(self.door)
-    }
-
-    fn release(self) {
-        drop(self.held);
     }
 }
 

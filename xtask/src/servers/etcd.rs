@@ -8,7 +8,8 @@ use anyhow::{Result, bail};
 use rustix::process::Signal;
 
 use super::control::Restart;
-use super::{LOOK, Owner, READY, Server, Started, free_port, installed, private_folder};
+use super::{LOOK, Owner, READY, Server, Started, installed, private_folder};
+use crate::ports;
 
 /// A private etcd, a cluster of one that asks nobody who they are.
 pub(crate) struct Etcd {
@@ -25,8 +26,8 @@ impl Etcd {
         };
         let owner = Owner { ids: None };
         let folder = private_folder("etcd-", &owner)?;
-        let port = free_port()?;
-        let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{}", free_port()?));
+        let port = ports::one()?;
+        let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{}", ports::one()?));
         let mut command = owner.command(&program);
         command.args(["--logger", "zap", "--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);

@@ -12,10 +12,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustix::process::Signal;
 
 use super::control::Restart;
-use super::{Home, Owner, Place, Server, Started, free_port, installed};
+use super::{Home, Owner, Place, Server, Started, installed};
 use crate::command::{Run, tail};
-use crate::paths;
 use crate::tools::turn_of;
+use crate::{paths, ports};
 
 const VERSION: &str = "4.4.0";
 
@@ -37,7 +37,7 @@ impl Kafka {
             Started::Missing(reason) => return Ok(Started::Missing(reason)),
         };
         let home = Home::new("kafka", place, &Owner { ids: None })?;
-        let (port, controller) = (place.port()?, free_port()?);
+        let (port, controller) = (place.port()?, ports::one()?);
         let settings = home.folder.join("server.properties");
         fs::write(&settings, properties(&home.folder.join("data"), port, controller))?;
         let mut id = [0_u8; 16];

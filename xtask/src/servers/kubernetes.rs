@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use rustix::process::Signal;
 
-use super::{Etcd, LOOK, Owner, READY, Server, Started, certify, free_port, private_folder};
+use super::{Etcd, LOOK, Owner, READY, Server, Started, certify, private_folder};
 use crate::command::{Run, minutes, tail};
-use crate::paths;
+use crate::{paths, ports};
 
 /// What it says it is; `integration/kubernetes` names the same.
 pub(crate) const VERSION: &str = "1.34.2";
@@ -44,7 +44,7 @@ impl Kubernetes {
         fs::write(path("accounts.key"), accounts.serialize_pem())?;
         fs::write(path("accounts.pub"), accounts.public_key_pem())?;
         fs::write(path("tokens.csv"), "a-token-of-tests,admin,1,system:masters\n")?;
-        let port = free_port()?;
+        let port = ports::one()?;
         fs::write(path("kubeconfig"), kubeconfig(port, &path("authority.pem")))?;
         let mut command = owner.command(&programs.join("kube-apiserver"));
         command.args(["--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1"]);

@@ -11,7 +11,8 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal};
 
 use super::control::Restart;
-use super::{Home, Kept, Owner, Place, Server, Started, free_port, installed, private_folder};
+use super::{Home, Kept, Owner, Place, Server, Started, installed, private_folder};
+use crate::ports;
 
 /// The programs as they are; those on the search path switch to another user first.
 const PROGRAMS: &str = "/usr/lib/rabbitmq/bin";
@@ -47,7 +48,7 @@ impl RabbitMq {
         }
         let owner = Owner { ids: None };
         let home = Home::new("rabbitmq", place, &owner)?;
-        let (port, mapped) = (place.port()?, free_port()?);
+        let (port, mapped) = (place.port()?, ports::one()?);
         let pid_file = home.folder.join(PID);
         // One that was killed has left its own.
         remove(&pid_file)?;
@@ -166,7 +167,7 @@ fn environment(home: &Home<'_>, port: u16, mapper: u16) -> Result<Vec<(&'static 
         ("RABBITMQ_NODENAME", format!("{name}@localhost").into()),
         ("RABBITMQ_NODE_PORT", port.to_string().into()),
         ("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1".into()),
-        ("RABBITMQ_DIST_PORT", free_port()?.to_string().into()),
+        ("RABBITMQ_DIST_PORT", ports::one()?.to_string().into()),
         ("ERL_EPMD_PORT", mapper.to_string().into()),
         ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
         ("RABBITMQ_MNESIA_BASE", folder.join("data").into()),
