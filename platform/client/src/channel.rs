@@ -302,7 +302,8 @@ impl Inner {
             Ok(Ok(response)) => {
                 let unable = retry::unavailable(response.headers());
                 place.ended(if unable { End::Unable } else { End::Answered });
-                Sent::Answered(response)
+                let callee = self.slot.name;
+                Sent::Answered(response.map(|body| Body::new(body.map_err(move |error| broken_off(callee, &error)))))
             }
             // The connection's own timer, set by `grpc-timeout`, may fire first and calls it a cancellation.
             Ok(Err(_)) if Instant::now() + MARGIN >= call.deadline => {
@@ -342,6 +343,13 @@ impl Inner {
             crash::hit(kind, &format!("{}->{}", self.caller, method.path));
         }
     }
+}
+
+/// What a caller is told of a callee that began to answer and is gone: as little is known of what it did as of one that never
+/// answered.
+fn broken_off(callee: &str, error: &Status) -> Status {
+    tracing::debug!(callee, %error, "the connection failed in the middle of an answer");
+    Status::unavailable(format!("{callee} broke off in the middle of its answer"))
 }
 
 fn code_of(answer: &Result<http::Response<Body>, Status>) -> Option<tonic::Code> {

@@ -75,6 +75,29 @@ async fn breaker() -> (String, Arc<AtomicUsize>) {
     (uri, read)
 }
 
+/// A copy that dies when it has begun to answer; answers its address.
+async fn stammerer() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            let Some(Ok((_, mut respond))) = connection.accept().await else { continue };
+            let head = http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+            let mut body = respond.send_response(head, false).unwrap();
+            // The first half of what is before every message.
+            body.send_data(bytes::Bytes::from_static(&[0, 0, 0]), false).unwrap();
+            // The caller has both when it answers what comes behind them.
+            let mut ping = connection.ping_pong().unwrap();
+            tokio::select! {
+                pong = ping.ping(h2::Ping::opaque()) => drop(pong.unwrap()),
+                _ = connection.accept() => panic!("the caller left"),
+            }
+        }
+    });
+    uri
+}
+
 fn caller(uris: &[String]) -> (Context, Channel) {
     let elsewhere = context();
     elsewhere.clients.locate("echo", uris).unwrap();
@@ -181,4 +204,14 @@ async fn a_copy_that_was_never_there_costs_no_call() {
         ask(&channel, "Public", &Outgoing::default()).await.unwrap();
     }
     assert_eq!(well.calls(), 50);
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_says_nothing_about_what_was_done() {
+    let (_here, channel) = caller(&[stammerer().await]);
+    for method in ["Public", "Read"] {
+        let status = ask(&channel, method, &Outgoing::default()).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        assert_eq!(status.message(), "echo broke off in the middle of its answer");
+    }
 }
