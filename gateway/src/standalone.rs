@@ -20,7 +20,6 @@ use bytes::Bytes;
 use clap::Parser;
 use futures_util::future::{BoxFuture, ready};
 use http::{HeaderValue, Request, Response, header};
-use http_body_util::BodyExt as _;
 use prost_reflect::DescriptorPool;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +27,7 @@ use tonic::transport::{Channel, Endpoint};
 use tower::Service;
 use transcode::service::{BoxError, Code, Config, Limits, Passing, Problem, Transcoder, boxed};
 
-use crate::upstream::{arriving, refusal, status_of};
+use crate::upstream::{arriving, refusal};
 
 /// The door in front of any gRPC server: REST, gRPC, gRPC-Web and Connect on one port.
 #[derive(Debug, Clone, Parser)]
@@ -169,10 +168,7 @@ impl Service<Request<transcode::service::Body>> for Server {
 
     fn call(&mut self, request: Request<transcode::service::Body>) -> Self::Future {
         let answer = self.0.call(request.map(tonic::body::Body::new));
-        Box::pin(async move {
-            // A body that ends with a status of gRPC keeps it.
-            Ok(answer.await?.map(|body| boxed(body.map_err(|status| status_of(&status)))))
-        })
+        Box::pin(async move { Ok(answer.await?.map(boxed)) })
     }
 }
 

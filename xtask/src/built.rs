@@ -31,8 +31,19 @@ const PATIENCE: Duration = Duration::from_secs(1500);
 
 /// What the second shape builds: everything that has an engine, and besides what makes cargo choose the features of outside
 /// crates as for the first, so that these are not compiled again.
-const WITH_ENGINES: [&str; 10] =
-    ["stoa", "store", "stoa-log", "bus", "saga", "cache", "stoa-identity", "stoa-catalog", "integration", "xtask"];
+const WITH_ENGINES: [&str; 11] = [
+    "stoa",
+    "store",
+    "stoa-log",
+    "bus",
+    "saga",
+    "cache",
+    "stoa-identity",
+    "stoa-catalog",
+    "integration",
+    "xtask",
+    "outside",
+];
 
 /// The example that answers protobuf's conformance suite.
 const CONFORMANCE: &str = "conformance";
