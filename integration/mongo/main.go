@@ -3,7 +3,8 @@
 //
 // FerretDB's updates are not atomic (of eighty guarded decrements of a stock of fifty, eighty won); MongoDB's are, on one
 // document. The front makes up for that, so that what a client may rely on with MongoDB holds here too. What is proven
-// with it is the client, not the atomicity of MongoDB.
+// with it is the client, not the atomicity of MongoDB. Whoever builds it has FerretDB use its index of keys also for
+// filters that ask for more than the key, see xtask/src/servers/mongo.rs.
 package main
 
 import (

@@ -1,11 +1,13 @@
 //! A server of the MongoDB protocol: FerretDB as a library in a program of ours, built when it is needed.
 
+use std::ffi::OsStr;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 
 use super::control::Restart;
@@ -16,6 +18,9 @@ use crate::tools::turn_of;
 
 /// The first time it downloads and compiles all of FerretDB.
 const BUILD: Duration = Duration::from_secs(600);
+
+/// What it is made of.
+const FERRETDB: &str = "github.com/FerretDB/FerretDB";
 
 /// A private server that takes part in no replica set and asks nobody who they are.
 pub(crate) struct Mongo {
@@ -87,16 +92,63 @@ pub(super) fn program() -> Started<PathBuf> {
         println!("    building FerretDB (at most 10 minutes)");
     }
     // Always: it is a matter of seconds when nothing has changed, and never stale.
-    let built = Run::new("build-mongo", "go")
-        .args(["build", "-C"])
-        .args([paths::root().join("integration/mongo")])
-        .args(["-o"])
-        .args([program.as_os_str(), ".".as_ref()])
-        .limit(BUILD)
-        .end();
-    match built {
-        Ok(ended) if ended.success => Started::Ready(program),
-        Ok(ended) => Started::Missing(format!("FerretDB does not build: {}", tail(&ended.output, 3))),
+    match build(&program) {
+        Ok(()) => Started::Ready(program),
         Err(error) => Started::Missing(format!("FerretDB cannot be built: {error:#}")),
     }
+}
+
+fn build(program: &Path) -> Result<()> {
+    let folder = program.parent().context("no folder")?;
+    go(&["mod".as_ref(), "download".as_ref(), FERRETDB.as_ref()])?;
+    let module = go(&["list".as_ref(), "-m".as_ref(), "-f".as_ref(), "{{.Dir}}".as_ref(), FERRETDB.as_ref()])?;
+    let module = Path::new(module.lines().next_back().unwrap_or_default().trim());
+    let ours = folder.join("ferretdb");
+    let _ = fs::remove_dir_all(&ours);
+    copy(module, &ours)?;
+    find_by_key(&ours)?;
+    let modules = folder.join("go.mod");
+    let known = paths::root().join("integration/mongo");
+    let text = fs::read_to_string(known.join("go.mod"))?;
+    fs::write(&modules, format!("{text}\nreplace {FERRETDB} => {}\n", ours.display()))?;
+    fs::copy(known.join("go.sum"), folder.join("go.sum"))?;
+    go(&["build".as_ref(), "-modfile".as_ref(), modules.as_ref(), "-o".as_ref(), program.as_ref(), ".".as_ref()])?;
+    Ok(())
+}
+
+/// Has it look a document up by its key wherever the key is asked for, as MongoDB does: by itself it reads through the whole
+/// collection if anything else is asked for besides, and our guarded writes ask for the key and the guard. What it finds is
+/// still held against all that was asked.
+fn find_by_key(module: &Path) -> Result<()> {
+    let file = module.join("internal/backends/sqlite/collection.go");
+    let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let (alone, among) = ("if params.Filter.Len() == 1 {", "if params.Filter.Len() >= 1 {");
+    ensure!(text.contains(alone), "{} is not what it was", file.display());
+    Ok(fs::write(&file, text.replace(alone, among))?)
+}
+
+/// Copies a folder, so that what is in it may be changed.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
+        let entry = entry?;
+        let there = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &there)?;
+        } else {
+            fs::write(there, fs::read(entry.path())?)?;
+        }
+    }
+    Ok(())
+}
+
+/// What `go` answers in the program's folder.
+fn go(arguments: &[&OsStr]) -> Result<String> {
+    let ended = Run::new("build-mongo", "go")
+        .args(arguments)
+        .folder(paths::root().join("integration/mongo"))
+        .limit(BUILD)
+        .end()?;
+    ensure!(ended.success, "{}", tail(&ended.output, 3));
+    Ok(ended.output)
 }
