@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tokio::task::JoinSet;
+use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::acts::{Act, Stage};
 use crate::fleet::Fleet;
@@ -21,6 +22,9 @@ use crate::shopper::{Shopper, request_id, text};
 
 /// How long they repeat one call.
 const PATIENCE: Duration = Duration::from_secs(600);
+
+/// How often each of them begins something at most: who never rests would leave two cores little for those who buy.
+const EVERY: Duration = Duration::from_millis(500);
 
 /// What is played again and again, at each door by somebody.
 const ACTS: [Act; 5] = [Act::Sale, Act::Refusals, Act::Cart, Act::Provider, Act::Goods];
@@ -59,6 +63,13 @@ impl Around {
     }
 }
 
+/// Lets a turn begin no sooner than [`EVERY`] after the last one.
+fn turns() -> Interval {
+    let mut turns = tokio::time::interval(EVERY);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    turns
+}
+
 /// Writes to a product at one door and reads it at the other.
 async fn keep(mut keeper: Shopper, door: Client, enough: Arc<AtomicBool>) -> Result<(&'static str, u64)> {
     let sku = format!("KEPT-{}", uuid::Uuid::new_v4().simple());
@@ -67,7 +78,9 @@ async fn keep(mut keeper: Shopper, door: Client, enough: Arc<AtomicBool>) -> Res
     let product = text(&found["variants"][0], "product")?;
     let mut times = 0;
     let mut reader = door;
+    let mut turns = turns();
     while !enough.load(Ordering::Relaxed) {
+        turns.tick().await;
         times += 1;
         let words = format!("as it is after {times} changes");
         let path = format!("/v1/{product}?requestId={}", request_id());
@@ -93,10 +106,12 @@ async fn act(
 ) -> Result<(&'static str, u64)> {
     let stage = Stage { client: &door, provider: &provider, patience: PATIENCE };
     let mut times = 0;
+    let mut turns = turns();
     for act in ACTS.into_iter().cycle().skip(first) {
         if enough.load(Ordering::Relaxed) {
             break;
         }
+        turns.tick().await;
         match act.play(&stage).await {
             Err(error) if format!("{error:#}").contains(WAITED) => println!("{act:?} came to nothing: {WAITED}"),
             played => {
@@ -111,7 +126,9 @@ async fn act(
 /// Signs in, ends the session, and is not let in any more.
 async fn come_and_go(door: Client, enough: Arc<AtomicBool>) -> Result<(&'static str, u64)> {
     let mut times = 0;
+    let mut turns = turns();
     while !enough.load(Ordering::Relaxed) {
+        turns.tick().await;
         let mut visitor = Shopper::customer_over(door.again()).await?;
         let sessions = format!("/v1/{}/sessions", visitor.user);
         let list = visitor.http.get(&sessions).await?.ok()?;

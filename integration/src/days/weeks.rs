@@ -68,7 +68,6 @@ pub(super) async fn part(engines: &Engines, scale: &Scale, tally: &mut Tally) ->
     let sales = counted["categories"]["sale"]["invoices"].as_u64().context("no sales")?;
     let mut fleet = fleet_that(engines, "weeks", Plan { windows: &PATIENT, ..Plan::default() }).await?;
     passed(&fleet, tally)?;
-    let around = Around::begin(&fleet).await?;
     let done = Arc::new(AtomicU64::new(0));
     let (allow, allowed) = watch::channel(0);
     let calls = Calls::default();
@@ -78,6 +77,11 @@ pub(super) async fn part(engines: &Engines, scale: &Scale, tally: &mut Tally) ->
         let progress = Arc::new(move |count| done.store(count, Ordering::Relaxed));
         async move { replay::play_at(&doors, &pace, &invoices, progress).await }
     });
+    // The goods are there before anything dies: they are nobody's purchase.
+    allow.send_replace(1);
+    let open = async || Ok((done.load(Ordering::Relaxed) > 0 || playing.is_finished()).then_some(()));
+    until(PATIENCE, "the first sale", open).await?;
+    let around = Around::begin(&fleet).await?;
     let victims = victims(engines, scale.kills_of_weeks);
     let mut striker = Striker { engines, scale, calls: &calls, tally };
     for (turn, victim) in victims.iter().enumerate() {
