@@ -37,23 +37,29 @@ pub async fn run(open: impl AsyncFn() -> Store, connect: impl AsyncFn(Log<Event>
         cases.fetch_add(1, Ordering::Relaxed);
         rig::Rig::new(open().await, open().await, &connect).await
     };
-    flowing::at_least_once_every_message_has_its_effect_in_stream_order(rig().await).await;
-    flowing::redelivery_after_a_crash_is_a_duplicate_and_has_no_effect(rig().await).await;
-    flowing::a_gap_is_fetched_before_what_comes_after_it(rig().await).await;
-    flowing::no_late_commit_is_skipped_while_many_write(rig().await).await;
-    flowing::two_copies_of_a_consumer_have_one_effect(rig().await).await;
-    flowing::what_nobody_wants_is_dealt_with_all_the_same(rig().await).await;
-    flowing::a_consumer_stopped_in_the_middle_goes_on_where_it_stood(rig().await).await;
-    flowing::personal_text_arrives_open_until_its_subject_is_forgotten(rig().await).await;
-    flowing::a_paused_consumer_takes_nothing_until_it_resumes(rig().await).await;
+    macro_rules! case {
+        ($module:ident::$case:ident) => {
+            println!("    {}", stringify!($case));
+            $module::$case(rig().await).await
+        };
+    }
+    case!(flowing::at_least_once_every_message_has_its_effect_in_stream_order);
+    case!(flowing::redelivery_after_a_crash_is_a_duplicate_and_has_no_effect);
+    case!(flowing::a_gap_is_fetched_before_what_comes_after_it);
+    case!(flowing::no_late_commit_is_skipped_while_many_write);
+    case!(flowing::two_copies_of_a_consumer_have_one_effect);
+    case!(flowing::what_nobody_wants_is_dealt_with_all_the_same);
+    case!(flowing::a_consumer_stopped_in_the_middle_goes_on_where_it_stood);
+    case!(flowing::personal_text_arrives_open_until_its_subject_is_forgotten);
+    case!(flowing::a_paused_consumer_takes_nothing_until_it_resumes);
 
-    parking::a_transient_failure_is_tried_again_in_its_place(rig().await).await;
-    parking::a_poison_message_parks_its_stream_and_no_other(rig().await).await;
-    parking::a_panic_is_a_poison_message(rig().await).await;
-    parking::redrive_applies_in_order_and_the_stream_flows_again(rig().await).await;
-    parking::a_redrive_that_fails_again_keeps_what_is_behind(rig().await).await;
-    parking::a_full_lot_stops_the_consumer_and_drops_nothing(rig().await).await;
-    parking::what_a_newer_release_wrote_waits_for_who_knows_it(rig().await).await;
-    parking::while_old_and_new_copies_run_together_everything_is_applied_once(rig().await).await;
+    case!(parking::a_transient_failure_is_tried_again_in_its_place);
+    case!(parking::a_poison_message_parks_its_stream_and_no_other);
+    case!(parking::a_panic_is_a_poison_message);
+    case!(parking::redrive_applies_in_order_and_the_stream_flows_again);
+    case!(parking::a_redrive_that_fails_again_keeps_what_is_behind);
+    case!(parking::a_full_lot_stops_the_consumer_and_drops_nothing);
+    case!(parking::what_a_newer_release_wrote_waits_for_who_knows_it);
+    case!(parking::while_old_and_new_copies_run_together_everything_is_applied_once);
     cases.into_inner()
 }

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use crate::{Consumer, DeadLetter, Failure, Handler, Hub, Limits, Message};
 
 /// Longer than anything here takes.
-const DEADLINE: Duration = Duration::from_secs(90);
+const DEADLINE: Duration = Duration::from_secs(240);
 
 pub(super) struct Rig {
     pub(super) log: Log<Event>,
