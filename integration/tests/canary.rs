@@ -12,7 +12,7 @@ use integration::fleet::{Copy, GATEWAY, Plan, SERVICES};
 use integration::hops::trace_of;
 use integration::http::{Answer, Client};
 use integration::server::SHORT_WINDOWS;
-use integration::shopper::{Shopper, order_body, request_id, text};
+use integration::shopper::{Priced, Shopper, order_body, request_id, text};
 use integration::sold_out::SKU;
 use integration::{Fleet, command_line, until};
 use rusqlite::{Connection, OpenFlags};
@@ -24,6 +24,7 @@ const NAME: &str = "Canarina-3e91c7 Displayed";
 const RECIPIENT: &str = "Canarino-3e91c7 Received";
 const STREET: &str = "3917 Canary-3e91c7 Street";
 const CITY: &str = "Canaryville-3e91c7";
+const REASON: &str = "canary-3e91c7 reason of mine";
 const PHONE: &str = "+302105553917";
 /// What somebody types who takes the field of the provider's token for one of a card.
 const CARD: &str = "4012888888881881";
@@ -70,7 +71,7 @@ async fn nothing_secret_or_personal_is_found_where_it_does_not_belong_and_nothin
     // Erased: the keys are overwritten in every store that had one, and what is left of them is looked for.
     let keys = keys(&fleet, &person.shopper.user)?;
     let holders: BTreeSet<&str> = keys.iter().map(|key| key.0).collect();
-    for service in ["identity", "ordering", "payment", "notification"] {
+    for service in ["identity", "ordering", "payment", "shipping", "notification"] {
         ensure!(holders.contains(service), "{service} has no key of the person: {holders:?}");
     }
     let erase = json!({ "requestId": request_id() });
@@ -149,21 +150,34 @@ impl Person {
         let order = call(&mut shopper.http, "/v1/orders", &body, &mut traces).await?.ok()?;
         ensure!(order["state"] == "ORDER_STATE_CONFIRMED", "{order}");
 
-        // The cart of the first order closes a moment after it.
-        let priced = until(SOON, "another cart", async || {
-            let mut shopper = Shopper { http: shopper.http.again(), user: shopper.user.clone() };
-            Ok(Some(shopper.fill("EUR", SKU, 1).await?))
-        })
-        .await?;
+        let priced = another_cart(&shopper).await?;
         let mut card = order_body(&priced, CARD, &request_id());
         card["shippingAddress"] = address();
         let refused = call(&mut shopper.http, "/v1/orders", &card, &mut traces).await?;
         ensure!(refused.status != 200 || refused.json()["state"] != "ORDER_STATE_CONFIRMED", "{}", refused.describe());
+
+        let priced = another_cart(&shopper).await?;
+        let mut body = order_body(&priced, "tok_ok", &request_id());
+        body["shippingAddress"] = address();
+        let regretted = call(&mut shopper.http, "/v1/orders", &body, &mut traces).await?.ok()?;
+        let regretted = text(&regretted, "name")?;
+        let cancel = json!({ "reason": REASON, "requestId": request_id() });
+        call(&mut shopper.http, &format!("/v1/{regretted}:cancel"), &cancel, &mut traces).await?.ok()?;
+        shopper.await_order(&regretted, &["ORDER_STATE_CANCELLED"], SOON).await?;
         for mistake in &mistakes {
             ensure!((400..500).contains(&mistake.status), "no mistake: {}", mistake.describe());
         }
         Ok(Self { shopper, order: text(&order, "name")?, canaries, mistakes, traces })
     }
+}
+
+/// The cart of an order closes a moment after it.
+async fn another_cart(shopper: &Shopper) -> Result<Priced> {
+    until(SOON, "another cart", async || {
+        let mut shopper = Shopper { http: shopper.http.again(), user: shopper.user.clone() };
+        Ok(Some(shopper.fill("EUR", SKU, 1).await?))
+    })
+    .await
 }
 
 fn address() -> Value {
@@ -180,6 +194,7 @@ fn canaries(sessions: &[&Value]) -> Result<Canaries> {
         ("recipient", RECIPIENT),
         ("street", STREET),
         ("city", CITY),
+        ("reason", REASON),
         ("phone", PHONE.trim_start_matches('+')),
         ("card", CARD),
     ];

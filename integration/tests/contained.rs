@@ -15,8 +15,11 @@ use tonic::Code;
 /// The process that was taken over: its certificate, and the key that all processes of the fleet have.
 const THIEF: &str = "orderview";
 
+/// Methods, each with who may call it.
+type Methods = &'static [(&'static str, &'static str)];
+
 /// What it is after, by service, and who may call it: ordering by itself, or the gateway for an operator.
-const MUTATIONS: &[(&str, &str, &[(&str, &str)])] = &[
+const MUTATIONS: &[(&str, &str, Methods)] = &[
     (
         "payment",
         "stoa.payment.v1.PaymentService",
@@ -50,7 +53,7 @@ const MUTATIONS: &[(&str, &str, &[(&str, &str)])] = &[
 
 /// What every service has for operators.
 const OPERATIONS: &str = "stoa.operations.v1.OperationsService";
-const OPERATING: &[(&str, &str)] = &[
+const OPERATING: Methods = &[
     ("RetrySagaStep", GATEWAY),
     ("ForceCompensate", GATEWAY),
     ("RedriveDeadLetters", GATEWAY),

@@ -155,12 +155,12 @@ async fn told_everywhere(fleet: &Fleet, before: &BTreeMap<Copy, Vec<String>>) ->
     until(TAKEN_UP, "every process takes the new files", async || {
         let now = told(fleet);
         let took = |copy: &Copy| {
-            let new = now
+            let mut new = now
                 .get(copy)
                 .into_iter()
                 .flatten()
                 .filter(|line| before.get(copy).is_none_or(|old| !old.contains(line)));
-            new.last().is_some_and(|line| !line.contains("do not fit"))
+            new.next_back().is_some_and(|line| !line.contains("do not fit"))
         };
         Ok(before.keys().all(took).then_some(()))
     })
