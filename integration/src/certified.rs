@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use hyper_util::rt::TokioIo;
@@ -13,10 +14,13 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint, Uri};
+
+use crate::await_until::until;
 
 /// Who somebody says to be: the certificate and the key of a process, or nobody.
 #[derive(Clone)]
@@ -46,6 +50,22 @@ impl Dialer {
         self.0.connect(ServerName::from(address.ip()), tcp).await
     }
 
+    /// Whether the other end speaks HTTP/2 with this one.
+    pub async fn is_kept(&self, address: SocketAddr) -> bool {
+        let Ok(mut connection) = self.dial(address).await else { return false };
+        let mut frame = [0; 9];
+        connection.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.is_ok()
+            && connection.read_exact(&mut frame).await.is_ok()
+            && frame[3] == 4
+    }
+
+    /// The certificate that a process shows on a new connection.
+    pub async fn shown(&self, address: SocketAddr) -> Result<Vec<u8>> {
+        let connection = self.dial(address).await?;
+        let shown = connection.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        Ok(shown.context("no certificate was shown")?.to_vec())
+    }
+
     /// The same for calls.
     pub async fn channel(&self, address: SocketAddr) -> Result<Channel> {
         let dialer = self.clone();
@@ -55,6 +75,18 @@ impl Dialer {
         });
         Ok(Endpoint::from_shared(format!("http://{address}"))?.connect_with_connector(connector).await?)
     }
+}
+
+/// Waits until these processes show, on new connections, the certificates that are in this folder.
+pub async fn taken_up(folder: &Path, processes: &[(&str, SocketAddr)], limit: Duration) -> Result<()> {
+    let dialer = Dialer::named(folder, "operator")?;
+    for (name, address) in processes {
+        let written = CertificateDer::from_pem_file(folder.join(format!("{name}.pem")))?.to_vec();
+        let shown =
+            until(limit, "the new certificate", async || Ok((dialer.shown(*address).await? == written).then_some(())));
+        shown.await.with_context(|| (*name).to_owned())?;
+    }
+    Ok(())
 }
 
 fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>> {

@@ -55,6 +55,8 @@ pub struct Fleet {
     outputs: BTreeMap<Copy, Output>,
     windows: Vec<String>,
     records: bool,
+    clocks: BTreeMap<&'static str, i64>,
+    logs: Option<PathBuf>,
     wires: BTreeMap<Link, Wire>,
 }
 
@@ -85,6 +87,10 @@ pub struct Plan<'a> {
     pub own_windows: bool,
     /// Each process writes down the crash points it passes; see [`Fleet::passed`].
     pub records: bool,
+    /// A folder into which everything is written that processes print, `NAME-NUMBER.log` each.
+    pub logs: Option<&'a Path>,
+    /// Whose clock is off, by how many seconds; needs a binary with planted bugs.
+    pub clocks: &'a [(&'static str, i64)],
 }
 
 impl Plan<'_> {
@@ -142,6 +148,8 @@ impl Fleet {
             outputs: BTreeMap::new(),
             windows: vec![],
             records: plan.records,
+            clocks: plan.clocks.iter().copied().collect(),
+            logs: plan.logs.map(Path::to_owned),
             wires,
         };
         fleet.change_windows(match plan.windows {
@@ -160,6 +168,11 @@ impl Fleet {
     /// What is started from now on has these times.
     pub fn change_windows(&mut self, windows: &[&str]) {
         self.windows = windows.iter().map(ToString::to_string).collect();
+    }
+
+    /// What of this service is started from now on has a clock that is so many seconds off.
+    pub fn change_clock(&mut self, name: &'static str, seconds: i64) {
+        self.clocks.insert(name, seconds);
     }
 
     /// Everything that runs.
@@ -219,6 +232,9 @@ impl Fleet {
         if name == GATEWAY {
             command.args(["--listen", &address]);
         }
+        if let Some(seconds) = self.clocks.get(name) {
+            command.args(["--planted-clock", &seconds.to_string()]);
+        }
         if self.records {
             command.arg("--crash-record").arg(self.record_of(copy));
         }
@@ -230,6 +246,10 @@ impl Fleet {
             .env("STOA_OPERATOR_PASSWORD", OPERATOR.1);
         if name != GATEWAY {
             command.args(["--bind", &address]);
+        }
+        if !self.outputs.contains_key(&copy) {
+            let file = self.logs.as_ref().map(|logs| logs.join(format!("{name}-{}.log", copy.1)));
+            self.outputs.insert(copy, Output::copied_to(file.as_deref())?);
         }
         let output = self.outputs.entry(copy).or_default();
         let (child, _) = spawn(&mut command, output).await.with_context(|| format!("{copy:?}"))?;

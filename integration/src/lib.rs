@@ -7,6 +7,7 @@
 pub mod acts;
 pub mod attack;
 pub mod await_until;
+pub mod between;
 pub mod buyers;
 pub mod calls;
 pub mod certified;

@@ -171,7 +171,7 @@ impl Stoa {
 
     /// Takes a folder and a free port; nothing is started yet.
     pub async fn reserve(setup: Setup) -> Result<Self> {
-        let copy = setup.copy.as_ref().map(std::fs::File::create).transpose()?.map(|file| Arc::new(Mutex::new(file)));
+        let output = Output::copied_to(setup.copy.as_deref())?;
         let (data, own_data) = match &setup.data {
             Some(path) => (path.clone(), None),
             None => {
@@ -186,7 +186,7 @@ impl Stoa {
             running: None,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             start_time: Duration::ZERO,
-            output: Output { copy, ..Output::default() },
+            output,
         })
     }
 
@@ -323,6 +323,12 @@ impl Drop for Stoa {
 }
 
 impl Output {
+    /// One of which all lines go to this file as well.
+    pub(crate) fn copied_to(file: Option<&Path>) -> Result<Self> {
+        let copy = file.map(std::fs::File::create).transpose()?.map(|file| Arc::new(Mutex::new(file)));
+        Ok(Output { copy, ..Output::default() })
+    }
+
     fn push(&self, line: String) {
         if let Some(copy) = &self.copy {
             // Whoever reads the copy misses what could not be written.

@@ -108,6 +108,11 @@ struct Faults {
     #[cfg(feature = "planted")]
     #[arg(long, value_name = "PERCENT", hide = true, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
     planted_failures: u32,
+    /// Have a clock that is so many seconds ahead, or behind
+    #[cfg(feature = "planted")]
+    #[arg(long, value_name = "SECONDS", hide = true, default_value_t = 0, allow_negative_numbers = true,
+          value_parser = clap::value_parser!(i64).range(-86_400..=86_400))]
+    planted_clock: i64,
     /// Open a guard
     #[cfg(feature = "planted")]
     #[arg(long, value_name = "NAME", hide = true, value_parser = guard())]
@@ -195,6 +200,8 @@ impl Settings {
         }
         #[cfg(feature = "planted")]
         server::planted::fail(self.faults.planted_failures);
+        #[cfg(feature = "planted")]
+        store::planted::clock_off(self.faults.planted_clock);
         Ok(())
     }
 }

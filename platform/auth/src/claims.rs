@@ -15,8 +15,12 @@ use serde::{Deserialize, Deserializer};
 /// The longest token that is looked at, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
-/// How far apart two clocks may be, in seconds.
+/// How long a token that has ended is believed, in seconds.
 pub(crate) const LEEWAY_S: i64 = 5;
+
+/// How far the clock of whoever signs may be ahead of the clock of whoever verifies, in seconds: each may be half a minute off.
+/// A token from a clock that is behind ends that much earlier, which leaves something of every kind of token.
+pub const SKEW_S: i64 = 60;
 
 const MAX_KID_BYTES: usize = 128;
 
@@ -62,6 +66,25 @@ pub enum Refused {
     /// Valid for longer than any token may be.
     #[error("the token lives too long")]
     LivesTooLong,
+}
+
+impl Refused {
+    /// Whether the token is genuine and only the clock speaks against it: it is old, or the signer's clock is another.
+    pub fn is_of_time(self) -> bool {
+        match self {
+            Refused::Expired | Refused::NotYet | Refused::LivesTooLong => true,
+            Refused::TooLong
+            | Refused::Malformed
+            | Refused::Algorithm
+            | Refused::Type
+            | Refused::Critical
+            | Refused::UnknownKey
+            | Refused::Signature
+            | Refused::Claims
+            | Refused::Issuer
+            | Refused::Audience => false,
+        }
+    }
 }
 
 /// What a kind of token must look like.
@@ -149,12 +172,11 @@ pub(crate) fn timely(
     if exp.saturating_add(LEEWAY_S) <= now && Guard::TokenTime.stands() {
         return Err(Refused::Expired);
     }
-    if nbf.is_some_and(|nbf| nbf > now.saturating_add(LEEWAY_S))
-        || iat.is_some_and(|iat| iat > now.saturating_add(LEEWAY_S))
-    {
+    let ahead = now.saturating_add(SKEW_S);
+    if nbf.is_some_and(|nbf| nbf > ahead) || iat.is_some_and(|iat| iat > ahead) {
         return Err(Refused::NotYet);
     }
-    if exp > now.saturating_add(lifetime_s + LEEWAY_S) {
+    if exp > ahead.saturating_add(lifetime_s) {
         return Err(Refused::LivesTooLong);
     }
     Ok(())

@@ -151,6 +151,19 @@ mod tests {
     }
 
     #[test]
+    fn clocks_may_be_a_minute_apart_and_no_more() {
+        let fleet = Fleet::from_seed(&[3; 32]);
+        let token = fleet.sign(&identity(customer()), "inventory", at(NOW_S)).unwrap();
+        for off in [-60, -30, 30, 60] {
+            assert!(fleet.verify(&token, "inventory", at(NOW_S + off)).is_ok(), "{off}");
+        }
+        for (off, refused) in [(-61, Refused::NotYet), (65, Refused::Expired)] {
+            assert_eq!(fleet.verify(&token, "inventory", at(NOW_S + off)), Err(refused));
+            assert!(refused.is_of_time());
+        }
+    }
+
+    #[test]
     fn an_access_token_is_none_between_services_even_under_the_same_key() {
         let issuer = crate::Issuer::new(
             SigningKey::from_seed(&[3; 32]),

@@ -15,7 +15,7 @@ mod policy;
 use std::borrow::Cow;
 
 pub use access::{Error, Issued, Issuer, Verifier};
-pub use claims::{MAX_TOKEN_BYTES, Refused};
+pub use claims::{MAX_TOKEN_BYTES, Refused, SKEW_S};
 pub use contract::Role;
 pub use fleet::Fleet;
 pub use keys::{Keyring, MalformedJwks, PublicKey, SigningKey};

@@ -221,7 +221,7 @@ impl Layers {
     fn arrival(&self, method: &'static Method, request: &mut Request<Body>) -> Result<Arrival, Status> {
         let certified = request.extensions_mut().remove::<Certified>();
         let headers = request.headers_mut();
-        let identity = self.identity(headers);
+        let identity = self.identity(headers)?;
         // Whoever proved nothing is refused by the policy. A token is signed by whoever has the fleet's key, a certificate by
         // the authority: neither opens anything alone.
         let shown = certified.as_ref().map(|Certified(name)| name.as_str());
@@ -244,20 +244,26 @@ impl Layers {
         Ok(Arrival { identity, trace, deadline: Instant::now() + timeout.min(method.deadline) })
     }
 
-    /// Whoever does not show exactly one token of this fleet, for this service, is nobody.
-    fn identity(&self, headers: &HeaderMap) -> Identity {
+    /// Whoever does not show exactly one token of this fleet, for this service, is nobody. A genuine one that the clock speaks
+    /// against is no reason to tell the person at the door that theirs is not good.
+    fn identity(&self, headers: &HeaderMap) -> Result<Identity, Status> {
         let mut values = headers.get_all(http::header::AUTHORIZATION).iter();
         let (Some(fleet), Some(value), None) = (&self.fleet, values.next(), values.next()) else {
-            return Identity::default();
+            return Ok(Identity::default());
         };
         let Some(token) = value.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")) else {
-            return Identity::default();
+            return Ok(Identity::default());
         };
         match fleet.verify(token, self.name, self.clock.now()) {
-            Ok(identity) => identity,
+            Ok(identity) => Ok(identity),
             Err(refused) => {
                 tracing::warn!(target: "audit", service = self.name, reason = %refused, "token refused");
-                Identity::default()
+                if !refused.is_of_time() {
+                    return Ok(Identity::default());
+                }
+                let message =
+                    format!("the clocks of {} and of its caller are more than {} s apart", self.name, auth::SKEW_S);
+                Err(status::rejected(Code::Unavailable, "CLOCKS_APART", message, []))
             }
         }
     }

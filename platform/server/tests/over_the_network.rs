@@ -142,6 +142,29 @@ async fn forged_identity_headers_are_ignored() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn a_caller_whose_clock_is_far_off_is_told_so_and_not_that_it_is_nobody() {
+    let server = running(component(who())).await;
+    let now = Clock::system().now().as_second();
+    let identity = Identity { caller: "ordering".into(), principal: person("users/1", Role::Operator) };
+    let calls = async |off: i64| {
+        let signed_at = jiff::Timestamp::from_second(now + off).unwrap();
+        let token = auth::Fleet::from_seed(&SECRET).sign(&identity, "echo", signed_at).unwrap();
+        let mut request = Request::new("hello".to_owned());
+        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        echo::call(server.outside(), "Internal", request).await
+    };
+    for off in [-30, 30] {
+        assert_eq!(calls(off).await.unwrap(), "ordering users/1 hello", "{off}");
+    }
+    for off in [-600, 600] {
+        let status = calls(off).await.unwrap_err();
+        let reason = server::status::reason(&status);
+        assert_eq!((status.code(), reason.as_deref()), (Code::Unavailable, Some("CLOCKS_APART")), "{off}");
+    }
+    server.stop().await;
+}
+
 /// A request with this fleet's token, so that what is refused is refused for another reason.
 fn trusted(message: String) -> Request<String> {
     let identity = Identity { caller: "ordering".into(), ..Identity::default() };

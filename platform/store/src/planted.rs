@@ -1,12 +1,26 @@
-//! Switches for tests that prove a class of fault is found or survived: a planted bug for the crash matrix, and the next
-//! release's tables for rolling updates. Compiled for tests alone.
+//! Switches for tests that prove a class of fault is found or survived: a planted bug for the crash matrix, the next release's
+//! tables for rolling updates, and a clock that is wrong. Compiled for tests alone.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{Config, Error, Migration, MigrationSet, Tx, params};
 
 static ANSWER_BEFORE_COMMIT: AtomicBool = AtomicBool::new(false);
 static SCHEMA: AtomicU8 = AtomicU8::new(0);
+static CLOCK_OFF_S: AtomicI64 = AtomicI64::new(0);
+
+/// From now on the system's clock is this many seconds ahead, or behind.
+pub fn clock_off(seconds: i64) {
+    CLOCK_OFF_S.store(seconds, Ordering::Relaxed);
+}
+
+/// What the clock shows for this time of the system.
+pub(crate) fn shown(now: Timestamp) -> Timestamp {
+    let off = SignedDuration::from_secs(CLOCK_OFF_S.load(Ordering::Relaxed));
+    now.checked_add(off).unwrap_or(now)
+}
 
 /// From now on every write is acknowledged before it is committed.
 pub fn answer_before_commit(on: bool) {

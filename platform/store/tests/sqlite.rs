@@ -282,6 +282,30 @@ async fn a_flipped_byte_is_found_named_and_never_served() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_overwritten_is_not_in_the_file_any_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("test.db");
+    let store = open(&path).await;
+    let secret = |number: i64| format!("secret-{number:04}-{:032x}", u128::from(number.unsigned_abs()) << 64);
+    let write = async |sql: &'static str, text: &dyn Fn(i64) -> String| {
+        let rows: Vec<_> = (0..200).map(|number| (number, text(number))).collect();
+        let body = async move |tx: &mut store::Tx| {
+            for (number, text) in &rows {
+                tx.execute(sql, params![*number, text.as_str()]).await?;
+            }
+            Ok::<_, Error>(())
+        };
+        store.write(site!("sqlite_test.overwritten"), body).await.unwrap();
+    };
+    write("INSERT INTO notes (id, text) VALUES ($1, $2)", &secret).await;
+    write("UPDATE notes SET text = $2 WHERE id = $1", &|_| String::new()).await;
+    store.close().await;
+    let file = String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned();
+    let left: Vec<_> = (0..200).map(secret).filter(|secret| file.contains(secret.as_str())).collect();
+    assert!(left.is_empty(), "{} of 200 are left: {left:?}", left.len());
+}
+
 #[tokio::test]
 async fn a_removed_event_is_a_hole_that_is_found() {
     let folder = tempfile::tempdir().unwrap();

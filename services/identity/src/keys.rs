@@ -22,8 +22,9 @@ use crate::wire;
 /// The stream of signing keys.
 const STREAM: &str = "signingKeys";
 
-/// How long after the last token of a key could expire it is still published, for clocks that differ.
-const SLACK: Duration = Duration::from_secs(60);
+/// How long after the last token of a key could expire it is still published, for clocks that differ: by [`auth::SKEW_S`], and
+/// half of it more for what is late besides.
+const SLACK: Duration = Duration::from_secs(auth::SKEW_S as u64 * 3 / 2);
 
 /// A key as it is used.
 #[derive(Clone, Debug)]

@@ -19,8 +19,9 @@ use tokio::time::{MissedTickBehavior, timeout};
 
 use crate::store as rows;
 
-/// A token may be signed this much later than its session was started or refreshed, and a door's clock may be off.
-const SLACK: Duration = Duration::from_secs(60);
+/// A token may be signed this much later than its session was started or refreshed, and a door's clock may be off: by
+/// [`auth::SKEW_S`], and half of it more for what is late besides.
+const SLACK: Duration = Duration::from_secs(auth::SKEW_S as u64 * 3 / 2);
 
 /// Keeps the marks. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -43,7 +43,8 @@ impl Rpc {
         let (log, meta) = (self.log.clone(), call.meta());
         call.detached(async move {
             let Change { site, request, name, etag, make } = change;
-            let reply: proto::Shipment = log
+            let (opened, shipment) = (log.clone(), name.clone());
+            let mut reply: proto::Shipment = log
                 .clone()
                 .once(site, request, async move |tx: &mut Tx| {
                     let reject = |rejection| Error::Rejected { name: name.clone(), rejection };
@@ -60,9 +61,14 @@ impl Rpc {
                         version = log.append(tx, &name, version, &meta, customer, stored).await?;
                     }
                     let stored = rows::get(tx, &name).await?.ok_or_else(|| reject(Rejection::Missing))?;
-                    Ok::<_, Error>(wire::shipment(version, &state, &stored))
+                    // An answer is kept as it is, and an address must not outlive its receiver's key in it.
+                    Ok::<_, Error>(proto::Shipment { address: None, ..wire::shipment(version, &state, &stored) })
                 })
                 .await?;
+            // A parcel goes to one address from its first event on, so a repeated answer is the same.
+            let store = opened.store().clone();
+            let loaded = store.read(async move |tx: &mut Tx| load(&opened, tx, &shipment).await).await?;
+            reply.address = wire::address_of(&loaded.state);
             Ok(Some(reply))
         })
         .await

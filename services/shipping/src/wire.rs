@@ -144,7 +144,7 @@ pub(crate) fn shipment(version: u64, state: &Shipment, stored: &Stored) -> proto
                 title: line.title.clone(),
             })
             .collect(),
-        address: state.plan.address.as_ref().map(postal_address),
+        address: address_of(state),
         warehouse: state.plan.warehouse.clone(),
         shipping_service: state.plan.shipping_service.clone(),
         carrier: state.carrier.clone(),
@@ -158,6 +158,11 @@ pub(crate) fn shipment(version: u64, state: &Shipment, stored: &Stored) -> proto
         update_time: Some(stored.update_time.into()),
         cancel_reason: state.cancel_reason.clone(),
     }
+}
+
+/// Where a shipment goes, as callers see it.
+pub(crate) fn address_of(state: &Shipment) -> Option<PostalAddress> {
+    state.plan.address.as_ref().map(postal_address)
 }
 
 /// A rate as callers see it.

@@ -117,6 +117,9 @@ fn connect(service: &'static str, path: &Path, keeping: Keeping, writer: bool) -
     check(&session, &format!("PRAGMA synchronous = {synchronous}"), "PRAGMA synchronous", synchronous)?;
     check(&session, "PRAGMA foreign_keys = ON", "PRAGMA foreign_keys", "1")?;
     check(&session, "PRAGMA temp_store = MEMORY", "PRAGMA temp_store", "2")?;
+    // What is overwritten or deleted in a page is gone from it: a key of a person that was destroyed must not be found in the
+    // file. Pages that become free as a whole keep what was in them, which costs no write more.
+    check(&session, "PRAGMA secure_delete = FAST", "PRAGMA secure_delete", "2")?;
     // Only our own threads meet here, while the WAL is set up or recovered.
     set(&session, "PRAGMA busy_timeout = 5000")?;
     // The writer thread checkpoints itself, because SQLite's own checkpoint swallows its errors.
