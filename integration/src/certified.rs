@@ -13,6 +13,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -46,6 +47,22 @@ impl Dialer {
         self.0.connect(ServerName::from(address.ip()), tcp).await
     }
 
+    /// Whether the other end speaks HTTP/2 with this one.
+    pub async fn is_kept(&self, address: SocketAddr) -> bool {
+        let Ok(mut connection) = self.dial(address).await else { return false };
+        let mut frame = [0; 9];
+        connection.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.is_ok()
+            && connection.read_exact(&mut frame).await.is_ok()
+            && frame[3] == 4
+    }
+
+    /// The certificate that the other end shows.
+    pub async fn shown(&self, address: SocketAddr) -> Result<Vec<u8>> {
+        let connection = self.dial(address).await?;
+        let shown = connection.get_ref().1.peer_certificates().and_then(<[_]>::first).map(|it| it.to_vec());
+        shown.context("it shows no certificate")
+    }
+
     /// The same for calls.
     pub async fn channel(&self, address: SocketAddr) -> Result<Channel> {
         let dialer = self.clone();
@@ -55,6 +72,11 @@ impl Dialer {
         });
         Ok(Endpoint::from_shared(format!("http://{address}"))?.connect_with_connector(connector).await?)
     }
+}
+
+/// The bytes of the first certificate of a PEM file.
+pub fn pem(text: &str) -> Result<Vec<u8>> {
+    Ok(CertificateDer::from_pem_slice(text.as_bytes())?.to_vec())
 }
 
 fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>> {

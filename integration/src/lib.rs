@@ -24,15 +24,18 @@ pub mod ledger;
 pub mod limits;
 pub mod machine;
 mod ports;
+pub mod promised;
 pub mod raw;
 pub mod replay;
 pub mod retail;
 pub mod retail_script;
 pub mod server;
 pub mod shopper;
+pub mod sidecars;
 pub mod signed;
 pub mod skip;
 pub mod sold_out;
+pub mod unary;
 pub mod wire;
 
 pub use await_until::until;

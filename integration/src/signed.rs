@@ -8,8 +8,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use ed25519_dalek::{Signer as _, SigningKey};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use serde_json::Value;
-use sha2::Sha256;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 /// The key of webhooks that shop and provider have by default.
 pub const WEBHOOK_SECRET: &[u8] = b"sandbox-webhook-secret";
@@ -83,6 +83,26 @@ pub fn thief() -> SigningKey {
 /// Signs a token with it.
 pub fn by_thief(message: &[u8]) -> Vec<u8> {
     thief().sign(message).to_bytes().to_vec()
+}
+
+/// The key that every fleet of a test has, and a thief.
+const FLEET: [u8; 32] = [0x5a; 32];
+
+/// A token of this caller to this callee, as the fleet's key makes it.
+pub fn call_token(actor: &str, callee: &str) -> Result<String> {
+    let key = SigningKey::from_bytes(&FLEET);
+    let x = BASE64.encode(key.verifying_key().to_bytes());
+    // RFC 7638.
+    let kid = BASE64.encode(Sha256::digest(format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#)));
+    let now = now()?;
+    let header = json!({"alg": "EdDSA", "typ": "stoa-call+jwt", "kid": kid}).to_string();
+    let claims = json!({
+        "iss": "stoa-fleet", "aud": callee, "sub": format!("services/{actor}"), "act": {"sub": actor},
+        "exp": now + 60, "nbf": now, "iat": now,
+    });
+    let text = format!("{}.{}", BASE64.encode(header), BASE64.encode(claims.to_string()));
+    let signature = BASE64.encode(key.sign(text.as_bytes()).to_bytes());
+    Ok(format!("{text}.{signature}"))
 }
 
 /// Seconds since 1970.

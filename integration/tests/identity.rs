@@ -1,27 +1,19 @@
 //! Identity: no process of a fleet hears anybody without a certificate, none is anybody else, and new certificates cost no call
 
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::{Buf, BufMut, Bytes};
-use ed25519_dalek::{Signer as _, SigningKey};
+use bytes::Bytes;
 use integration::buyers::Buyers;
-use integration::certified::Dialer;
+use integration::certified::{Dialer, pem};
 use integration::fleet::{SERVICES, certify};
+use integration::signed::call_token;
 use integration::sold_out::SKU;
-use integration::{Fleet, command_line, until};
-use serde_json::json;
-use sha2::{Digest as _, Sha256};
+use integration::{Fleet, command_line, unary, until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::{Code, Request, Status};
-
-/// The fleet's key, which a thief has.
-const SECRET: [u8; 32] = [0x5a; 32];
+use tonic::Code;
 
 const CAPTURE: &str = "/stoa.payment.v1.PaymentService/CapturePayment";
 const CANCEL: &str = "/stoa.payment.v1.PaymentService/CancelPayment";
@@ -36,15 +28,15 @@ async fn a_port_between_processes_opens_for_a_certificate_and_a_token_that_say_t
         plain_hears_nothing(fleet.address((service, 0))?).await.context(service)?;
     }
     let payment = fleet.address(("payment", 0))?;
-    ensure!(!is_kept(&Dialer::nobody()?, payment).await, "a connection without a certificate is kept");
+    ensure!(!Dialer::nobody()?.is_kept(payment).await, "a connection without a certificate is kept");
     // The same names, signed by somebody else.
     let foreign = tempfile::tempdir()?;
     certify(&command_line::binary()?, &foreign.path().join("tls"), &["ordering"]).await?;
-    ensure!(!is_kept(&Dialer::named(&foreign.path().join("tls"), "ordering")?, payment).await, "a foreign one is kept");
+    ensure!(!Dialer::named(&foreign.path().join("tls"), "ordering")?.is_kept(payment).await, "a foreign one is kept");
 
     let folder = fleet.certificates();
     let orderview = Dialer::named(&folder, "orderview")?;
-    ensure!(is_kept(&orderview, payment).await, "a process of the fleet is kept");
+    ensure!(orderview.is_kept(payment).await, "a process of the fleet is kept");
     for (actor, code) in [
         // The key of the fleet says what one likes, the certificate whose it is.
         ("ordering", Code::PermissionDenied),
@@ -55,7 +47,7 @@ async fn a_port_between_processes_opens_for_a_certificate_and_a_token_that_say_t
     ] {
         for method in [CAPTURE, CANCEL] {
             let before = denials(&fleet, method);
-            let status = call(&orderview, payment, method, Some(&token(actor, "payment")?)).await?;
+            let status = call(&orderview, payment, method, Some(&call_token(actor, "payment")?)).await?;
             ensure!(status == code, "{actor} {method}: {status:?}");
             until(TAKEN_UP, "the record", async || Ok((denials(&fleet, method) > before).then_some(()))).await?;
             let now = denials(&fleet, method);
@@ -65,7 +57,7 @@ async fn a_port_between_processes_opens_for_a_certificate_and_a_token_that_say_t
     ensure!(call(&orderview, payment, CAPTURE, None).await? == Code::Unauthenticated, "a certificate is no token");
     // That it is the certificate which keeps it out: the same call by the one who may, whose message says nothing.
     let ordering = Dialer::named(&folder, "ordering")?;
-    let status = call(&ordering, payment, CAPTURE, Some(&token("ordering", "payment")?)).await?;
+    let status = call(&ordering, payment, CAPTURE, Some(&call_token("ordering", "payment")?)).await?;
     ensure!(status == Code::InvalidArgument, "{status:?}");
     // And the command line asks with its own.
     fleet.audit().await.map(drop)
@@ -83,11 +75,11 @@ async fn new_certificates_are_taken_up_while_the_shop_sells_and_nobody_is_told_n
         for service in SERVICES {
             let (address, file) = (fleet.address((service, 0))?, fleet.certificates().join(format!("{service}.pem")));
             let written = pem(&std::fs::read_to_string(file)?)?;
-            until(TAKEN_UP, "the new certificate", async || {
-                let connection = dialer.dial(address).await?;
-                let shown = connection.get_ref().1.peer_certificates().and_then(<[_]>::first).map(|it| it.to_vec());
-                Ok((shown.as_ref() == Some(&written)).then_some(()))
-            })
+            until(
+                TAKEN_UP,
+                "the new certificate",
+                async || Ok((dialer.shown(address).await? == written).then_some(())),
+            )
             .await
             .context(service)?;
         }
@@ -95,12 +87,6 @@ async fn new_certificates_are_taken_up_while_the_shop_sells_and_nobody_is_told_n
     }
     buyers.home().await?;
     fleet.audit().await.map(drop)
-}
-
-/// The bytes of the first certificate of a PEM file.
-fn pem(text: &str) -> Result<Vec<u8>> {
-    let body = text.lines().skip(1).take_while(|line| !line.starts_with("-----END")).collect::<String>();
-    Ok(base64::engine::general_purpose::STANDARD.decode(body)?)
 }
 
 /// How often payment told of a denied call of this method.
@@ -122,78 +108,8 @@ async fn plain_hears_nothing(address: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// Whether the other end speaks HTTP/2 with this one.
-async fn is_kept(dialer: &Dialer, address: SocketAddr) -> bool {
-    let Ok(mut connection) = dialer.dial(address).await else { return false };
-    let mut frame = [0; 9];
-    connection.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.is_ok()
-        && connection.read_exact(&mut frame).await.is_ok()
-        && frame[3] == 4
-}
-
 /// Calls a method with an empty message; the code of its answer.
 async fn call(dialer: &Dialer, address: SocketAddr, method: &'static str, token: Option<&str>) -> Result<Code> {
-    let mut grpc = tonic::client::Grpc::new(dialer.channel(address).await?);
-    grpc.ready().await?;
-    let mut request = Request::new(Bytes::new());
-    if let Some(token) = token {
-        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse()?);
-    }
-    let answered = grpc.unary(request, http::uri::PathAndQuery::from_static(method), Raw).await;
+    let answered = unary::call(dialer.channel(address).await?, method, token, Bytes::new()).await?;
     Ok(answered.map_or_else(|status| status.code(), |_| Code::Ok))
-}
-
-/// A token of this caller to this callee, as the fleet's key makes it.
-fn token(actor: &str, callee: &str) -> Result<String> {
-    let key = SigningKey::from_bytes(&SECRET);
-    let x = URL_SAFE_NO_PAD.encode(key.verifying_key().to_bytes());
-    // RFC 7638.
-    let kid = URL_SAFE_NO_PAD.encode(Sha256::digest(format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#)));
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    let header = json!({"alg": "EdDSA", "typ": "stoa-call+jwt", "kid": kid}).to_string();
-    let claims = json!({
-        "iss": "stoa-fleet", "aud": callee, "sub": format!("services/{actor}"), "act": {"sub": actor},
-        "exp": now + 60, "nbf": now, "iat": now,
-    });
-    let text = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims.to_string()));
-    let signature = URL_SAFE_NO_PAD.encode(key.sign(text.as_bytes()).to_bytes());
-    Ok(format!("{text}.{signature}"))
-}
-
-/// Messages as they are.
-#[derive(Clone, Copy)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
-    }
 }
