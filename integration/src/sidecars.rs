@@ -180,6 +180,21 @@ impl Sidecars {
         found.with_context(|| format!("{copy:?} does not count {name}"))
     }
 
+    /// What the sidecar of a copy thinks of the copies of a callee, in its own words.
+    pub async fn opinion(&self, copy: Copy, callee: &str) -> Result<String> {
+        let mut told = String::new();
+        for path in ["/clusters", "/stats"] {
+            let answer = self.admin(copy, path).await?;
+            let text = String::from_utf8_lossy(&answer.body).into_owned();
+            let names = [format!("{callee}::"), format!("cluster.{callee}.")];
+            let about = text.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
+            for line in about.filter(|line| !line.ends_with(": 0") && !line.ends_with("::0")) {
+                writeln!(told, "{line}")?;
+            }
+        }
+        Ok(told)
+    }
+
     /// How many calls the sidecar of a copy has sent to each copy of a callee, by address.
     pub async fn sent(&self, copy: Copy, callee: &str) -> Result<BTreeMap<SocketAddr, u64>> {
         let clusters = self.admin(copy, "/clusters?format=json").await?.ok()?;

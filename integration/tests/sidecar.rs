@@ -68,8 +68,12 @@ async fn two_services_talk_through_sidecars_and_a_copy_that_dies_costs_no_call_t
         copies_die(&mut fleet).await?;
         fleet.audit().await.map(drop)
     };
-    let done = done.await;
-    done.with_context(|| fleet.complaints())
+    if let Err(error) = done.await {
+        let sidecars = fleet.sidecars()?;
+        let told = [sidecars.opinion(CART, "catalog").await?, sidecars.opinion(DOOR, "catalog").await?].join("\n");
+        return Err(error.context(format!("{}what the sidecars say of the catalogue:\n{told}", fleet.complaints())));
+    }
+    Ok(())
 }
 
 /// A fleet whose catalogue has two copies of the same data: it is filled, stopped and copied, and only read from then on.
