@@ -68,6 +68,11 @@ impl Caller {
 
     /// Calls `/package.Service/Method` of any kind; the code of its answer, or of its first message.
     pub async fn call(&self, path: &str, token: Option<&str>) -> Result<Code> {
+        Ok(self.status(path, token).await?.code())
+    }
+
+    /// As [`Caller::call`], with what the answer says besides.
+    pub async fn status(&self, path: &str, token: Option<&str>) -> Result<Status> {
         let mut grpc = tonic::client::Grpc::new(self.0.clone());
         grpc.ready().await?;
         let mut request = Request::new(futures_util::stream::iter([Bytes::new()]));
@@ -77,7 +82,7 @@ impl Caller {
         let path = PathAndQuery::try_from(path)?;
         // On the wire every kind of call looks the same, so one way to call serves all.
         let answered = async { grpc.streaming(request, path, Raw).await?.into_inner().message().await };
-        Ok(answered.await.map_or_else(|status: Status| status.code(), |_| Code::Ok))
+        Ok(answered.await.map_or_else(|status| status, |_: Option<Bytes>| Status::ok("")))
     }
 }
 

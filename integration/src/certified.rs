@@ -77,9 +77,9 @@ impl Dialer {
     }
 }
 
-/// Waits until these processes show, on new connections, the certificates that are in this folder.
-pub async fn taken_up(folder: &Path, processes: &[(&str, SocketAddr)], limit: Duration) -> Result<()> {
-    let dialer = Dialer::named(folder, "operator")?;
+/// Waits until these processes show, on new connections of one that they let in, the certificates that are in this folder.
+pub async fn taken_up(folder: &Path, one: &str, processes: &[(&str, SocketAddr)], limit: Duration) -> Result<()> {
+    let dialer = Dialer::named(folder, one)?;
     for (name, address) in processes {
         let written = CertificateDer::from_pem_file(folder.join(format!("{name}.pem")))?.to_vec();
         let shown =

@@ -22,10 +22,11 @@ use crate::await_until::until;
 use crate::command_line::{self, Ended};
 use crate::http::Client;
 use crate::ledger::{Provider, SLOW};
-use crate::ports;
 use crate::server::{OPERATOR, Output, SHORT_WINDOWS, spawn};
 use crate::shopper::Shopper;
+use crate::sidecars::{self, Sidecars};
 use crate::wire::Wire;
+use crate::{grpc, ports};
 
 /// The services, each a process.
 pub const SERVICES: [&str; 9] =
@@ -58,6 +59,7 @@ pub struct Fleet {
     clocks: BTreeMap<&'static str, i64>,
     logs: Option<PathBuf>,
     wires: BTreeMap<Link, Wire>,
+    sidecars: Option<Sidecars>,
 }
 
 /// One copy of a service or of the gateway, counted from 0.
@@ -91,6 +93,8 @@ pub struct Plan<'a> {
     pub logs: Option<&'a Path>,
     /// Whose clock is off, by how many seconds; needs a binary with planted bugs.
     pub clocks: &'a [(&'static str, i64)],
+    /// Processes that leave certificates to an Envoy beside them.
+    pub sidecars: Option<sidecars::Plan<'a>>,
 }
 
 impl Plan<'_> {
@@ -126,7 +130,10 @@ impl Fleet {
         let named: Vec<Copy> = copies.iter().chain(plan.reserved).copied().collect();
         let ports = ports::free(named.len())?.into_iter().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         let addresses: BTreeMap<Copy, SocketAddr> = named.into_iter().zip(ports).collect();
-        std::fs::write(folder.path().join("fleet.toml"), map(plan, &addresses, &BTreeMap::new())?)?;
+        let chosen = plan.sidecars.map(|sidecars| Sidecars::choose(sidecars, folder.path(), &addresses));
+        let sidecars = chosen.transpose()?;
+        let seen = sidecars.as_ref().map_or_else(|| addresses.clone(), |sidecars| sidecars.seen(&addresses));
+        std::fs::write(folder.path().join("fleet.toml"), map(plan, &seen, &BTreeMap::new())?)?;
         let mut wires = BTreeMap::new();
         for &(caller, callee) in plan.wires {
             let target = addresses.get(&(callee, 0)).with_context(|| format!("there is no {callee}"))?;
@@ -151,6 +158,7 @@ impl Fleet {
             clocks: plan.clocks.iter().copied().collect(),
             logs: plan.logs.map(Path::to_owned),
             wires,
+            sidecars,
         };
         fleet.change_windows(match plan.windows {
             _ if plan.own_windows => &[],
@@ -158,11 +166,31 @@ impl Fleet {
             given => given,
         });
         fleet.provider.send_webhooks_to(fleet.address((GATEWAY, 0))?).await?;
+        fleet.accompany(&seen).await?;
         for copy in copies {
             fleet.launch(copy).await?;
         }
         fleet.answers().await?;
         Ok(fleet)
+    }
+
+    /// Tells sidecars, if there are any, what they are to do, by the contracts as a shop in one process tells them.
+    async fn accompany(&mut self, seen: &BTreeMap<Copy, SocketAddr>) -> Result<()> {
+        let Some(sidecars) = &self.sidecars else { return Ok(()) };
+        sidecars.write_maps()?;
+        let stoa = crate::Stoa::start(crate::Setup::new().binary(&self.binary)).await?;
+        let contracts = grpc::Client::connect(stoa.address()).await?;
+        sidecars.write(contracts.pool(), seen)
+    }
+
+    /// The sidecars of those that have one.
+    pub fn sidecars(&self) -> Result<&Sidecars> {
+        self.sidecars.as_ref().context("the fleet has no sidecars")
+    }
+
+    /// The same, to be killed and started.
+    pub fn sidecars_mut(&mut self) -> Result<&mut Sidecars> {
+        self.sidecars.as_mut().context("the fleet has no sidecars")
     }
 
     /// What is started from now on has these times.
@@ -210,7 +238,7 @@ impl Fleet {
         self.folder.path().join(format!("{name}-{number}"))
     }
 
-    /// Starts a process and waits until it listens.
+    /// Starts a process, before it its sidecar if that is away, and waits until it listens.
     pub async fn launch(&mut self, copy: Copy) -> Result<()> {
         self.launch_with::<&str>(copy, &[]).await
     }
@@ -227,6 +255,9 @@ impl Fleet {
     /// As [`Fleet::launch`], with more flags.
     pub async fn launch_with<F: AsRef<OsStr>>(&mut self, copy: Copy, flags: &[F]) -> Result<()> {
         let (name, address) = (copy.0, self.address(copy)?.to_string());
+        if let Some(sidecars) = self.sidecars.as_mut().filter(|sidecars| sidecars.is_away(copy)) {
+            sidecars.start(copy).await?;
+        }
         let mut command = Command::new(&self.binary);
         command.args(["--psp", &self.provider.url()]).args(&self.windows).args(flags);
         if name == GATEWAY {
@@ -240,7 +271,7 @@ impl Fleet {
         }
         command
             .args(["serve", name, "--notice", "500ms", "--fleet"])
-            .arg(self.map_of(name))
+            .arg(self.map_of(copy))
             .arg("--data")
             .arg(self.data(copy))
             .env("STOA_OPERATOR_PASSWORD", OPERATOR.1);
@@ -285,7 +316,11 @@ impl Fleet {
     }
 
     /// The map by which a service finds the others.
-    fn map_of(&self, name: &str) -> PathBuf {
+    fn map_of(&self, copy: Copy) -> PathBuf {
+        if let Some(map) = self.sidecars.as_ref().and_then(|sidecars| sidecars.map_of(copy)) {
+            return map;
+        }
+        let name = copy.0;
         let wired = self.wires.keys().any(|(caller, _)| *caller == name);
         self.folder.path().join(if wired { format!("{name}.toml") } else { "fleet.toml".to_owned() })
     }

