@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::lanes::{self, Lane};
-use crate::{bench, fleet, golden, lane, tools};
+use crate::{bench, fleet, fuzz, golden, lane, tools};
 
 /// The project's own commands.
 #[derive(Parser)]
@@ -30,6 +30,15 @@ enum Command {
     Fleet {
         #[command(subcommand)]
         command: fleet::Command,
+    },
+    /// Looks for inputs that break what reads bytes of strangers; those that do lie in `target/fuzz/broken` then.
+    Fuzz {
+        /// How long at each parser.
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+        /// Writes what was found into `fuzz/corpus`.
+        #[arg(long)]
+        keep: bool,
     },
     /// Formats the contracts and the Rust sources in place.
     Gen,
@@ -57,6 +66,7 @@ pub(crate) fn run() -> Result<bool> {
         Command::Check(selection) => run_lanes(lanes::checks()?, &selection),
         Command::Bench { arguments } => bench::run(&arguments),
         Command::Fleet { command } => fleet::run(command),
+        Command::Fuzz { seconds, keep } => fuzz::run(seconds, keep),
         Command::Gen => crate::contracts::format(),
         Command::Golden => golden::write_missing(),
     }

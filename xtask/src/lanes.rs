@@ -9,7 +9,7 @@ use crate::command::{Ended, Run, tail};
 use crate::lane::{Context, Outcome};
 use crate::servers::Started;
 use crate::workspace::Workspace;
-use crate::{conformance, contracts, deny, deploy, libtest, servers, structure, suites};
+use crate::{conformance, contracts, deny, deploy, fuzz, libtest, servers, structure, suites};
 
 /// Finds out; an error counts as a failure of the lane.
 type Proof = Box<dyn Fn(&Context) -> Result<Outcome>>;
@@ -75,6 +75,11 @@ pub(crate) fn all() -> Result<Vec<Lane>> {
     // Its runner is somebody else's program, built for a newer C library than many machines have.
     conformance.may_be_missing = true;
     lanes.push(conformance);
+    lanes.push(Lane::new(
+        "fuzz",
+        "no input breaks what reads bytes of strangers: a minute at each parser",
+        fuzz::prove,
+    ));
     lanes.push(Lane::new("engines", "what the engines' own files say of themselves", engines));
     lanes.push(Lane::new("postgres", "store, log, bus and sagas keep their promises on PostgreSQL", postgres));
     lanes.push(Lane::new(

@@ -14,6 +14,7 @@ mod deploy;
 mod engines;
 mod fleet;
 mod foreign;
+mod fuzz;
 mod golden;
 mod interrupt;
 mod lane;
