@@ -178,10 +178,11 @@ struct Ports {
 }
 
 impl Ports {
-    /// One for the first gateway, as wanted if that is free, and so many others.
+    /// One for the first gateway, as wanted if that is free, any for 0, and so many others.
     fn new(count: usize, wanted: u16) -> Result<Self> {
         let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let door = match TcpListener::bind(at(wanted)) {
+            Ok(_) if wanted == 0 => ports::one()?,
             Ok(_) => wanted,
             Err(_) => {
                 println!("port {wanted} is taken, the gateway has another one");
