@@ -116,15 +116,20 @@ fn build(program: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Has it look a document up by its key wherever the key is asked for, as MongoDB does: by itself it reads through the whole
-/// collection if anything else is asked for besides, and our guarded writes ask for the key and the guard. What it finds is
-/// still held against all that was asked.
+/// Has it look a document up by its key wherever the key is asked for, as MongoDB does. By itself it reads through the whole
+/// collection: its index is on the same expression written in another way, and it does not think of it at all where anything is
+/// asked for besides the key, as our guarded writes do. What it finds is still held against all that was asked.
 fn find_by_key(module: &Path) -> Result<()> {
-    let file = module.join("internal/backends/sqlite/collection.go");
-    let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    let (alone, among) = ("if params.Filter.Len() == 1 {", "if params.Filter.Len() >= 1 {");
-    ensure!(text.contains(alone), "{} is not what it was", file.display());
-    Ok(fs::write(&file, text.replace(alone, among))?)
+    for (file, itself, ours) in [
+        ("collection.go", "if params.Filter.Len() == 1 {", "if params.Filter.Len() >= 1 {"),
+        ("metadata/metadata.go", r#"DefaultColumn + "->'$._id'""#, r#"DefaultColumn + "->\"_id\"""#),
+    ] {
+        let file = module.join("internal/backends/sqlite").join(file);
+        let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        ensure!(text.contains(itself), "{} is not what it was", file.display());
+        fs::write(&file, text.replace(itself, ours))?;
+    }
+    Ok(())
 }
 
 /// Copies a folder, so that what is in it may be changed.
