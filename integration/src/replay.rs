@@ -127,8 +127,9 @@ pub async fn play_at(
             (caller.clone(), Arc::clone(&places), Arc::clone(&done), Arc::clone(&progress));
         let mut allowed = pace.allowed.clone();
         placing.spawn(async move {
-            let _place = places.acquire_owned().await?;
+            // In this order: whoever may not begin yet takes no place from whoever may.
             allowed.wait_for(|allowed| *allowed > number).await?;
+            let _place = places.acquire_owned().await?;
             let placed = place(&caller, &sale, &customer).await;
             let placed = placed.with_context(|| format!("invoice {}", sale.number))?;
             progress(done.fetch_add(1, Ordering::Relaxed) + 1);
