@@ -22,6 +22,28 @@ const BUILD: Duration = Duration::from_secs(600);
 /// What it is made of.
 const FERRETDB: &str = "github.com/FerretDB/FerretDB";
 
+/// The keys of a list, if all of them are texts, before what it does for one key.
+const ANY_OF_KEYS: &str = r#"switch v := v.(type) {
+		case *types.Document:
+			in, _ := v.Get("$in")
+			keys, _ := in.(*types.Array)
+			if v.Len() != 1 || keys == nil || keys.Len() == 0 {
+				break
+			}
+			for i := range keys.Len() {
+				key, isText := must.NotFail(keys.Get(i)).(string)
+				if !isText {
+					args = nil
+					break
+				}
+				args = append(args, string(must.NotFail(sjson.MarshalSingleValue(key))))
+			}
+			if args != nil {
+				places := strings.TrimSuffix(strings.Repeat("?,", len(args)), ",")
+				whereClause = fmt.Sprintf(` WHERE %s IN (%s)`, metadata.IDColumn, places)
+			}
+		case string, types.ObjectID:"#;
+
 /// A private server that takes part in no replica set and asks nobody who they are.
 pub(crate) struct Mongo {
     server: Server,
@@ -118,10 +140,12 @@ fn build(program: &Path) -> Result<()> {
 
 /// Has it look a document up by its key wherever the key is asked for, as MongoDB does. By itself it reads through the whole
 /// collection: its index is on the same expression written in another way, and it does not think of it at all where anything is
-/// asked for besides the key, as our guarded writes do. What it finds is still held against all that was asked.
+/// asked for besides the key, as our guarded writes do, or where several keys are. What it finds is still held against all that
+/// was asked.
 fn find_by_key(module: &Path) -> Result<()> {
     for (file, itself, ours) in [
         ("collection.go", "if params.Filter.Len() == 1 {", "if params.Filter.Len() >= 1 {"),
+        ("collection.go", "switch v.(type) {\n\t\tcase string, types.ObjectID:", ANY_OF_KEYS),
         ("metadata/metadata.go", r#"DefaultColumn + "->'$._id'""#, r#"DefaultColumn + "->\"_id\"""#),
     ] {
         let file = module.join("internal/backends/sqlite").join(file);
