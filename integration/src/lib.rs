@@ -24,7 +24,7 @@ pub mod http;
 pub mod ledger;
 pub mod limits;
 pub mod machine;
-mod ports;
+pub mod ports;
 pub mod promised;
 pub mod raw;
 pub mod replay;

@@ -14,7 +14,7 @@ const FIRST: u16 = 10_000;
 const END: u16 = 32_768;
 
 /// So many ports at which nobody listens and which nobody else in this process is given.
-pub(crate) fn free(count: usize) -> Result<Vec<u16>> {
+pub fn free(count: usize) -> Result<Vec<u16>> {
     static LAST: Mutex<Option<u16>> = Mutex::new(None);
     let mut last = LAST.lock().map_err(|_| anyhow!("somebody stopped while choosing ports"))?;
     let begin = last.unwrap_or_else(somewhere);

@@ -11,6 +11,7 @@ mod days;
 mod figures;
 mod flash;
 mod fleet;
+mod gateway;
 mod generated;
 mod load;
 mod log;
@@ -48,6 +49,9 @@ const ALL: [&str; 11] = [
 /// Those of a fleet; `fleet` is all of them. They need servers, so nobody gets them unasked.
 const FLEET: [&str; 4] = ["fleet-appends", "fleet-events", "fleet-checkouts", "fleet-rebuild"];
 
+/// That of the gateway beside those of others, which have to be there: nobody gets it unasked either.
+const GATEWAY: &str = "gateway";
+
 /// How long a program may measure.
 const PROGRAM: Duration = Duration::from_secs(600);
 
@@ -65,9 +69,13 @@ struct Bench {
 }
 
 fn main() -> Result<()> {
+    if std::env::args().nth(1).as_deref() == Some(gateway::backend::WORD) {
+        return gateway::backend::main();
+    }
     let Some(wanted) = arguments()? else {
         println!("bench [NAME...] [--json FILE]   measures {}", ALL.join(", "));
         println!("bench fleet                     measures {}: see `cargo xtask bench`", FLEET.join(", "));
+        println!("bench {GATEWAY}                   measures gateways beside each other: see `cargo xtask bench`");
         println!("STOA_BENCH_DIR    where data folders are made (on a disk)");
         println!(
             "STOA_LOG_SPEED    the program that measures the log alone, of `cargo build --release --example log_speed`"
@@ -89,7 +97,7 @@ fn arguments() -> Result<Option<Wanted>> {
             "--help" | "-h" => return Ok(None),
             "--json" => wanted.json = Some(words.next().context("--json needs a file")?.into()),
             "fleet" => wanted.names.extend(FLEET.map(str::to_owned)),
-            name if ALL.contains(&name) || FLEET.contains(&name) || days::NAMES.contains(&name) => {
+            name if ALL.contains(&name) || FLEET.contains(&name) || days::NAMES.contains(&name) || name == GATEWAY => {
                 wanted.names.push(word)
             }
             unknown => {
@@ -110,7 +118,7 @@ async fn measure(wanted: &Wanted) -> Result<()> {
     let mut bench = Bench { figures: Figures::default(), place };
     bench.machine()?;
     let mut outcome = Ok(());
-    for name in ALL.into_iter().chain(FLEET).chain(days::NAMES) {
+    for name in ALL.into_iter().chain(FLEET).chain([GATEWAY]).chain(days::NAMES) {
         let unasked = wanted.names.is_empty() && ALL.contains(&name);
         if unasked || wanted.names.iter().any(|word| word == name) {
             println!("\n{name} (load average {})", machine::load_average()?);
@@ -155,6 +163,7 @@ impl Bench {
             "rebuild" => rebuild::measure(self).await,
             "year" => year::measure(self).await,
             days if days::NAMES.contains(&days) => days::lived(days).await,
+            GATEWAY => gateway::measure(self).await,
             "fleet-appends" => fleet::engines::appends(self).await,
             "fleet-events" => fleet::engines::events(self).await,
             "fleet-checkouts" => fleet::shop::checkouts(self).await,
