@@ -8,8 +8,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::command::cargo;
 use crate::engines::{self, Broker, Engines};
-use crate::paths;
 use crate::servers::{Kafka, Postgres, RabbitMq, Started};
+use crate::tools::Had;
+use crate::{gateways, paths};
 
 /// What measures.
 const BENCH: &[&str] = &["--bins", "--package", "integration"];
@@ -28,6 +29,12 @@ const LOG: &str = "log_speed";
 const DAYS: &str = "fleet-days";
 /// How much of it may be asked for: a part, or as much as the lane does.
 const LESS: [&str; 3] = ["sales", "weeks", "small"];
+
+/// What measures gateways beside each other.
+const GATEWAY: &str = "gateway";
+
+/// Ours alone, without a fleet.
+const DOOR: &[&str] = &["--bins", "--package", "stoa-gateway"];
 
 /// The program that parks calls at payment.
 const PARKED: &str = "parked";
@@ -62,6 +69,9 @@ const FLEET_NAME: &str = "fleet";
 pub(crate) fn run(arguments: &[String]) -> Result<bool> {
     if let Some(which) = arguments.strip_prefix(&[DAYS.to_owned()]) {
         return days(which);
+    }
+    if arguments.first().is_some_and(|word| word == GATEWAY) {
+        return gateway(arguments);
     }
     let names: Vec<&String> = arguments.iter().take_while(|word| !word.starts_with("--")).collect();
     match names.iter().filter(|name| name.starts_with(FLEET_NAME)).count() {
@@ -121,6 +131,25 @@ fn one(arguments: &[String]) -> Result<bool> {
     let stoa = paths::release("stoa");
     let example = |name: &str| paths::release("examples").join(name);
     measure(bench(arguments, stoa).env("STOA_LOG_SPEED", example(LOG)).env("STOA_PARKED", example(PARKED)))
+}
+
+/// Our gateway beside those of others; one that cannot be had is said to be missing.
+fn gateway(arguments: &[String]) -> Result<bool> {
+    if !built(BENCH)? || !built(DOOR)? {
+        return Ok(false);
+    }
+    let mut bench = Command::new(paths::release("bench"));
+    bench.current_dir(paths::root()).args(arguments);
+    bench.env("STOA_GATEWAY", paths::release("stoa-gateway")).env("STOA_GATEWAY_DESCRIPTORS", gateways::descriptors()?);
+    for (name, had) in [("STOA_ENVOY", gateways::envoy()?), ("STOA_GRPC_GATEWAY", gateways::grpc_gateway()?)] {
+        match had {
+            Had::Ready(program) => {
+                bench.env(name, program);
+            }
+            Had::Missing(reason) => println!("{reason}"),
+        }
+    }
+    measure(&mut bench)
 }
 
 /// A server that cannot be had is said to be missing, and what needs it is not measured.

@@ -15,6 +15,7 @@ mod engines;
 mod fleet;
 mod foreign;
 mod fuzz;
+mod gateways;
 mod golden;
 mod interrupt;
 mod lane;
