@@ -2,16 +2,23 @@
 //!
 //! Descriptors are the server's own, by reflection, or a file's. Until they are there every request is answered `UNAVAILABLE`;
 //! when they change, new requests are served by the new ones and calls in progress end as they began.
+//!
+//! Every processor has a lane: a thread with its own part of the clients' connections and its own connection to the server. A
+//! request is served where it came in, so that nothing is handed from one thread to another, which costs a small request more
+//! than its JSON does. A connection is not moved: what it asks for is served by one processor.
 
+mod channel;
 mod descriptors;
 mod reflection;
 
 use std::{
     convert::Infallible,
     ffi::OsString,
-    io::Write as _,
+    io::{self, Write as _},
+    num::NonZero,
     path::PathBuf,
     process::ExitCode,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -21,12 +28,12 @@ use clap::Parser;
 use futures_util::future::{BoxFuture, ready};
 use http::{HeaderValue, Request, Response, header};
 use prost_reflect::DescriptorPool;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{net::TcpListener, runtime::Runtime, sync::watch};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint};
 use tower::Service;
-use transcode::service::{BoxError, Code, Config, Limits, Passing, Problem, Transcoder, boxed};
+use transcode::service::{BoxError, Code, Config, Limits, Passing, Problem, Transcoder};
 
+use self::channel::Behind;
 use crate::upstream::{arriving, refusal};
 
 /// The door in front of any gRPC server: REST, gRPC, gRPC-Web and Connect on one port.
@@ -56,9 +63,6 @@ pub struct Settings {
 /// How long a call may take when its client does not say less.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// How long it may take to reach the server.
-const CONNECT: Duration = Duration::from_secs(5);
-
 /// True if a command line means this gateway and not that of the suite.
 pub fn is_asked(arguments: impl IntoIterator<Item = OsString>) -> bool {
     arguments.into_iter().any(|argument| argument.to_str().is_some_and(|text| text.starts_with("--upstream")))
@@ -67,11 +71,7 @@ pub fn is_asked(arguments: impl IntoIterator<Item = OsString>) -> bool {
 /// The whole program.
 pub fn main() -> ExitCode {
     let settings = Settings::parse();
-    let ended = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(BoxError::from)
-        .and_then(|runtime| runtime.block_on(whole(settings)));
+    let ended = lane().map_err(BoxError::from).and_then(|runtime| runtime.block_on(whole(settings)));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -79,6 +79,11 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What one thread serves with.
+fn lane() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 async fn whole(settings: Settings) -> Result<(), BoxError> {
@@ -92,38 +97,74 @@ async fn whole(settings: Settings) -> Result<(), BoxError> {
     let mut out = std::io::stdout();
     writeln!(out, "{}", listener.local_addr()?)?;
     out.flush()?;
-    run(settings, listener, shutdown).await
+    let lanes = std::thread::available_parallelism().map_or(1, NonZero::get);
+    run_on(lanes, settings, listener, shutdown).await
 }
 
-/// Serves until shutdown, and then lets calls end. An error is one of the settings.
+/// Serves in this thread until shutdown, and then lets calls end. An error is one of the settings.
 pub async fn run(settings: Settings, listener: TcpListener, shutdown: CancellationToken) -> Result<(), BoxError> {
-    let upstream = Endpoint::from_shared(format!("http://{}", settings.upstream))
-        .map_err(|error| format!("no address of a server: {}: {error}", settings.upstream))?
-        .connect_timeout(CONNECT)
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20)
-        .connect_lazy();
+    run_on(1, settings, listener, shutdown).await
+}
+
+async fn run_on(
+    lanes: usize,
+    settings: Settings,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<(), BoxError> {
+    let behind = || Behind::new(&settings.upstream);
+    behind().map_err(|error| format!("no address of a server: {}: {error}", settings.upstream))?;
     let (told, current) = watch::channel(None);
-    let make = Maker { settings: settings.clone(), upstream: upstream.clone(), told };
-    let describing = match settings.descriptors {
+    let make = Maker { settings: settings.clone(), told };
+    let describing = match settings.descriptors.clone() {
         Some(file) => {
             // A file that is no good now is a mistake of whoever names it.
             let read = descriptors::read(&file).await?;
             make.tell(&read)?;
             tokio::spawn(descriptors::follow(make, file, read))
         }
-        None => tokio::spawn(reflection::follow(make)),
+        None => tokio::spawn(reflection::follow(make, reflection::reach(&settings.upstream)?)),
     };
-    let front = Door { current, nobody: nobody()? };
-    server::accept::run(listener, front, server::Limits::default(), server::Gauge::default(), shutdown).await;
+    let all = server::Limits::default();
+    let connections = all.connections.min(server::descriptors::left_to_connections());
+    let limits = server::Limits { connections: (connections / lanes).max(1), ..all };
+    let nobody = nobody()?;
+    let door = || -> Result<Door, BoxError> {
+        Ok(Door(Arc::new(Lane { current: current.clone(), nobody: nobody.clone(), behind: behind()? })))
+    };
+    let listener = listener.into_std()?;
+    let mut others = Vec::new();
+    for _ in 1..lanes {
+        // All take from one queue: whoever has nothing to do is there first.
+        let (runtime, listener, door) = (lane()?, listener.try_clone()?, door()?);
+        let (limits, shutdown) = (limits.clone(), shutdown.clone());
+        let serve = move || runtime.block_on(serve(listener, door, limits, shutdown));
+        let thread = std::thread::Builder::new().name("lane".to_owned()).spawn(serve)?;
+        others.push(tokio::task::spawn_blocking(|| thread.join()));
+    }
+    serve(listener, door()?, limits, shutdown).await?;
+    for other in others {
+        other.await?.map_err(|_| "a lane stopped at an error of its own")??;
+    }
     describing.abort();
+    Ok(())
+}
+
+/// Serves in one thread.
+async fn serve(
+    listener: std::net::TcpListener,
+    door: Door,
+    limits: server::Limits,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    server::accept::run(listener, door, limits, server::Gauge::default(), shutdown).await;
     Ok(())
 }
 
 /// Makes a transcoder of descriptors and tells it to the door.
 struct Maker {
     settings: Settings,
-    upstream: Channel,
     told: watch::Sender<Option<Transcoder>>,
 }
 
@@ -145,7 +186,7 @@ impl Maker {
             expose: Passing::Custom,
             ..Config::default()
         };
-        let transcoder = Transcoder::new(&pool, Server(self.upstream.clone()), config)?;
+        let transcoder = Transcoder::new(&pool, Server, config)?;
         let (methods, routes) = (transcoder.methods().count(), transcoder.routes());
         tracing::info!(methods, routes, "descriptors are in use");
         self.told.send_replace(Some(transcoder));
@@ -153,22 +194,24 @@ impl Maker {
     }
 }
 
-/// The server behind.
+/// The server behind, over the connection of the lane that a request came in on.
 #[derive(Clone)]
-struct Server(Channel);
+struct Server;
 
 impl Service<Request<transcode::service::Body>> for Server {
     type Response = Response<transcode::service::Body>;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.0.poll_ready(cx).map_err(Into::into)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<transcode::service::Body>) -> Self::Future {
-        let answer = self.0.call(request.map(tonic::body::Body::new));
-        Box::pin(async move { Ok(answer.await?.map(boxed)) })
+    fn call(&mut self, mut request: Request<transcode::service::Body>) -> Self::Future {
+        match request.extensions_mut().remove::<Behind>() {
+            Some(behind) => Box::pin(behind.call(request)),
+            None => Box::pin(ready(Err("a request that came in nowhere".into()))),
+        }
     }
 }
 
@@ -178,11 +221,14 @@ fn nobody() -> Result<Transcoder, BoxError> {
     Ok(Transcoder::new(&DescriptorPool::new(), behind, Config::default())?)
 }
 
-/// What the listener serves.
+/// What a lane's listener serves. A cheap handle, since every request has one of its own.
 #[derive(Clone)]
-struct Door {
+struct Door(Arc<Lane>);
+
+struct Lane {
     current: watch::Receiver<Option<Transcoder>>,
     nobody: Transcoder,
+    behind: Behind,
 }
 
 impl<B> Service<Request<B>> for Door
@@ -198,15 +244,16 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let current = self.current.borrow().clone();
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        request.extensions_mut().insert(self.0.behind.clone());
+        let current = self.0.current.borrow().clone();
         match current {
             Some(mut transcoder) => transcoder.call(request.map(arriving)),
             None => {
                 let problem = Problem::new(Code::Unavailable, "the service behind has not been reached yet");
                 let kind = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
                 let grpc = kind.starts_with(b"application/grpc");
-                let answer = if grpc { refusal(&problem) } else { self.nobody.problem(&problem) };
+                let answer = if grpc { refusal(&problem) } else { self.0.nobody.problem(&problem) };
                 Box::pin(ready(Ok(answer)))
             }
         }

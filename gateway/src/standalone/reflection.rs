@@ -14,7 +14,10 @@ use tokio::{
     sync::mpsc,
     time::{sleep, timeout},
 };
-use tonic::{Code, Request, Status, Streaming, transport::Channel};
+use tonic::{
+    Code, Request, Status, Streaming,
+    transport::{Channel, Endpoint},
+};
 use tonic_prost::ProstCodec;
 use tonic_reflection::pb::v1::{
     ServerReflectionRequest, ServerReflectionResponse, server_reflection_request::MessageRequest,
@@ -43,12 +46,20 @@ const LOOK: Duration = Duration::from_secs(30);
 const MAX_FILES: usize = 10_000;
 const MAX_BYTES: usize = 64 << 20;
 
+/// How long it may take to reach the server.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// The server at `host:port`, reached when it is asked.
+pub(super) fn reach(address: &str) -> Result<Channel, tonic::transport::Error> {
+    Ok(Endpoint::from_shared(format!("http://{address}"))?.connect_timeout(CONNECT).connect_lazy())
+}
+
 /// Keeps the maker up with what the server says of itself.
-pub(super) async fn follow(maker: Maker) {
+pub(super) async fn follow(maker: Maker, upstream: Channel) {
     let mut held = Vec::new();
     let mut problem = String::new();
     loop {
-        match described(&maker).await {
+        match described(&maker, &upstream).await {
             Ok((set, mut session)) => {
                 problem.clear();
                 if set != held {
@@ -73,10 +84,10 @@ pub(super) async fn follow(maker: Maker) {
     }
 }
 
-async fn described(maker: &Maker) -> Result<(Vec<u8>, Session), BoxError> {
+async fn described(maker: &Maker, upstream: &Channel) -> Result<(Vec<u8>, Session), BoxError> {
     let mut refused = None;
     for version in VERSIONS {
-        match Session::open(maker.upstream.clone(), version).await {
+        match Session::open(upstream.clone(), version).await {
             Ok(mut session) => {
                 let set = session.descriptor_set(&maker.settings.services).await?;
                 return Ok((set, session));

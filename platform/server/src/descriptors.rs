@@ -15,7 +15,7 @@ pub fn raise() {
 }
 
 /// How many connections may be open at once, so that a flood of them leaves the stores the files they need.
-pub(crate) fn left_to_connections() -> usize {
+pub fn left_to_connections() -> usize {
     usize::try_from(share(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))).unwrap_or(usize::MAX)
 }
 
