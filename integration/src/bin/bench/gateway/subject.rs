@@ -84,7 +84,7 @@ impl Subject {
                 let file = folder.join("envoy.yaml");
                 std::fs::write(&file, text)?;
                 // Without what one Envoy leaves to the next, which would find that of somebody else.
-                let words = ["--disable-hot-restart", "--log-level", "warning", "-c"];
+                let words = ["--disable-hot-restart", "--log-level", "error", "-c"];
                 words.iter().map(OsString::from).chain([file.into()]).collect()
             }
             Kind::GrpcGateway => ["-upstream", &behind, "-listen", &at].iter().map(OsString::from).collect(),
