@@ -15,6 +15,7 @@ use tracing::Instrument as _;
 
 use crate::page::Sealer;
 use crate::status;
+use crate::trail::{Trail, Written};
 
 /// The call a handler answers: who makes it, in which story, until when. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -27,6 +28,7 @@ pub struct Call {
     pub deadline: Instant,
     /// What the contract promises about the method.
     pub method: &'static Method,
+    pub(crate) trail: Trail,
     pub(crate) process: Arc<Process>,
 }
 
@@ -120,6 +122,12 @@ impl Call {
             correlation: self.trace.id(),
             traceparent: self.trace.traceparent(),
         }
+    }
+
+    /// Writes down what an operator changed by this call, why, and what came of it.
+    pub async fn changed(&self, resource: &str, reason: &str, outcome: &str) {
+        let written = Written { method: self.method, identity: &self.identity, trace: self.trace };
+        self.trail.done(&written, resource, reason, outcome).await;
     }
 
     /// Runs a write to its end even if the caller vanishes, and gives its outcome to whoever still waits; a drain waits for

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contract::Table;
+use store::Store;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -33,6 +34,8 @@ pub struct Component {
     pub ready: Option<Probe>,
     /// What is looked up now and then for who watches the process.
     pub measured: Vec<Measure>,
+    /// Where it writes down which calls were refused and what operators did; without one that stands in the log alone.
+    pub trail: Option<Store>,
     /// What whoever starts the process is told once.
     pub notices: Vec<String>,
 }
@@ -49,6 +52,7 @@ impl Component {
             max_calls: 4096,
             ready: None,
             measured: Vec::new(),
+            trail: None,
             notices: Vec::new(),
         }
     }
@@ -78,6 +82,13 @@ impl Component {
     #[must_use]
     pub fn measured(mut self, measure: Measure) -> Self {
         self.measured.push(measure);
+        self
+    }
+
+    /// Also writes down in this store which calls were refused and what operators did.
+    #[must_use]
+    pub fn trail(mut self, store: Store) -> Self {
+        self.trail = Some(store);
         self
     }
 

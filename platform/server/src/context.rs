@@ -22,6 +22,7 @@ use crate::component::{self, Component, Task};
 use crate::health::Standing;
 use crate::layer::{Layers, Service};
 use crate::page::Sealer;
+use crate::trail::Trail;
 
 /// The surroundings of a service: stores, other services, events, keys, time, and the end. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -298,6 +299,7 @@ impl Context {
             certified: self.trust.is_some(),
             clock: self.clock.clone(),
             limit: Arc::new(Semaphore::new(component.max_calls)),
+            trail: Trail::new(component.trail, &self.clock, &self.process),
             process: Arc::clone(&self.process),
         });
         self.clients.serve(component.name, Arc::new(service.clone()));

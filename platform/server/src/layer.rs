@@ -32,6 +32,7 @@ use crate::answering::Answering;
 use crate::body::{Bounded, Counted, Held};
 use crate::call::{Call, Process};
 use crate::messages::Messages;
+use crate::trail::{Trail, Written};
 use crate::{deadline, status};
 
 /// A service with its layers: answers calls of this process and of the network. Cheap to clone.
@@ -49,6 +50,7 @@ pub(crate) struct Layers {
     pub(crate) certified: bool,
     pub(crate) clock: Clock,
     pub(crate) limit: Arc<Semaphore>,
+    pub(crate) trail: Trail,
     pub(crate) process: Arc<Process>,
 }
 
@@ -168,10 +170,9 @@ impl Layers {
         mut request: Request<Body>,
     ) -> Result<Response<Body>, Status> {
         let decision = auth::decide(method, &arrival.identity);
-        if decision.is_err() || method.policy.access == Access::Operator {
-            audit(method, &arrival.identity, decision);
-        }
+        let written = Written { method, identity: &arrival.identity, trace: arrival.trace };
         if let Err(denied) = decision {
+            self.trail.denied(&written, &denied.to_string());
             return Err(refusal(denied));
         }
         if arrival.deadline <= Instant::now() {
@@ -183,12 +184,17 @@ impl Layers {
             let message = format!("{} has too many calls in progress", self.name);
             return Err(status::overloaded("OVERLOADED", message, SHED_PAUSE));
         };
+        if method.policy.access == Access::Operator {
+            let writing = store::deadline::within(arrival.deadline, self.trail.admitted(&written));
+            writing.await.map_err(|error| status::of_log(&error))?;
+        }
 
         request.extensions_mut().insert(Call {
             identity: Arc::new(arrival.identity),
             trace: arrival.trace,
             deadline: arrival.deadline,
             method,
+            trail: self.trail.clone(),
             process: Arc::clone(&self.process),
         });
         let body = std::mem::replace(request.body_mut(), Body::empty());
@@ -222,19 +228,19 @@ impl Layers {
         let certified = request.extensions_mut().remove::<Certified>();
         let headers = request.headers_mut();
         let identity = self.identity(headers)?;
+        let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
+        let trace = traceparent.and_then(|text| Trace::parse(text).ok()).unwrap_or_else(Trace::new_root);
         // Whoever proved nothing is refused by the policy. A token is signed by whoever has the fleet's key, a certificate by
         // the authority: neither opens anything alone.
         let shown = certified.as_ref().map(|Certified(name)| name.as_str());
         if self.certified && !identity.caller.is_empty() && shown != Some(identity.caller.as_ref()) {
             let reason = auth::Denied::OtherProcess;
-            let (caller, certificate) = (&identity.caller, shown.unwrap_or_default());
-            tracing::warn!(target: "audit", method = method.path, %caller, certificate, %reason, "denied");
+            let certificate = shown.unwrap_or("nobody");
+            self.trail.denied(&Written { method, identity: &identity, trace }, &format!("{reason}: {certificate}"));
             return Err(refusal(reason));
         }
         headers.remove(http::header::AUTHORIZATION);
         let timeout = deadline::requested(headers)?.unwrap_or(method.deadline);
-        let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
-        let trace = traceparent.and_then(|text| Trace::parse(text).ok()).unwrap_or_else(Trace::new_root);
         if !method.client_streaming {
             // gRPC puts five bytes before the message.
             let limit = 5 + method.max_request_bytes as usize;
@@ -279,17 +285,5 @@ fn refusal(denied: auth::Denied) -> Status {
         status::rejected(tonic::Code::Unauthenticated, "UNAUTHENTICATED", "a valid token is needed", [])
     } else {
         status::permission_denied("PERMISSION_DENIED", "the caller may not do this")
-    }
-}
-
-fn audit(method: &Method, identity: &Identity, decision: Result<(), auth::Denied>) {
-    let subject = identity.principal.subject().map_or("", |subject| subject.id.as_str());
-    match decision {
-        Ok(()) => {
-            tracing::info!(target: "audit", method = method.path, caller = %identity.caller, subject, "privileged call")
-        }
-        Err(reason) => {
-            tracing::warn!(target: "audit", method = method.path, caller = %identity.caller, subject, %reason, "denied");
-        }
     }
 }

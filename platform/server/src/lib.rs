@@ -29,6 +29,7 @@ mod messages;
 mod page;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;
+mod trail;
 mod watched;
 
 pub use accept::{Certified, Gauge, Limits, Listener, Peer};
