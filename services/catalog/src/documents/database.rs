@@ -4,7 +4,7 @@
 //! be guarded on, and what was acknowledged stays. A write whose answer was lost is sent again: it is guarded, so it can take
 //! effect once, and it is known by its guard.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt as _;
 use futures_util::future::try_join_all;
@@ -22,6 +22,8 @@ use super::shape::{Document, fresh_guard};
 
 /// How long an answer is awaited from a server that does not show itself.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a server may be out of reach when the process starts: as long as another that was killed takes to come back.
+const ARRIVAL: Duration = Duration::from_secs(30);
 /// How often a write whose answer was lost is sent again.
 const REPEATS: u32 = 2;
 /// How often it is tried to fence a document that others keep writing.
@@ -78,7 +80,13 @@ impl Database {
             .ok_or_else(|| unusable("the address of its documents names no database".to_owned()))?;
         let client = Client::with_options(options).map_err(|error| unusable(error.to_string()))?;
         let database = client.database(&name);
-        database.run_command(doc! { "ping": 1 }).await.map_err(|error| unusable(error.to_string()))?;
+        let begun = Instant::now();
+        while let Err(error) = database.run_command(doc! { "ping": 1 }).await {
+            if !may_be_lost(&error) || begun.elapsed() > ARRIVAL {
+                return Err(unusable(error.to_string()));
+            }
+            tracing::info!(%error, "the documents' server is not there yet");
+        }
         let this = Self {
             products: database.collection("products"),
             skus: database.collection("skus"),
