@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use integration::fleet::{Copy, GATEWAY};
 use integration::hops::trace_of;
 use integration::http::Answer;
@@ -98,6 +98,7 @@ async fn what_is_known_of_the_catalogue_stands_in_for_it_and_says_so() -> Result
     let product = format!("/v1/{}", text(&list["products"][0], "name")?);
     let unseen = format!("/v1/{}", text(&list["products"][1], "name")?);
     let page = format!("/v1/storefront/{}?currencyCode=EUR", text(&list["products"][0], "name")?);
+    let screen = format!("/v1/mobile/{}?currencyCode=EUR", text(&list["products"][0], "name")?);
     let live = anybody.get(&product).await?;
     ensure!(live.status == 200 && !live.headers.contains_key(STALE), "{}", live.describe());
     anybody.get(&page).await?.ok()?;
@@ -114,6 +115,10 @@ async fn what_is_known_of_the_catalogue_stands_in_for_it_and_says_so() -> Result
     ensure!(listed.json() == list && since(&listed).is_some(), "{}", listed.describe());
     let page = anybody.get(&page).await?.ok()?;
     ensure!(page["product"]["mark"]["status"] == "PART_STATUS_STALE", "{page}");
+    let screen = anybody.get(&screen).await?.ok()?;
+    let marks = screen["notLive"].as_array().context("nothing is marked")?;
+    ensure!(marks.iter().any(|it| it["service"] == "catalog" && it["status"] == "PART_STATUS_STALE"), "{screen}");
+    ensure!(screen["title"] == page["product"]["product"]["title"], "{screen}");
     // What nobody has asked for is not known, and operators are never shown what may be over.
     let unknown = anybody.get(&unseen).await?;
     ensure!(unknown.status == 503, "{}", unknown.describe());
