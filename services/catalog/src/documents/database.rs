@@ -34,6 +34,8 @@ pub(super) const SWEPT: i64 = 200;
 const FEW: usize = 8;
 /// What a server answers to a key that is there already.
 const DUPLICATE_KEY: i32 = 11000;
+/// `CursorNotFound`, and what drivers read again for, by MongoDB's specification of retryable reads.
+const PASSING: [i32; 14] = [43, 6, 7, 89, 91, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436];
 
 /// The collections of the catalogue. A cheap handle.
 #[derive(Clone, Debug)]
@@ -290,13 +292,41 @@ fn may_be_lost(error: &mongodb::error::Error) -> bool {
     )
 }
 
+/// Whether the server says no because of what it goes through itself. It forgets cursors when it starts again, so a list whose
+/// first part it has answered ends in the middle.
+fn passes(error: &mongodb::error::Error) -> bool {
+    matches!(error.kind.as_ref(), ErrorKind::Command(refused) if PASSING.contains(&refused.code))
+}
+
 /// What the callers of a store are told.
 pub(super) fn fault(error: mongodb::error::Error) -> Error {
-    if may_be_lost(&error) || error.contains_label(mongodb::error::RETRYABLE_WRITE_ERROR) {
+    if may_be_lost(&error) || passes(&error) || error.contains_label(mongodb::error::RETRYABLE_WRITE_ERROR) {
         return Error::Busy { detail: error.to_string() };
     }
     if matches!(error.kind.as_ref(), ErrorKind::BsonDeserialization(_) | ErrorKind::Bson(_)) {
         return Error::Damaged { service: "catalog", detail: error.to_string() };
     }
     Error::Engine(std::sync::Arc::new(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use mongodb::bson;
+    use mongodb::error::CommandError;
+
+    use super::*;
+
+    fn refused(code: i32) -> mongodb::error::Error {
+        let said = doc! { "code": code, "codeName": "Name", "errmsg": "message" };
+        ErrorKind::Command(bson::deserialize_from_document::<CommandError>(said).unwrap()).into()
+    }
+
+    #[test]
+    fn a_list_that_a_server_forgot_when_it_started_again_is_asked_for_later() {
+        for code in PASSING {
+            assert!(matches!(fault(refused(code)), Error::Busy { .. }), "{code}");
+        }
+        let bad_value = 2;
+        assert!(matches!(fault(refused(bad_value)), Error::Engine(_)));
+    }
 }
