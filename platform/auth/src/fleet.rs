@@ -2,7 +2,7 @@
 //!
 //! The callee believes the caller because both hold the fleet's key; the person is whoever the caller verified.
 //!
-//! A signature costs more than all else about a call, so what was signed is shown again for some seconds, and what was once
+//! Signatures are the dear part of a token, so what was signed is shown again for some seconds, and what was once
 //! found genuine is not computed again; its time is checked each time.
 
 use std::borrow::Cow;
