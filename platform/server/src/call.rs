@@ -14,6 +14,7 @@ use tonic::{Request, Status};
 use tracing::Instrument as _;
 
 use crate::page::Sealer;
+use crate::shedding::Holder;
 use crate::status;
 use crate::trail::{Trail, Written};
 
@@ -30,6 +31,7 @@ pub struct Call {
     pub method: &'static Method,
     pub(crate) trail: Trail,
     pub(crate) process: Arc<Process>,
+    pub(crate) place: Holder,
 }
 
 /// What all calls of one process share.
@@ -142,6 +144,13 @@ impl Call {
             Ok(outcome) => outcome,
             Err(broken) => Err(status::fault(self.method.path, &broken)),
         }
+    }
+
+    /// Does what is a wait for somebody else: a provider, a saga, a change to come. Meanwhile the call takes no place from others,
+    /// and how long it takes is not held against the service.
+    pub async fn aside<F: Future>(&self, wait: F) -> F::Output {
+        let _aside = self.place.aside();
+        wait.await
     }
 
     /// The token that continues a list of `filter` at `cursor`, for this principal and method alone; empty for no more.

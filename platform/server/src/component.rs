@@ -28,7 +28,8 @@ pub struct Component {
     pub tasks: Vec<Task>,
     /// Its log, for whoever listens to its events.
     pub source: Option<Arc<dyn bus::Source>>,
-    /// How many calls it works on at once before it sheds load.
+    /// The most calls it has at once, those that wait for others included; how many of them it works on follows how long they
+    /// keep each other waiting.
     pub max_calls: usize,
     /// Whether it can do its work now: what it stands on is reachable.
     pub ready: Option<Probe>,

@@ -14,6 +14,8 @@ mod fleet;
 mod generated;
 mod load;
 mod log;
+mod overhead;
+mod overload;
 mod parked;
 mod reads;
 mod rebuild;
@@ -31,7 +33,7 @@ use tokio::process::Command;
 use figures::Figures;
 
 /// The measurements of one process by name, in the order they run.
-const ALL: [&str; 11] = [
+const ALL: [&str; 13] = [
     "start",
     "reads",
     "checkouts",
@@ -40,6 +42,8 @@ const ALL: [&str; 11] = [
     "appends",
     "parked",
     "attacks",
+    "overload",
+    "overhead",
     "recovery",
     "rebuild",
     "year",
@@ -73,6 +77,7 @@ fn main() -> Result<()> {
             "STOA_LOG_SPEED    the program that measures the log alone, of `cargo build --release --example log_speed`"
         );
         println!("STOA_PARKED       the program that parks calls, of `cargo build --release --example parked`");
+        println!("STOA_OVERHEAD     the program that calls, of `cargo build --release -p server --example overhead`");
         println!("STOA_RETAIL_CSV   the real year's file");
         return Ok(());
     };
@@ -151,6 +156,8 @@ impl Bench {
             "appends" => log::measure(self).await,
             "parked" => parked::measure(self).await,
             "attacks" => attacks::measure(self).await,
+            "overhead" => overhead::measure(self).await,
+            "overload" => overload::measure(self).await,
             "recovery" => recovery::measure(self).await,
             "rebuild" => rebuild::measure(self).await,
             "year" => year::measure(self).await,
