@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use integration::fleet::{Copy, GATEWAY};
 use integration::hops::trace_of;
-use integration::http::Answer;
+use integration::http::{Answer, STALE};
 use integration::shopper::{Shopper, text};
 use integration::sold_out::{PATIENCE, SKU, SOON, buy};
 use integration::{Fleet, command_line, skip, until};
@@ -14,9 +14,6 @@ use tokio::task::JoinSet;
 
 /// What a process says when it leaves another one alone.
 const OPEN: &str = "the circuit is open";
-
-/// The header of an answer that stands in for another.
-const STALE: &str = "stoa-stale-since";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_payment_service_that_fails_is_left_alone_and_taken_back() -> Result<()> {
