@@ -38,6 +38,7 @@ mod stoa {
     pub mod contract { pub mod v1 { package!("stoa.contract.v1.rs"); } }
     pub mod identity { pub mod v1 { package!("stoa.identity.v1.rs"); } }
     pub mod inventory { pub mod v1 { package!("stoa.inventory.v1.rs"); } }
+    pub mod mobile { pub mod v1 { package!("stoa.mobile.v1.rs"); } }
     pub mod notification { pub mod v1 { package!("stoa.notification.v1.rs"); } }
     pub mod operations { pub mod v1 { package!("stoa.operations.v1.rs"); } }
     pub mod ordering { pub mod v1 { package!("stoa.ordering.v1.rs"); } }

@@ -40,7 +40,7 @@ use tower::Service as _;
 use transcode::service::{self, Code, Limits, Passing, Problem, Transcoder};
 
 use identify::Doorkeeper;
-use server::{Component, Door, Gauge};
+use server::{Component, Door, Gauge, Places};
 use sessions::Sessions;
 use upstream::{Behind, Caller, Services};
 
@@ -80,6 +80,9 @@ const FORWARD: [HeaderName; 4] = [
 /// Where a call comes from, for services that bound what one source may do. What a client says under this name is dropped.
 const CLIENT_ADDRESS: HeaderName = HeaderName::from_static("stoa-client-address");
 
+/// The most requests that are worked on at once: twice what a service takes, so that one that is full fills no door.
+const MOST_REQUESTS: usize = 8192;
+
 /// Answers kept to stand in for those that a service cannot give.
 const KEPT_BYTES: u64 = 16 << 20;
 
@@ -106,6 +109,7 @@ struct Inner {
     transcoder: Transcoder,
     methods: Table,
     standard: Routes,
+    places: Places,
     leaving: [CancellationToken; 2],
 }
 
@@ -163,6 +167,7 @@ pub fn build(config: Config, context: &server::Context) -> Result<Gateway, Error
         transcoder,
         methods,
         standard,
+        places: Places::at_a_door("door", MOST_REQUESTS),
         leaving: [context.draining.clone(), context.shutdown.clone()],
     };
     Ok(Gateway { inner: Arc::new(inner) })
@@ -205,18 +210,36 @@ impl Inner {
         let response = match self.transcoder.find(&request) {
             Err(response) => *response,
             Ok(matched) => {
+                let mut place = None;
                 if let Some(method) = self.methods.by_path(&matched.method().path) {
+                    // Before anything is looked at that costs: whoever cannot be served is told so for next to nothing.
+                    place = match self.places.take_at_the_door(method) {
+                        Ok(place) => {
+                            request = request.map(|body| service::boxed(place.awaiting(body)));
+                            Some(place)
+                        }
+                        Err(status) => {
+                            let problem = Problem::from(upstream::status_of(&status));
+                            return self.transcoder.refuse(&matched, &problem).map(Body::new);
+                        }
+                    };
                     let method = method.path.trim_start_matches('/');
                     span.rename(Name::of(verb, method));
                     span.set("rpc.method", method);
                 }
-                match self.doorkeeper.principal(request.headers()).await {
+                let answer = match self.doorkeeper.principal(request.headers()).await {
                     Ok(principal) => {
                         request.extensions_mut().insert(Caller { principal, trace: span.trace() });
                         self.transcoder.serve(matched, request).await
                     }
                     Err(problem) => self.transcoder.refuse(&matched, &problem),
+                };
+                if let Some(mut place) = place
+                    && is_well(&answer)
+                {
+                    place.well();
                 }
+                answer
             }
         };
         response.map(Body::new)
@@ -256,6 +279,12 @@ impl Inner {
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Some(response)
     }
+}
+
+/// Whether a request was answered with what it asked for.
+fn is_well<B>(response: &Response<B>) -> bool {
+    let refused = response.headers().get("grpc-status").is_some_and(|code| code.as_bytes() != b"0");
+    response.status().is_success() && !refused
 }
 
 /// A refusal of gRPC says 200 as everything does, and its own code beside that.

@@ -4,10 +4,11 @@
 // FerretDB's updates are not atomic (of eighty guarded decrements of a stock of fifty, eighty won); MongoDB's are, on one
 // document. The front makes up for that, so that what a client may rely on with MongoDB holds here too. What is proven
 // with it is the client, not the atomicity of MongoDB. Whoever builds it has FerretDB use its index of keys also for
-// filters that ask for more than the key, see xtask/src/servers/mongo.rs.
+// filters that ask for more than the key or for several keys, see xtask/src/servers/mongo.rs.
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -32,6 +33,7 @@ const (
 
 	headerLength  = 16
 	longest       = 48 << 20
+	opQuery       = 2004
 	opMsg         = 2013
 	moreToCome    = 1 << 1
 	serverStarted = 30 * time.Second
@@ -153,8 +155,10 @@ func serve(client net.Conn, socket string, one *sync.Mutex) error {
 }
 
 func exchange(server net.Conn, request []byte, one *sync.Mutex) ([][]byte, error) {
-	one.Lock()
-	defer one.Unlock()
+	if !greets(request) {
+		one.Lock()
+		defer one.Unlock()
+	}
 	if _, err := server.Write(request); err != nil {
 		return nil, err
 	}
@@ -173,6 +177,25 @@ func exchange(server net.Conn, request []byte, one *sync.Mutex) ([][]byte, error
 			return answers, nil
 		}
 	}
+}
+
+// greets says whether a client only makes itself known or asks whether anybody is there. That touches no data, and a client
+// that waits for it behind the work of others thinks that there is no server.
+func greets(request []byte) bool {
+	if binary.LittleEndian.Uint32(request[12:]) == opQuery {
+		return true // Of which only greetings are left.
+	}
+	// Flags, the kind of the section, the length of the document, the type of its first element; then its name.
+	const name = headerLength + 4 + 1 + 4 + 1
+	if len(request) < name {
+		return false
+	}
+	command, _, _ := bytes.Cut(request[name:], []byte{0})
+	switch string(command) {
+	case "hello", "isMaster", "ismaster", "ping":
+		return true
+	}
+	return false
 }
 
 // message reads one message of the wire protocol, header and all.

@@ -448,9 +448,7 @@ impl Fleet {
     pub fn complaints(&self) -> String {
         let mut said = String::from("what the processes said of errors:\n");
         for (copy, output) in &self.outputs {
-            let tail = output.tail(400);
-            let errors: Vec<&str> = tail.lines().filter(|line| line.contains("ERROR")).collect();
-            for line in errors.iter().rev().take(5).rev() {
+            for line in output.errors() {
                 let _ = writeln!(said, "{copy:?} {line}");
             }
         }

@@ -25,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(400);
 
+/// The header of an answer that stands in for one that a service cannot give.
+pub const STALE: &str = "stoa-stale-since";
+
 /// A connection, and the token sent with every call.
 pub struct Client {
     address: SocketAddr,

@@ -6,6 +6,47 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::io::Errno;
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// Cores that a process may run on.
+#[derive(Clone, Debug)]
+pub struct Cores(CpuSet);
+
+impl Cores {
+    /// Those of this process.
+    pub fn allowed() -> Result<Self> {
+        Ok(Self(sched_getaffinity(None)?))
+    }
+
+    /// One half of them and the other; with a single one, both have that.
+    pub fn halves(&self) -> (Self, Self) {
+        let all: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| self.0.is_set(*core)).collect();
+        let (first, second) = all.split_at(all.len() / 2);
+        let of = |cores: &[usize]| {
+            let mut set = CpuSet::new();
+            cores.iter().for_each(|core| set.set(*core));
+            Self(set)
+        };
+        if first.is_empty() { (self.clone(), self.clone()) } else { (of(first), of(second)) }
+    }
+
+    /// Keeps every thread of a process to them, and those that it starts from now on.
+    pub fn keep(&self, pid: u32) -> Result<()> {
+        for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let name = thread?.file_name();
+            let thread =
+                name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw).context("no thread")?;
+            match sched_setaffinity(Some(thread), &self.0) {
+                // It has ended meanwhile.
+                Err(Errno::SRCH) => {}
+                kept => kept?,
+            }
+        }
+        Ok(())
+    }
+}
 
 /// The memory a process holds, in KiB.
 pub fn resident_kib(pid: u32) -> Result<u64> {

@@ -31,8 +31,9 @@ const START: Duration = Duration::from_secs(30);
 /// SIGABRT.
 const ABORT: i32 = 6;
 
-/// Lines of output that are kept.
+/// Lines of output that are kept, and of those that tell of an error or a panic, which are kept for longer.
 const LINES: usize = 400;
+const ERRORS: usize = 100;
 
 /// Windows of the payment's doubt, of the buyer's action, of holds and of retries, in seconds instead of minutes.
 pub const SHORT_WINDOWS: [&str; 18] = [
@@ -111,6 +112,7 @@ impl std::error::Error for Died {}
 #[derive(Clone, Default)]
 pub struct Output {
     lines: Arc<Mutex<VecDeque<String>>>,
+    errors: Arc<Mutex<VecDeque<String>>>,
     /// Where all of them go.
     copy: Option<Arc<Mutex<std::fs::File>>>,
 }
@@ -334,11 +336,22 @@ impl Output {
             // Whoever reads the copy misses what could not be written.
             let _ = writeln!(copy.lock().unwrap_or_else(PoisonError::into_inner), "{line}");
         }
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.len() == LINES {
-            lines.pop_front();
+        let keep = |lines: &Mutex<VecDeque<String>>, most, line| {
+            let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+            if lines.len() == most {
+                lines.pop_front();
+            }
+            lines.push_back(line);
+        };
+        if ["ERROR", "panicked at"].iter().any(|word| line.contains(word)) {
+            keep(&self.errors, ERRORS, line.clone());
         }
-        lines.push_back(line);
+        keep(&self.lines, LINES, line);
+    }
+
+    /// What was told of errors and panics, the last of it.
+    pub fn errors(&self) -> Vec<String> {
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     /// The last lines.
@@ -350,8 +363,10 @@ impl Output {
 
     /// True if a kept line contains the text.
     pub fn contains(&self, text: &str) -> bool {
-        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.iter().any(|line| line.contains(text))
+        [&self.errors, &self.lines].into_iter().any(|lines| {
+            let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+            lines.iter().any(|line| line.contains(text))
+        })
     }
 }
 

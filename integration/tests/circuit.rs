@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use integration::fleet::{Copy, GATEWAY};
 use integration::hops::trace_of;
-use integration::http::Answer;
+use integration::http::{Answer, STALE};
 use integration::shopper::{Shopper, text};
 use integration::sold_out::{PATIENCE, SKU, SOON, buy};
 use integration::{Fleet, command_line, skip, until};
@@ -14,9 +14,6 @@ use tokio::task::JoinSet;
 
 /// What a process says when it leaves another one alone.
 const OPEN: &str = "the circuit is open";
-
-/// The header of an answer that stands in for another.
-const STALE: &str = "stoa-stale-since";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_payment_service_that_fails_is_left_alone_and_taken_back() -> Result<()> {
@@ -98,6 +95,7 @@ async fn what_is_known_of_the_catalogue_stands_in_for_it_and_says_so() -> Result
     let product = format!("/v1/{}", text(&list["products"][0], "name")?);
     let unseen = format!("/v1/{}", text(&list["products"][1], "name")?);
     let page = format!("/v1/storefront/{}?currencyCode=EUR", text(&list["products"][0], "name")?);
+    let screen = format!("/v1/mobile/{}?currencyCode=EUR", text(&list["products"][0], "name")?);
     let live = anybody.get(&product).await?;
     ensure!(live.status == 200 && !live.headers.contains_key(STALE), "{}", live.describe());
     anybody.get(&page).await?.ok()?;
@@ -114,6 +112,10 @@ async fn what_is_known_of_the_catalogue_stands_in_for_it_and_says_so() -> Result
     ensure!(listed.json() == list && since(&listed).is_some(), "{}", listed.describe());
     let page = anybody.get(&page).await?.ok()?;
     ensure!(page["product"]["mark"]["status"] == "PART_STATUS_STALE", "{page}");
+    let screen = anybody.get(&screen).await?.ok()?;
+    let marks = screen["notLive"].as_array().context("nothing is marked")?;
+    ensure!(marks.iter().any(|it| it["service"] == "catalog" && it["status"] == "PART_STATUS_STALE"), "{screen}");
+    ensure!(screen["title"] == page["product"]["product"]["title"], "{screen}");
     // What nobody has asked for is not known, and operators are never shown what may be over.
     let unknown = anybody.get(&unseen).await?;
     ensure!(unknown.status == 503, "{}", unknown.describe());

@@ -16,10 +16,11 @@ use crate::{gateways, paths};
 const BENCH: &[&str] = &["--bins", "--package", "integration"];
 
 /// What one process is measured with.
-const ONE: [&[&str]; 3] = [
+const ONE: [&[&str]; 4] = [
     &["--bins", "--package", "stoa"],
     &["--example", LOG, "--package", "stoa-log"],
     &["--example", PARKED, "--package", "stoa-payment"],
+    &["--example", OVERHEAD, "--package", "server"],
 ];
 
 /// The program that measures the log alone.
@@ -38,6 +39,9 @@ const DOOR: &[&str] = &["--bins", "--package", "stoa-gateway"];
 
 /// The program that parks calls at payment.
 const PARKED: &str = "parked";
+
+/// The program that calls over TCP with more and more switched on.
+const OVERHEAD: &str = "overhead";
 
 /// The shop with the engines of the fleet.
 const SHOP: &[&str] = &["--bins", "--package", "stoa", "--features", "fleet"];
@@ -130,7 +134,9 @@ fn one(arguments: &[String]) -> Result<bool> {
     }
     let stoa = paths::release("stoa");
     let example = |name: &str| paths::release("examples").join(name);
-    measure(bench(arguments, stoa).env("STOA_LOG_SPEED", example(LOG)).env("STOA_PARKED", example(PARKED)))
+    let mut bench = bench(arguments, stoa);
+    bench.env("STOA_LOG_SPEED", example(LOG)).env("STOA_PARKED", example(PARKED));
+    measure(bench.env("STOA_OVERHEAD", example(OVERHEAD)))
 }
 
 /// Our gateway beside those of others; one that cannot be had is said to be missing.

@@ -6,6 +6,7 @@
 
 mod control;
 mod etcd;
+mod jaeger;
 mod kafka;
 mod kubernetes;
 mod mongo;
@@ -32,6 +33,7 @@ use crate::{interrupt, paths, ports};
 
 pub(crate) use control::Control;
 pub(crate) use etcd::Etcd;
+pub(crate) use jaeger::Jaeger;
 pub(crate) use kafka::Kafka;
 pub(crate) use kubernetes::{Kubernetes, VERSION as KUBERNETES};
 pub(crate) use mongo::Mongo;

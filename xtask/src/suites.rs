@@ -34,10 +34,11 @@ pub(crate) fn lanes() -> Result<Vec<Lane>> {
             .unwrap_or("what its name says")
             .trim_end_matches('.')
             .to_owned();
-        // Envoy is a download from one index alone.
-        let may_be_missing = name == "sidecar";
+        // Envoy is a download from one index alone, and Jaeger takes minutes of both cores to build.
+        let on_request = name == "collector";
+        let may_be_missing = name == "sidecar" || on_request;
         let lane = Lane::new(format!("integration:{name}"), proves, move |context| drive(&name, context));
-        lanes.push(Lane { may_be_missing, ..lane });
+        lanes.push(Lane { may_be_missing, on_request, ..lane });
     }
     let whole =
         "the whole fleet: `up`, the README's tour unchanged, `status`, kill -9 and `up`, `down`, `up` on the same data";
@@ -118,6 +119,17 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
             Had::Missing(reason) => println!("    {reason}"),
         }
     }
+    let mut collector = None;
+    if name == "collector" {
+        match servers::Jaeger::start()? {
+            Started::Ready(started) => {
+                println!("    {}", servers::Jaeger::version());
+                run = run.env("STOA_TEST_OTLP", started.takes()).env("STOA_TEST_JAEGER", started.answers());
+                collector = Some(started);
+            }
+            Started::Missing(reason) => println!("    {reason}"),
+        }
+    }
     let mut grown = None;
     if ["roll", "scale"].contains(&name) {
         run = run.args(&["--show-output"]);
@@ -194,7 +206,7 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
         controls = vec![servers::Control::over(database)?, control];
     }
     let ended = run.end()?;
-    drop((server, broker, redis, other, controls, engines, grown, rolled));
+    drop((server, broker, redis, other, collector, controls, engines, grown, rolled));
     for line in ended.output.lines().filter(|line| line.starts_with("measured: ")) {
         println!("    {line}");
     }

@@ -1,4 +1,5 @@
-//! `stoa.storefront.v1`: one document a page of the web shop, composed of what several services say.
+//! `stoa.storefront.v1`: one document a page of the web shop, composed of what several services say; and of the same parts
+//! the screens of phones ([`mobile`]).
 //!
 //! Parts are asked for concurrently, each with its own deadline. A part whose service does not answer is what it answered
 //! last, marked stale, or missing, marked so (see [`part`]); only the part a page is about, its product or its cart, can make
@@ -6,23 +7,25 @@
 //!
 //! What belongs to one person (cart, quote) is never kept.
 
+mod mobile;
 mod part;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Channel, Outgoing};
-use contract::Table;
 use contracts::{
     cart::v1::{Cart, GetCartRequest, PriceCartRequest, Quote, cart_service_client::CartServiceClient},
     catalog::v1::{
-        Facet, GetProductRequest, Product, SearchOrder, SearchProductsRequest,
+        Facet, GetProductRequest, Product, SearchOrder, SearchProductsRequest, Variant,
         catalog_service_client::CatalogServiceClient,
     },
     inventory::v1::{Availability, BatchGetAvailabilityRequest, inventory_service_client::InventoryServiceClient},
+    mobile::v1::mobile_service_server::MobileServiceServer,
     shipping::v1::{QuoteRatesRequest, ShippingRate, shipping_service_client::ShippingServiceClient},
     storefront::v1::{
         AvailabilityPart, CartPart, CheckoutPage, FacetsPart, GetCheckoutPageRequest, GetHomeRequest,
-        GetProductPageRequest, HomePage, METHODS, ProductPage, ProductPart, ProductsPart, QuotePart, RatesPart,
+        GetProductPageRequest, HomePage, ProductPage, ProductPart, ProductsPart, QuotePart, RatesPart,
         storefront_service_server::{StorefrontService, StorefrontServiceServer},
     },
 };
@@ -53,7 +56,7 @@ const RELATED: usize = 8;
 /// The most SKUs one call of inventory takes.
 const MAX_SKUS: usize = 1000;
 
-/// The component that answers `stoa.storefront.v1`, over the services that the context's registry finds.
+/// The component that answers `stoa.storefront.v1` and `stoa.mobile.v1`, over the services that the context's registry finds.
 pub fn build(deadlines: Deadlines, context: &server::Context) -> Component {
     // The composing is the gateway's own work: it calls as the gateway, for the person it answers.
     let caller = context.clients.as_caller(auth::GATEWAY);
@@ -71,7 +74,10 @@ pub fn build(deadlines: Deadlines, context: &server::Context) -> Component {
         availabilities: Kept::default(),
         rates: Kept::default(),
     };
-    Component::new("edge", Table(METHODS), Routes::new(StorefrontServiceServer::new(storefront)))
+    let storefront = Arc::new(storefront);
+    let routes = Routes::new(StorefrontServiceServer::from_arc(Arc::clone(&storefront)))
+        .add_service(MobileServiceServer::from_arc(storefront));
+    Component::new("edge", contracts::METHODS, routes)
 }
 
 struct Storefront {
@@ -103,19 +109,7 @@ impl StorefrontService for Storefront {
     async fn get_product_page(&self, request: Request<GetProductPageRequest>) -> Result<Response<ProductPage>, Status> {
         let call = Call::of(&request)?;
         let asked = request.into_inner();
-        let mut product = self.product(&call, &asked.product).await?;
-        if let Some(product) = &mut product.value {
-            price_in(product, &asked.currency_code);
-        }
-        let (availability, related) = match &product.value {
-            Some(found) => {
-                let skus = stocked_skus(found);
-                tokio::join!(self.availability(&call, skus), self.related(&call, found, &asked.currency_code))
-            }
-            None => {
-                (Answered::missing("inventory", "PRODUCT_MISSING"), Answered::missing("catalog", "PRODUCT_MISSING"))
-            }
-        };
+        let (product, availability, related) = self.product_with(&call, &asked.product, &asked.currency_code).await?;
         Ok(Response::new(ProductPage {
             product: Some(ProductPart { mark: Some(product.mark), product: product.value }),
             availability: Some(availability_part(availability)),
@@ -142,6 +136,29 @@ impl StorefrontService for Storefront {
 }
 
 impl Storefront {
+    /// A product with its prices in the currency asked for, what can be had of it, and products like it.
+    async fn product_with(
+        &self,
+        call: &Call,
+        name: &str,
+        currency: &str,
+    ) -> Result<(Answered<Product>, Answered<Vec<Availability>>, Answered<Vec<Product>>), Status> {
+        let mut product = self.product(call, name).await?;
+        if let Some(product) = &mut product.value {
+            price_in(product, currency);
+        }
+        let (availability, related) = match &product.value {
+            Some(found) => {
+                let skus = stocked_skus(found);
+                tokio::join!(self.availability(call, skus), self.related(call, found, currency))
+            }
+            None => {
+                (Answered::missing("inventory", "PRODUCT_MISSING"), Answered::missing("catalog", "PRODUCT_MISSING"))
+            }
+        };
+        Ok((product, availability, related))
+    }
+
     async fn featured(&self, call: &Call, currency: &str) -> Answered<Vec<Product>> {
         let search = SearchProductsRequest {
             currency_code: currency.to_owned(),
@@ -305,8 +322,12 @@ fn price_in(product: &mut Product, currency: &str) {
 }
 
 fn stocked_skus(product: &Product) -> Vec<String> {
-    let stocked = product.variants.iter().filter(|variant| variant.stocked.or(product.stocked).unwrap_or(true));
+    let stocked = product.variants.iter().filter(|variant| is_stocked(product, variant));
     stocked.map(|variant| variant.sku.clone()).collect()
+}
+
+fn is_stocked(product: &Product, variant: &Variant) -> bool {
+    variant.stocked.or(product.stocked).unwrap_or(true)
 }
 
 fn products_part(answered: Answered<Vec<Product>>) -> ProductsPart {

@@ -120,6 +120,7 @@ async fn reflection_lists_and_describes_every_service() {
         "stoa.catalog.v1.CatalogService",
         "stoa.ordering.v1.OrderingService",
         "stoa.storefront.v1.StorefrontService",
+        "stoa.mobile.v1.MobileService",
         "grpc.health.v1.Health",
     ] {
         assert!(names.contains(&name.to_owned()), "{name} is not in {names:?}");

@@ -7,4 +7,5 @@ mod identity;
 mod pages;
 mod rest;
 mod rig;
+mod screens;
 mod wire;

@@ -27,7 +27,7 @@ const PACE: usize = 20;
 /// How an order is refused for which stock had no answer in half a minute.
 const WAITED: &str = "REJECT_REASON_STOCK_TIMEOUT";
 /// Buyers and nobody who dies cannot be for ever.
-const SALES: usize = 12;
+const SALES: usize = 30;
 
 pub(super) async fn part(engines: &Engines, scale: &Scale, tally: &mut Tally) -> Result<()> {
     let files = limits::raise_open_files();

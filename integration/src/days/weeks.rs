@@ -114,6 +114,9 @@ pub(super) async fn part(engines: &Engines, scale: &Scale, tally: &mut Tally) ->
     paid(&fleet.provider.ledger().await?, &report)?;
     well(&mut fleet, tally).await?;
     println!("until {day}: {report:#?}");
+    if report.refused.keys().any(|reason| reason.starts_with("Internal")) {
+        println!("{}", fleet.complaints());
+    }
     tally.sold(report.confirmed as usize);
     for (reason, count) in &report.refused {
         tally.refused(reason, *count as usize);

@@ -29,6 +29,7 @@ mod projection;
 mod rebuild;
 pub mod relays;
 pub mod timers;
+pub mod trail;
 
 pub use aggregate::{Aggregate, Execute, Executed, Loaded};
 pub use error::Error;
@@ -44,5 +45,6 @@ pub const MIGRATIONS: store::MigrationSet = store::MigrationSet::new(
     &[
         store::Migration::new(1, "log", include_str!("../migrations/0001_log.sql")),
         store::Migration::new(2, "relays", include_str!("../migrations/0002_relays.sql")),
+        store::Migration::new(3, "audit records", include_str!("../migrations/0003_audit_records.sql")),
     ],
 );

@@ -7,7 +7,7 @@ use bus::BoxFuture;
 use contract::EventSet;
 use log::inbox::DealtWith;
 use log::once::{Answer, Outcome};
-use log::{Log, inbox, once};
+use log::{Log, inbox, once, trail};
 use store::{Tx, site};
 
 use crate::names::names;
@@ -27,7 +27,12 @@ pub(crate) trait Kept: Send + Sync {
 
     /// Rows of the inbox behind one, in the order of [`inbox::all`], at most `limit`.
     fn inbox(&self, after: DealtWith, limit: u32) -> BoxFuture<'_, Result<Vec<DealtWith>, log::Error>>;
+
+    /// The audit trail behind a record's id, newest first, at most `limit`.
+    fn trail(&self, wanted: trail::Wanted, before: String, limit: u32) -> Trail<'_>;
 }
+
+pub(crate) type Trail<'a> = BoxFuture<'a, Result<Vec<trail::Record>, log::Error>>;
 
 impl<E: EventSet> Kept for Log<E> {
     fn claim(&self, request: Option<log::Request>) -> BoxFuture<'_, Result<(), log::Error>> {
@@ -40,6 +45,10 @@ impl<E: EventSet> Kept for Log<E> {
 
     fn inbox(&self, after: DealtWith, limit: u32) -> BoxFuture<'_, Result<Vec<DealtWith>, log::Error>> {
         Box::pin(self.store().read(async move |tx: &mut Tx| inbox::all(tx, &after, limit).await))
+    }
+
+    fn trail(&self, wanted: trail::Wanted, before: String, limit: u32) -> Trail<'_> {
+        Box::pin(self.store().read(async move |tx: &mut Tx| trail::list(tx, &wanted, &before, limit).await))
     }
 }
 

@@ -93,6 +93,7 @@ impl Desk {
             let store = store.clone();
             Box::pin(async move { store.read(async |tx: &mut Tx| tx.heads().await).await.is_ok() })
         }));
+        component = component.trail(self.store.clone());
         let rpc = Rpc::new(self);
         component = component.measured(measures::of(&rpc));
         component.routes = component.routes.add_service(OperationsServiceServer::new(rpc));

@@ -10,6 +10,7 @@ use contracts::wkt;
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use log::Rebuilt;
+use log::trail::Wanted;
 use saga::History;
 use server::{Call, status};
 use store::Tx;
@@ -86,7 +87,7 @@ impl Rpc {
             To::Undo(reason) => (sagas.turn(id, reason.clone()).await, reason),
         };
         let moved = moved.map_err(|error| status::of_store(&error))?;
-        audit(&asked.call, &asked.name, &reason, if moved { "moved" } else { "already moving" });
+        asked.call.changed(&asked.name, &reason, if moved { "moved" } else { "already moving" }).await;
         let (_, seen, history) = self.saga(&asked.name).await?;
         Ok(self.shown((seen, history)))
     }
@@ -161,12 +162,6 @@ struct Move {
 enum To {
     Retry,
     Undo(String),
-}
-
-/// One record of what was done, by whom, to what, and why.
-fn audit(call: &Call, resource: &str, reason: &str, outcome: &str) {
-    let actor = call.principal();
-    tracing::info!(target: "audit", method = call.method.path, %actor, resource, reason, outcome, "operator's change");
 }
 
 #[tonic::async_trait]
@@ -290,7 +285,7 @@ impl OperationsService for Rpc {
             }
             if !asked.validate_only {
                 let outcome = format!("{applied} applied, {parked} parked");
-                audit(&call, &format!("{}/deadLetters", asked.parent), "", &outcome);
+                call.changed(&format!("{}/deadLetters", asked.parent), "", &outcome).await;
             }
             Ok(proto::RedriveDeadLettersResponse { applied_count: count(applied), parked_count: count(parked) })
         });
@@ -336,7 +331,7 @@ impl OperationsService for Rpc {
                 }
                 reply.duration = Some(wkt::Duration::from(begun.elapsed()));
                 let outcome = format!("{} rows, {} were other", reply.row_count, reply.difference_count);
-                audit(&call, &asked.name, "", &outcome);
+                call.changed(&asked.name, "", &outcome).await;
             }
             for it in &derived {
                 reply.projections.push(rpc.projection(it).await?);
@@ -455,6 +450,35 @@ impl OperationsService for Rpc {
         Ok(Response::new(proto::ListInboxResponse {
             entries: rows.into_iter().map(wire::inbox_entry).collect(),
             next_page_token: call.page_token(&asked.parent, last.as_deref()),
+        }))
+    }
+
+    async fn list_audit_records(
+        &self,
+        request: Request<proto::ListAuditRecordsRequest>,
+    ) -> Result<Response<proto::ListAuditRecordsResponse>, Status> {
+        let call = Call::of(&request)?;
+        let asked = request.into_inner();
+        self.check_parent(&asked.parent)?;
+        let filter = [&asked.parent, &asked.principal, &asked.method, &asked.resource].map(String::as_str).join("\n");
+        let filter = format!("{filter}\n{}", asked.verdict);
+        let before = call.cursor(&filter, &asked.page_token)?.unwrap_or_default();
+        let wanted = Wanted {
+            verdict: wire::verdict(asked.verdict()),
+            principal: asked.principal,
+            method: asked.method,
+            resource: asked.resource,
+        };
+        let size = page(asked.page_size);
+        let read = self.desk.kept.trail(wanted, before, u32::try_from(size + 1).unwrap_or(u32::MAX)).await;
+        let mut records = read.map_err(|error| status::of_log(&error))?;
+        let more = records.len() > size;
+        records.truncate(size);
+        let last = records.last().filter(|_| more).map(|record| record.id.clone());
+        let shown = records.into_iter().map(|record| wire::audit_record(self.desk.service, record));
+        Ok(Response::new(proto::ListAuditRecordsResponse {
+            audit_records: shown.collect(),
+            next_page_token: call.page_token(&filter, last.as_deref()),
         }))
     }
 }

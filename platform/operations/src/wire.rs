@@ -6,6 +6,7 @@ use contracts::wkt;
 use jiff::{SignedDuration, Timestamp};
 use log::inbox::DealtWith;
 use log::once::Outcome;
+use log::trail::{self, Verdict};
 use log::{Difference, What};
 use saga::{History, Phase};
 
@@ -153,6 +154,38 @@ pub(crate) fn answer(told: Told) -> proto::Answer {
 pub(crate) fn inbox_entry(row: DealtWith) -> proto::InboxEntry {
     let DealtWith { consumer, producer, stream, version } = row;
     proto::InboxEntry { consumer, producer, stream, version: signed(version) }
+}
+
+/// A line of the audit trail.
+pub(crate) fn audit_record(service: &str, record: trail::Record) -> proto::AuditRecord {
+    let verdict = match record.verdict {
+        Verdict::Denied => proto::AuditVerdict::Denied,
+        Verdict::Admitted => proto::AuditVerdict::Admitted,
+        Verdict::Done => proto::AuditVerdict::Done,
+    };
+    proto::AuditRecord {
+        name: format!("services/{service}/auditRecords/{}", record.id),
+        create_time: Some(time(record.time)),
+        verdict: verdict.into(),
+        method: record.method,
+        caller: record.caller,
+        principal: record.principal,
+        resource: record.resource,
+        reason: record.reason,
+        outcome: record.outcome,
+        trace_id: record.trace_id,
+        call_count: signed(record.calls),
+    }
+}
+
+/// Which verdict is asked for.
+pub(crate) fn verdict(asked: proto::AuditVerdict) -> Option<Verdict> {
+    match asked {
+        proto::AuditVerdict::Unspecified => None,
+        proto::AuditVerdict::Denied => Some(Verdict::Denied),
+        proto::AuditVerdict::Admitted => Some(Verdict::Admitted),
+        proto::AuditVerdict::Done => Some(Verdict::Done),
+    }
 }
 
 /// The trace id inside a W3C trace context, or nothing.

@@ -6,11 +6,11 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use tokio::sync::OwnedSemaphorePermit;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
 use crate::answering::Answering;
+use crate::shedding::Place;
 
 /// A request body that fails once it is larger than allowed, whatever its length prefix promised.
 pub(crate) struct Bounded {
@@ -55,15 +55,15 @@ impl http_body::Body for Bounded {
     }
 }
 
-/// A streamed answer that counts against its service's limit until it ends.
+/// A streamed answer that has its place until it ends.
 pub(crate) struct Held {
     inner: Body,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Held {
-    pub(crate) fn new(inner: Body, permit: OwnedSemaphorePermit) -> Self {
-        Held { inner, _permit: permit }
+    pub(crate) fn new(inner: Body, place: Place) -> Self {
+        Held { inner, _place: place }
     }
 }
 

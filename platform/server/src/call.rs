@@ -14,7 +14,9 @@ use tonic::{Request, Status};
 use tracing::Instrument as _;
 
 use crate::page::Sealer;
+use crate::shedding::Holder;
 use crate::status;
+use crate::trail::{Trail, Written};
 
 /// The call a handler answers: who makes it, in which story, until when. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -27,7 +29,9 @@ pub struct Call {
     pub deadline: Instant,
     /// What the contract promises about the method.
     pub method: &'static Method,
+    pub(crate) trail: Trail,
     pub(crate) process: Arc<Process>,
+    pub(crate) place: Holder,
 }
 
 /// What all calls of one process share.
@@ -122,6 +126,12 @@ impl Call {
         }
     }
 
+    /// Writes down what an operator changed by this call, why, and what came of it.
+    pub async fn changed(&self, resource: &str, reason: &str, outcome: &str) {
+        let written = Written { method: self.method, identity: &self.identity, trace: self.trace };
+        self.trail.done(&written, resource, reason, outcome).await;
+    }
+
     /// Runs a write to its end even if the caller vanishes, and gives its outcome to whoever still waits; a drain waits for
     /// it. A transaction that is kept waiting by others past the deadline has no effect.
     pub async fn detached<T, F>(&self, write: F) -> Result<T, Status>
@@ -134,6 +144,13 @@ impl Call {
             Ok(outcome) => outcome,
             Err(broken) => Err(status::fault(self.method.path, &broken)),
         }
+    }
+
+    /// Does what is a wait for somebody else: a provider, a saga, a change to come. Meanwhile the call takes no place from others,
+    /// and how long it takes is not held against the service.
+    pub async fn aside<F: Future>(&self, wait: F) -> F::Output {
+        let _aside = self.place.aside();
+        wait.await
     }
 
     /// The token that continues a list of `filter` at `cursor`, for this principal and method alone; empty for no more.

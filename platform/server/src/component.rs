@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contract::Table;
+use store::Store;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -27,12 +28,15 @@ pub struct Component {
     pub tasks: Vec<Task>,
     /// Its log, for whoever listens to its events.
     pub source: Option<Arc<dyn bus::Source>>,
-    /// How many calls it works on at once before it sheds load.
+    /// The most calls it has at once, those that wait for others included; how many of them it works on follows how long they
+    /// keep each other waiting.
     pub max_calls: usize,
     /// Whether it can do its work now: what it stands on is reachable.
     pub ready: Option<Probe>,
     /// What is looked up now and then for who watches the process.
     pub measured: Vec<Measure>,
+    /// Where it writes down which calls were refused and what operators did; without one that stands in the log alone.
+    pub trail: Option<Store>,
     /// What whoever starts the process is told once.
     pub notices: Vec<String>,
 }
@@ -49,6 +53,7 @@ impl Component {
             max_calls: 4096,
             ready: None,
             measured: Vec::new(),
+            trail: None,
             notices: Vec::new(),
         }
     }
@@ -78,6 +83,13 @@ impl Component {
     #[must_use]
     pub fn measured(mut self, measure: Measure) -> Self {
         self.measured.push(measure);
+        self
+    }
+
+    /// Also writes down in this store which calls were refused and what operators did.
+    #[must_use]
+    pub fn trail(mut self, store: Store) -> Self {
+        self.trail = Some(store);
         self
     }
 

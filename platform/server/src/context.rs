@@ -11,7 +11,6 @@ use contract::Table;
 use store::{Clock, MigrationSet, Store};
 use tls::Trust;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic_health::pb::health_server::HealthServer;
@@ -22,6 +21,8 @@ use crate::component::{self, Component, Task};
 use crate::health::Standing;
 use crate::layer::{Layers, Service};
 use crate::page::Sealer;
+use crate::shedding::Places;
+use crate::trail::Trail;
 
 /// The surroundings of a service: stores, other services, events, keys, time, and the end. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -297,7 +298,8 @@ impl Context {
             fleet: self.fleet.clone(),
             certified: self.trust.is_some(),
             clock: self.clock.clone(),
-            limit: Arc::new(Semaphore::new(component.max_calls)),
+            places: Places::new(component.name, component.max_calls),
+            trail: Trail::new(component.trail, &self.clock, &self.process),
             process: Arc::clone(&self.process),
         });
         self.clients.serve(component.name, Arc::new(service.clone()));

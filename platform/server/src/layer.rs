@@ -9,9 +9,8 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
-use std::time::Duration;
 
-use auth::{Fleet, Identity};
+use auth::{Fleet, Identity, Role};
 use bytes::Bytes;
 use client::{Answer, Arrival, Callee};
 use contract::{Access, Method, Table};
@@ -19,7 +18,6 @@ use futures_util::FutureExt as _;
 use http::{HeaderMap, Request, Response};
 use store::Clock;
 use telemetry::{Trace, spans};
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::service::Routes;
@@ -32,6 +30,8 @@ use crate::answering::Answering;
 use crate::body::{Bounded, Counted, Held};
 use crate::call::{Call, Process};
 use crate::messages::Messages;
+use crate::shedding::{Places, Rank};
+use crate::trail::{Trail, Written};
 use crate::{deadline, status};
 
 /// A service with its layers: answers calls of this process and of the network. Cheap to clone.
@@ -48,7 +48,8 @@ pub(crate) struct Layers {
     /// Whether a call over the network has to come by a connection with a certificate.
     pub(crate) certified: bool,
     pub(crate) clock: Clock,
-    pub(crate) limit: Arc<Semaphore>,
+    pub(crate) places: Places,
+    pub(crate) trail: Trail,
     pub(crate) process: Arc<Process>,
 }
 
@@ -96,8 +97,6 @@ impl std::fmt::Debug for Service {
 
 /// What every caller may ask for that no contract describes: is it alive, what does it serve.
 const OPEN: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection."];
-
-const SHED_PAUSE: Duration = Duration::from_millis(100);
 
 impl Layers {
     async fn answer(&self, request: Request<Body>) -> Response<Body> {
@@ -168,10 +167,9 @@ impl Layers {
         mut request: Request<Body>,
     ) -> Result<Response<Body>, Status> {
         let decision = auth::decide(method, &arrival.identity);
-        if decision.is_err() || method.policy.access == Access::Operator {
-            audit(method, &arrival.identity, decision);
-        }
+        let written = Written { method, identity: &arrival.identity, trace: arrival.trace };
         if let Err(denied) = decision {
+            self.trail.denied(&written, &denied.to_string());
             return Err(refusal(denied));
         }
         if arrival.deadline <= Instant::now() {
@@ -179,19 +177,23 @@ impl Layers {
         }
         #[cfg(feature = "planted-bugs")]
         crate::planted::failure()?;
-        let Ok(permit) = Arc::clone(&self.limit).try_acquire_owned() else {
-            let message = format!("{} has too many calls in progress", self.name);
-            return Err(status::overloaded("OVERLOADED", message, SHED_PAUSE));
-        };
+        let mut place = self.places.take(method, rank(method, &arrival.identity))?;
+        if method.policy.access == Access::Operator {
+            let writing = store::deadline::within(arrival.deadline, self.trail.admitted(&written));
+            writing.await.map_err(|error| status::of_log(&error))?;
+        }
 
         request.extensions_mut().insert(Call {
             identity: Arc::new(arrival.identity),
             trace: arrival.trace,
             deadline: arrival.deadline,
             method,
+            trail: self.trail.clone(),
             process: Arc::clone(&self.process),
+            place: place.holder(),
         });
         let body = std::mem::replace(request.body_mut(), Body::empty());
+        let body = Body::new(place.awaiting(body));
         *request.body_mut() = Body::new(Messages::new(body, method.max_request_bytes as usize));
         let work = store::deadline::within(arrival.deadline, self.route(request));
         let answer = AssertUnwindSafe(work).catch_unwind();
@@ -203,8 +205,13 @@ impl Layers {
             tokio::time::timeout_at(arrival.deadline, answer).await.map_err(late)?
         };
         match answer {
-            Ok(response) if method.server_streaming => Ok(response.map(|body| Body::new(Held::new(body, permit)))),
-            Ok(response) => Ok(response),
+            Ok(response) if method.server_streaming => Ok(response.map(|body| Body::new(Held::new(body, place)))),
+            Ok(response) => {
+                if code(response.headers()) == Code::Ok {
+                    place.well();
+                }
+                Ok(response)
+            }
             Err(_) => {
                 tracing::error!(method = method.path, "the handler panicked");
                 Err(Status::internal("an internal error; it has been logged"))
@@ -222,19 +229,19 @@ impl Layers {
         let certified = request.extensions_mut().remove::<Certified>();
         let headers = request.headers_mut();
         let identity = self.identity(headers)?;
+        let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
+        let trace = traceparent.and_then(|text| Trace::parse(text).ok()).unwrap_or_else(Trace::new_root);
         // Whoever proved nothing is refused by the policy. A token is signed by whoever has the fleet's key, a certificate by
         // the authority: neither opens anything alone.
         let shown = certified.as_ref().map(|Certified(name)| name.as_str());
         if self.certified && !identity.caller.is_empty() && shown != Some(identity.caller.as_ref()) {
             let reason = auth::Denied::OtherProcess;
-            let (caller, certificate) = (&identity.caller, shown.unwrap_or_default());
-            tracing::warn!(target: "audit", method = method.path, %caller, certificate, %reason, "denied");
+            let certificate = shown.unwrap_or("nobody");
+            self.trail.denied(&Written { method, identity: &identity, trace }, &format!("{reason}: {certificate}"));
             return Err(refusal(reason));
         }
         headers.remove(http::header::AUTHORIZATION);
         let timeout = deadline::requested(headers)?.unwrap_or(method.deadline);
-        let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
-        let trace = traceparent.and_then(|text| Trace::parse(text).ok()).unwrap_or_else(Trace::new_root);
         if !method.client_streaming {
             // gRPC puts five bytes before the message.
             let limit = 5 + method.max_request_bytes as usize;
@@ -269,6 +276,14 @@ impl Layers {
     }
 }
 
+/// How much is lost when this call is refused. What a service asks for on its own business belongs to something that has begun,
+/// and whoever runs the shop has to get in when it is full.
+fn rank(method: &Method, identity: &Identity) -> Rank {
+    let subject = identity.principal.subject();
+    let operator = subject.is_some_and(|subject| subject.role == Role::Operator);
+    if operator || !auth::speaks_for_people(&identity.caller) { Rank::Finishing } else { Rank::of(method) }
+}
+
 /// The code of an answer: a refusal carries its status in the headers, without a body.
 fn code(headers: &HeaderMap) -> Code {
     headers.get("grpc-status").map_or(Code::Ok, |status| Code::from_bytes(status.as_bytes()))
@@ -279,17 +294,5 @@ fn refusal(denied: auth::Denied) -> Status {
         status::rejected(tonic::Code::Unauthenticated, "UNAUTHENTICATED", "a valid token is needed", [])
     } else {
         status::permission_denied("PERMISSION_DENIED", "the caller may not do this")
-    }
-}
-
-fn audit(method: &Method, identity: &Identity, decision: Result<(), auth::Denied>) {
-    let subject = identity.principal.subject().map_or("", |subject| subject.id.as_str());
-    match decision {
-        Ok(()) => {
-            tracing::info!(target: "audit", method = method.path, caller = %identity.caller, subject, "privileged call")
-        }
-        Err(reason) => {
-            tracing::warn!(target: "audit", method = method.path, caller = %identity.caller, subject, %reason, "denied");
-        }
     }
 }

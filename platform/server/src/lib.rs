@@ -13,6 +13,7 @@ pub mod descriptors;
 pub mod metrics;
 pub mod status;
 
+mod adaptive;
 mod answering;
 mod arriving;
 mod body;
@@ -29,6 +30,8 @@ mod messages;
 mod page;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;
+mod shedding;
+mod trail;
 mod watched;
 
 pub use accept::{Certified, Gauge, Limits, Listener, Peer};
@@ -41,3 +44,4 @@ pub use context::{Context, Storage, Windows, duration};
 pub use deadline::requested as requested_deadline;
 pub use health::Probe;
 pub use layer::Service;
+pub use shedding::{Awaited, Place, Places, Rank};

@@ -223,7 +223,9 @@ async fn owned(database: &Database) -> Database {
 async fn a_service_appends_events_and_can_neither_change_them_nor_the_tables() {
     let Engine::Postgres(database) = fresh().await.engine else { unreachable!("asked for PostgreSQL") };
     let shared = owned(&database).await;
-    let config = || Config::new("conform", Engine::Postgres(shared.clone())).migrations([conformance::TABLES]);
+    const TRAIL: MigrationSet =
+        MigrationSet::new("trail", &[Migration::new(1, "trail", "CREATE TABLE audit_records (id TEXT NOT NULL)")]);
+    let config = || Config::new("conform", Engine::Postgres(shared.clone())).migrations([conformance::TABLES, TRAIL]);
     let (first, second) = tokio::join!(Store::open(config()), Store::open(config()));
     let (store, _second) = (first.unwrap(), second.unwrap());
     let body = async |tx: &mut store::Tx| -> Result<u64, Error> {
@@ -234,8 +236,10 @@ async fn a_service_appends_events_and_can_neither_change_them_nor_the_tables() {
 
     let (service, connection) = tokio_postgres::connect(&shared.url, NoTls).await.unwrap();
     tokio::spawn(connection);
-    service.batch_execute("UPDATE counters SET count = 1").await.unwrap();
+    service.batch_execute("UPDATE counters SET count = 1; INSERT INTO audit_records VALUES ('a')").await.unwrap();
     for forbidden in [
+        "UPDATE audit_records SET id = ''",
+        "DELETE FROM audit_records",
         "UPDATE events SET payload = ''",
         "DELETE FROM events",
         "TRUNCATE events",
@@ -250,7 +254,9 @@ async fn a_service_appends_events_and_can_neither_change_them_nor_the_tables() {
     }
     // Nothing to bring up to date, so the service's role is enough.
     let alone = Database { owner_url: None, ..shared.clone() };
-    Store::open(Config::new("conform", Engine::Postgres(alone)).migrations([conformance::TABLES])).await.unwrap();
+    Store::open(Config::new("conform", Engine::Postgres(alone)).migrations([conformance::TABLES, TRAIL]))
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

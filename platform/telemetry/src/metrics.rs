@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use prometheus_client::metrics::gauge::Gauge;
 
-use instruments::{Code, Consumer, INSTRUMENTS, Phase, Served, Service, Settled, Step, Way};
+use instruments::{Code, Consumer, INSTRUMENTS, Phase, Refused, Served, Service, Settled, Step, Way};
 
 pub(crate) use instruments::code_name;
 pub use text::{CONTENT_TYPE, text, watch};
@@ -167,6 +167,53 @@ impl Circuit {
     }
 }
 
+/// The places of a service, as others see them. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Shed {
+    service: &'static str,
+    limit: Gauge,
+    working: Gauge,
+    aside: Gauge,
+}
+
+/// Why a call found no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// More are worked on than the limit has for its rank.
+    Limit,
+    /// There are as many as there may ever be, the waiting ones included.
+    Full,
+}
+
+impl Shed {
+    /// The places of this service, or of the door.
+    pub fn of(service: &'static str) -> Self {
+        let of = Service { service };
+        Shed {
+            service,
+            limit: INSTRUMENTS.limit.get_or_create(&of).clone(),
+            working: INSTRUMENTS.working.get_or_create(&of).clone(),
+            aside: INSTRUMENTS.aside.get_or_create(&of).clone(),
+        }
+    }
+
+    /// So many are allowed, worked on, and waiting for others.
+    pub fn stands(&self, limit: usize, working: usize, aside: usize) {
+        self.limit.set(whole(limit as u64));
+        self.working.set(whole(working as u64));
+        self.aside.set(whole(aside as u64));
+    }
+
+    /// A call of this rank was refused; the names of ranks are the program's.
+    pub fn refused(&self, rank: &'static str, reason: Reason) {
+        let reason = match reason {
+            Reason::Limit => "limit",
+            Reason::Full => "full",
+        };
+        INSTRUMENTS.shed.get_or_create(&Refused { service: self.service, rank, reason }).inc();
+    }
+}
+
 /// A step of a saga has ended one way or another. The names are those of the table of steps.
 pub fn saga_step(saga: &'static str, step: &'static str, compensation: bool, outcome: &str) {
     const OUTCOMES: [&str; 6] = ["DONE", "REFUSED", "ABANDONED", "EXPIRED", "RETRY", "WAIT"];
@@ -268,6 +315,24 @@ mod tests {
         circuit.set(State::HalfOpen);
         assert_eq!(value(state), Some(1.0));
         assert_eq!(value("stoa_circuit_refusals_total{caller=\"one\",callee=\"other\"}"), Some(1.0));
+    }
+
+    #[test]
+    fn places_tell_how_many_there_are_and_whom_they_were_denied() {
+        let shed = Shed::of("crowded");
+        shed.stands(64, 7, 3);
+        shed.refused("browsing", Reason::Limit);
+        shed.refused("browsing", Reason::Limit);
+        shed.refused("finishing", Reason::Full);
+        for (series, wanted) in [
+            ("stoa_limit_calls{service=\"crowded\"}", 64.0),
+            ("stoa_limit_calls_working{service=\"crowded\"}", 7.0),
+            ("stoa_limit_calls_aside{service=\"crowded\"}", 3.0),
+            ("stoa_calls_shed_total{service=\"crowded\",rank=\"browsing\",reason=\"limit\"}", 2.0),
+            ("stoa_calls_shed_total{service=\"crowded\",rank=\"finishing\",reason=\"full\"}", 1.0),
+        ] {
+            assert_eq!(value(series), Some(wanted), "{series}");
+        }
     }
 
     #[test]

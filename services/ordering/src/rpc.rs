@@ -136,7 +136,7 @@ impl OrderingService for Rpc {
         let progress = self.runner.watch(&checkout_saga(&name));
         self.runner.wake(&checkout_saga(&name));
         let enough = |order: &Order| order.is_settled() || order.action.is_some();
-        Ok(Response::new(self.settled(&name, vec![progress], wait, enough).await?))
+        Ok(Response::new(call.aside(self.settled(&name, vec![progress], wait, enough)).await?))
     }
 
     async fn get_order(&self, request: Request<proto::GetOrderRequest>) -> Result<Response<proto::Order>, Status> {
@@ -197,7 +197,7 @@ impl OrderingService for Rpc {
             })
             .await?;
         let enough = |order: &Order| order.is_settled();
-        let order = self.settled(&cancel.name, watched, wait, enough).await?;
+        let order = call.aside(self.settled(&cancel.name, watched, wait, enough)).await?;
         Ok(Response::new(proto::CancelOrderResponse { order: Some(order) }))
     }
 
@@ -236,7 +236,7 @@ impl OrderingService for Rpc {
             })
             .await?;
         let enough = |order: &Order| order.returns.get(&id).is_none_or(|returned| returned.complete);
-        let order = self.settled(&give.order, vec![progress], wait, enough).await?;
+        let order = call.aside(self.settled(&give.order, vec![progress], wait, enough)).await?;
         let order_return = order.returns.iter().find(|returned| returned.return_id == id).cloned();
         Ok(Response::new(proto::ReturnLinesResponse { order: Some(order), order_return }))
     }

@@ -93,19 +93,23 @@ impl OrderviewService for Rpc {
                 None => 0,
             };
             let Some(changed) = changed.as_mut() else { return Err(Error::Missing(get.name).into()) };
-            tokio::select! {
-                moved = changed.changed() => if moved.is_err() { return Err(Error::Missing(get.name).into()) },
-                caught = caught_up.as_mut(), if !is_caught_up => {
-                    caught.map_err(Error::from)?;
-                    is_caught_up = true;
+            let moved = call.aside(async {
+                tokio::select! {
+                    moved = changed.changed() => moved.map_err(|_| Error::Missing(get.name.clone()).into()),
+                    caught = caught_up.as_mut(), if !is_caught_up => {
+                        is_caught_up = true;
+                        caught.map_err(|error| Error::from(error).into())
+                    }
+                    () = self.shutdown.cancelled() => {
+                        Err(status::unavailable("the service is stopping", Duration::from_secs(1)))
+                    }
+                    () = tokio::time::sleep_until(end) => {
+                        let name = get.name.clone();
+                        Err(if version == 0 { Error::Missing(name) } else { Error::Behind { name, version } }.into())
+                    }
                 }
-                () = self.shutdown.cancelled() => {
-                    return Err(status::unavailable("the service is stopping", Duration::from_secs(1)));
-                }
-                () = tokio::time::sleep_until(end) => {
-                    return Err(if version == 0 { Error::Missing(get.name) } else { Error::Behind { name: get.name, version } }.into());
-                }
-            }
+            });
+            moved.await?;
         }
     }
 

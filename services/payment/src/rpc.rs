@@ -49,12 +49,13 @@ impl Rpc {
         let written: Arc<OnceLock<String>> = Arc::default();
         let known = Arc::clone(&written);
         // One task from the claim to the result: between them nothing of the caller's can be cut off.
+        let answered = call.clone();
         let performed = call.detached(async move {
             let (attempt, fresh) = claim(&teller, site, request, &name, &meta, make).await?;
             let attempt = known.get_or_init(|| attempt).clone();
             let loaded = match (fresh, attempt.is_empty()) {
-                (true, _) => teller.drive(&name, &attempt, &meta).await?,
-                (false, false) => teller.resume(&name, &attempt, &meta).await?,
+                (true, _) => answered.aside(teller.drive(&name, &attempt, &meta)).await?,
+                (false, false) => answered.aside(teller.resume(&name, &attempt, &meta)).await?,
                 (false, true) => teller.load(&name).await?,
             };
             Ok((loaded, attempt))
@@ -279,6 +280,7 @@ impl PaymentService for Rpc {
         let key = call.request(&ask, &ask.request_id);
         let (teller, meta, name) = (self.teller.clone(), call.meta(), ask.name.clone());
         let waited = call.deadline.checked_sub(MARGIN).unwrap_or(call.deadline);
+        let answered = call.clone();
         let reconciled = call.detached(async move {
             let log = teller.log.clone();
             let claimed = name.clone();
@@ -292,7 +294,7 @@ impl PaymentService for Rpc {
                     Ok(proto::Payment::default())
                 })
                 .await?;
-            Ok(teller.reconcile(&name, &meta).await?)
+            Ok(answered.aside(teller.reconcile(&name, &meta)).await?)
         });
         let (loaded, resolved) = match tokio::time::timeout_at(waited, reconciled).await {
             Ok(reconciled) => reconciled?,

@@ -15,6 +15,8 @@ mod gateway;
 mod generated;
 mod load;
 mod log;
+mod overhead;
+mod overload;
 mod parked;
 mod reads;
 mod rebuild;
@@ -32,7 +34,7 @@ use tokio::process::Command;
 use figures::Figures;
 
 /// The measurements of one process by name, in the order they run.
-const ALL: [&str; 11] = [
+const ALL: [&str; 13] = [
     "start",
     "reads",
     "checkouts",
@@ -41,6 +43,8 @@ const ALL: [&str; 11] = [
     "appends",
     "parked",
     "attacks",
+    "overload",
+    "overhead",
     "recovery",
     "rebuild",
     "year",
@@ -81,6 +85,7 @@ fn main() -> Result<()> {
             "STOA_LOG_SPEED    the program that measures the log alone, of `cargo build --release --example log_speed`"
         );
         println!("STOA_PARKED       the program that parks calls, of `cargo build --release --example parked`");
+        println!("STOA_OVERHEAD     the program that calls, of `cargo build --release -p server --example overhead`");
         println!("STOA_RETAIL_CSV   the real year's file");
         return Ok(());
     };
@@ -159,6 +164,8 @@ impl Bench {
             "appends" => log::measure(self).await,
             "parked" => parked::measure(self).await,
             "attacks" => attacks::measure(self).await,
+            "overhead" => overhead::measure(self).await,
+            "overload" => overload::measure(self).await,
             "recovery" => recovery::measure(self).await,
             "rebuild" => rebuild::measure(self).await,
             "year" => year::measure(self).await,

@@ -218,9 +218,11 @@ async fn apply(service: &'static str, client: &Client, missing: &Missing) -> Res
     Ok(())
 }
 
-/// Lets the service's role read and append events, and change every table but these; not the tables themselves.
+/// Lets the service's role read and append what is only ever appended to, and change every table but these; not the tables
+/// themselves.
 async fn grant(client: &Client, user: &str) -> Result<(), tokio_postgres::Error> {
-    const OWN: [&str; 3] = ["events", "shards", "migrations"];
+    const APPENDED: [&str; 2] = ["events", "audit_records"];
+    const OWN: [&str; 2] = ["shards", "migrations"];
     let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     let user = quoted(user);
     let tables = client
@@ -231,12 +233,13 @@ async fn grant(client: &Client, user: &str) -> Result<(), tokio_postgres::Error>
         .collect::<Result<Vec<_>, _>>()?;
     let mut statements = vec![
         format!("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {user}"),
-        format!("GRANT SELECT, INSERT ON events TO {user}"),
         format!("GRANT SELECT, UPDATE ON shards TO {user}"),
         format!("GRANT SELECT ON migrations TO {user}"),
     ];
     for table in tables.iter().filter(|table| !OWN.contains(&table.as_str())) {
-        statements.push(format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO {user}", quoted(table)));
+        let rights =
+            if APPENDED.contains(&table.as_str()) { "SELECT, INSERT" } else { "SELECT, INSERT, UPDATE, DELETE" };
+        statements.push(format!("GRANT {rights} ON {} TO {user}", quoted(table)));
     }
     // As one transaction: a copy that is running never finds itself without.
     client.batch_execute(&format!("BEGIN; {}; COMMIT", statements.join("; "))).await

@@ -98,6 +98,13 @@ pub(super) struct Consumer {
     pub(super) consumer: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Refused {
+    pub(super) service: &'static str,
+    pub(super) rank: &'static str,
+    pub(super) reason: &'static str,
+}
+
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// Everything that is counted.
@@ -106,6 +113,10 @@ pub(super) struct Instruments {
     pub(super) served: Family<(Served, Code), Counter>,
     pub(super) served_duration: Histograms<Served>,
     pub(super) serving: Family<Service, Gauge>,
+    pub(super) limit: Family<Service, Gauge>,
+    pub(super) working: Family<Service, Gauge>,
+    pub(super) aside: Family<Service, Gauge>,
+    pub(super) shed: Family<Refused, Counter>,
     pub(super) called: Family<(Way, Code), Counter>,
     pub(super) called_duration: Histograms<Way>,
     pub(super) calling: Family<Way, Gauge>,
@@ -136,6 +147,10 @@ impl Instruments {
             served: Family::default(),
             served_duration: Family::new_with_constructor(durations),
             serving: Family::default(),
+            limit: Family::default(),
+            working: Family::default(),
+            aside: Family::default(),
+            shed: Family::default(),
             called: Family::default(),
             called_duration: Family::new_with_constructor(durations),
             calling: Family::default(),
@@ -169,6 +184,10 @@ impl Instruments {
             self.served_duration.clone(),
         );
         it.register("server_calls_in_flight", "Calls taken and not answered", self.serving.clone());
+        it.register("limit_calls", "Calls that may be worked on at once", self.limit.clone());
+        it.register("limit_calls_working", "Calls that are worked on", self.working.clone());
+        it.register("limit_calls_aside", "Calls that wait for others, and streams", self.aside.clone());
+        it.register("calls_shed", "Calls refused because there is too much to do", self.shed.clone());
         it.register("client_calls", "Calls made, each with all its attempts", self.called.clone());
         it.register_with_unit(
             "client_call_duration",

@@ -4,7 +4,7 @@
 //! be guarded on, and what was acknowledged stays. A write whose answer was lost is sent again: it is guarded, so it can take
 //! effect once, and it is known by its guard.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt as _;
 use futures_util::future::try_join_all;
@@ -22,6 +22,8 @@ use super::shape::{Document, fresh_guard};
 
 /// How long an answer is awaited from a server that does not show itself.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a server may be out of reach when the process starts: as long as another that was killed takes to come back.
+const ARRIVAL: Duration = Duration::from_secs(30);
 /// How often a write whose answer was lost is sent again.
 const REPEATS: u32 = 2;
 /// How often it is tried to fence a document that others keep writing.
@@ -32,6 +34,8 @@ pub(super) const SWEPT: i64 = 200;
 const FEW: usize = 8;
 /// What a server answers to a key that is there already.
 const DUPLICATE_KEY: i32 = 11000;
+/// `CursorNotFound`, and what drivers read again for, by MongoDB's specification of retryable reads.
+const PASSING: [i32; 14] = [43, 6, 7, 89, 91, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436];
 
 /// The collections of the catalogue. A cheap handle.
 #[derive(Clone, Debug)]
@@ -78,7 +82,13 @@ impl Database {
             .ok_or_else(|| unusable("the address of its documents names no database".to_owned()))?;
         let client = Client::with_options(options).map_err(|error| unusable(error.to_string()))?;
         let database = client.database(&name);
-        database.run_command(doc! { "ping": 1 }).await.map_err(|error| unusable(error.to_string()))?;
+        let begun = Instant::now();
+        while let Err(error) = database.run_command(doc! { "ping": 1 }).await {
+            if !may_be_lost(&error) || begun.elapsed() > ARRIVAL {
+                return Err(unusable(error.to_string()));
+            }
+            tracing::info!(%error, "the documents' server is not there yet");
+        }
         let this = Self {
             products: database.collection("products"),
             skus: database.collection("skus"),
@@ -282,13 +292,41 @@ fn may_be_lost(error: &mongodb::error::Error) -> bool {
     )
 }
 
+/// Whether the server says no because of what it goes through itself. It forgets cursors when it starts again, so a list whose
+/// first part it has answered ends in the middle.
+fn passes(error: &mongodb::error::Error) -> bool {
+    matches!(error.kind.as_ref(), ErrorKind::Command(refused) if PASSING.contains(&refused.code))
+}
+
 /// What the callers of a store are told.
 pub(super) fn fault(error: mongodb::error::Error) -> Error {
-    if may_be_lost(&error) || error.contains_label(mongodb::error::RETRYABLE_WRITE_ERROR) {
+    if may_be_lost(&error) || passes(&error) || error.contains_label(mongodb::error::RETRYABLE_WRITE_ERROR) {
         return Error::Busy { detail: error.to_string() };
     }
     if matches!(error.kind.as_ref(), ErrorKind::BsonDeserialization(_) | ErrorKind::Bson(_)) {
         return Error::Damaged { service: "catalog", detail: error.to_string() };
     }
     Error::Engine(std::sync::Arc::new(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use mongodb::bson;
+    use mongodb::error::CommandError;
+
+    use super::*;
+
+    fn refused(code: i32) -> mongodb::error::Error {
+        let said = doc! { "code": code, "codeName": "Name", "errmsg": "message" };
+        ErrorKind::Command(bson::deserialize_from_document::<CommandError>(said).unwrap()).into()
+    }
+
+    #[test]
+    fn a_list_that_a_server_forgot_when_it_started_again_is_asked_for_later() {
+        for code in PASSING {
+            assert!(matches!(fault(refused(code)), Error::Busy { .. }), "{code}");
+        }
+        let bad_value = 2;
+        assert!(matches!(fault(refused(bad_value)), Error::Engine(_)));
+    }
 }
