@@ -18,6 +18,7 @@ use crate::http::Client;
 use crate::ledger::Provider;
 use crate::server::OPERATOR;
 use crate::shopper::{Shopper, order_body, request_id, text};
+use crate::until;
 
 /// How long an act waits for one thing where nothing else is said: a restart, a saga, a doubt that is cleared.
 pub const PATIENCE: Duration = Duration::from_secs(45);
@@ -181,6 +182,13 @@ async fn people(stage: &Stage<'_>) -> Result<()> {
     let sku = stage.article(1).await?;
     let order = leaver.buy("EUR", &sku, 1, "tok_ok").await?;
     ensure!(order["state"] == "ORDER_STATE_CONFIRMED", "{order}");
+    // Their parcel is there by then: otherwise it would be luck whether it is ever made.
+    let bought = text(&order, "name")?;
+    until(stage.patience, "a parcel", async || {
+        let mut looking = Shopper { http: operator.http.again(), user: String::new() };
+        Ok(looking.shipments(&bought).await?.into_iter().next())
+    })
+    .await?;
     for name in [user, leaver.user.clone()] {
         let id = json!({ "requestId": request_id() });
         operator.http.post(&format!("/v1/{name}:erase"), &id).await?.ok()?;
