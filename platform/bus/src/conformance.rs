@@ -60,6 +60,7 @@ pub async fn run(open: impl AsyncFn() -> Store, connect: impl AsyncFn(Log<Event>
     case!(parking::a_redrive_that_fails_again_keeps_what_is_behind);
     case!(parking::a_full_lot_stops_the_consumer_and_drops_nothing);
     case!(parking::what_a_newer_release_wrote_waits_for_who_knows_it);
+    case!(parking::what_waits_behind_nothing_goes_on_by_itself);
     case!(parking::while_old_and_new_copies_run_together_everything_is_applied_once);
     cases.into_inner()
 }

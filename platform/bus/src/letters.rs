@@ -1,7 +1,8 @@
 //! Dead letters: what a consumer parked, for operators to see and to drive again.
 //!
 //! Letters that a newer release wrote are driven by whoever knows them, without an operator: while old and new copies of a
-//! consumer run together, an old one parks them and a new one takes them up.
+//! consumer run together, an old one parks them and a new one takes them up. So is what waits behind nothing: a message may
+//! join its stream's queue in the moment in which another copy drives the last letter of it.
 
 use std::sync::Arc;
 
@@ -51,17 +52,24 @@ impl Consumer {
         self.drive_stream(producer, stream, By::Hand).await
     }
 
-    /// Drives the streams whose first letter a newer release wrote, if this release knows it.
+    /// Drives the streams whose first letter waits for nobody's hand, if this release knows it: a newer release wrote it, or
+    /// it never failed and what it was queued behind is gone.
     pub(crate) async fn redrive_known(&self) -> Result<Redriven, Error> {
         let mut total = Redriven::default();
         let mut after: Option<(String, String, u64)> = None;
         loop {
-            let page = self.dead_letters(after.take(), PAGE).await?;
+            let page = self.dead_letters(after.clone(), PAGE).await?;
             let Some(last) = page.last() else { return Ok(total) };
-            after = Some((last.producer.clone(), last.stream.clone(), last.version));
-            let known =
-                |letter: &&DeadLetter| Failure::was_newer(&letter.reason) && self.inner.handler.knows(&letter.name);
-            for letter in page.iter().filter(known) {
+            let before = after.replace((last.producer.clone(), last.stream.clone(), last.version));
+            let mut previous = before.as_ref().map(|(producer, stream, _)| (producer, stream));
+            for letter in &page {
+                let this = Some((&letter.producer, &letter.stream));
+                let first = this != previous;
+                previous = this;
+                let free = Failure::was_newer(&letter.reason) || first && letter.reason.is_empty();
+                if !(free && self.inner.handler.knows(&letter.name)) {
+                    continue;
+                }
                 let redriven = self.drive_stream(&letter.producer, &letter.stream, By::Itself).await?;
                 total.applied += redriven.applied;
                 total.stopped = redriven.stopped.or(total.stopped);

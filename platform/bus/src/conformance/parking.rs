@@ -141,6 +141,26 @@ pub(super) async fn what_a_newer_release_wrote_waits_for_who_knows_it(rig: Rig) 
     );
 }
 
+pub(super) async fn what_waits_behind_nothing_goes_on_by_itself(rig: Rig) {
+    rig.produce(2, 2).await;
+    rig.handler.poison(&stream(0), 2);
+    rig.handler.poison(&stream(1), 2);
+    rig.drain().await;
+    assert_eq!(rig.letters().await.len(), 4);
+
+    // What a redrive by another copy leaves that ends the queue while a message joins it.
+    rig.tamper("DELETE FROM parked WHERE stream = $1 AND version = 2", vec![stream(1).into()]).await;
+    let running = rig.start();
+    eventually(async || rig.applied_of(&stream(1)).await == [1, 3]).await;
+    running.stop().await;
+
+    // Behind a letter that failed, the others wait for a hand.
+    assert_eq!(rig.applied_of(&stream(0)).await, [1]);
+    let letters = rig.letters().await;
+    let kept: Vec<(&str, u64)> = letters.iter().map(|letter| (letter.stream.as_str(), letter.version)).collect();
+    assert_eq!(kept, [(stream(0).as_str(), 2), (stream(0).as_str(), 3)]);
+}
+
 pub(super) async fn while_old_and_new_copies_run_together_everything_is_applied_once(rig: Rig) {
     let newer = Arc::new(Recorder::default());
     newer.newer.store(true, Ordering::Relaxed);
