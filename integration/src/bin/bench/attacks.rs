@@ -1,5 +1,9 @@
 //! Attacks: what each costs in memory, and how much longer others wait meanwhile than without it, in the same run.
+//!
+//! The server has one half of the machine's cores. Attackers and others share the other half, on which the others go first: how
+//! long they wait is the server's doing, not that of the machine the attackers stand on.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -8,7 +12,9 @@ use anyhow::{Context, Result, ensure};
 use integration::attack::Attack;
 use integration::attack::http1::{Idle, Slow, crawl};
 use integration::attack::watch::Memory;
-use integration::{Setup, Stoa, limits};
+use integration::machine::Cores;
+use integration::{Setup, Stoa, limits, machine};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use crate::Bench;
@@ -33,10 +39,10 @@ const IDLE: usize = 10_000;
 
 pub(crate) async fn measure(bench: &mut Bench) -> Result<()> {
     for attack in Attack::ALL {
-        one(bench, attack.name(), async |stoa, over| {
+        one(bench, attack.name(), async move |address, over| {
             let mut attackers = JoinSet::new();
             for _ in 0..ATTACKERS {
-                let (address, over) = (stoa.address(), Arc::clone(&over));
+                let over = Arc::clone(&over);
                 attackers.spawn(async move {
                     let mut connections = 0;
                     while !over.load(Ordering::Relaxed) {
@@ -57,8 +63,8 @@ pub(crate) async fn measure(bench: &mut Bench) -> Result<()> {
         .await?;
     }
     for (name, slow) in [("slow-headers", Slow::Headers), ("slow-body", Slow::Body)] {
-        one(bench, name, async |stoa, _| {
-            let ends = crawl(stoa.address(), slow, CRAWLERS, SPAN).await?;
+        one(bench, name, async move |address, _| {
+            let ends = crawl(address, slow, CRAWLERS, SPAN).await?;
             Ok(format!("{} crawlers, {} ended", ends.len(), ends.iter().filter(|end| end.closed).count()))
         })
         .await?;
@@ -67,8 +73,8 @@ pub(crate) async fn measure(bench: &mut Bench) -> Result<()> {
         println!("{IDLE} idle connections: a process may open fewer files here");
         return Ok(());
     }
-    one(bench, "idle", async |stoa, over| {
-        let idle = Idle::open(stoa.address(), IDLE).await?;
+    one(bench, "idle", async |address, over| {
+        let idle = Idle::open(address, IDLE).await?;
         while !over.load(Ordering::Relaxed) {
             tokio::time::sleep(PAUSE).await;
         }
@@ -79,17 +85,28 @@ pub(crate) async fn measure(bench: &mut Bench) -> Result<()> {
 }
 
 /// A server of its own, others who read, and after a while the attack, which is told when its time is over.
-async fn one(
+async fn one<F>(
     bench: &mut Bench,
     name: &str,
-    attack: impl AsyncFnOnce(&Stoa, Arc<AtomicBool>) -> Result<String>,
-) -> Result<()> {
+    attack: impl FnOnce(SocketAddr, Arc<AtomicBool>) -> F + Send + 'static,
+) -> Result<()>
+where
+    F: Future<Output = Result<String>>,
+{
     let folder = bench.folder()?;
     let stoa = Stoa::start(Setup::default().data(folder.path().join("data"))).await?;
+    let pid = stoa.pid().context("no process")?;
+    let (servers, visitors) = Cores::allowed()?.halves();
+    servers.keep(pid)?;
+    let all = Cores::allowed()?;
+    visitors.keep(std::process::id())?;
     let without = others(&stoa, Arc::default()).await?;
-    let memory = Memory::of(stoa.pid().context("no process")?)?;
+    let memory = Memory::of(pid)?;
     let over = Arc::new(AtomicBool::new(false));
-    let (came, with) = tokio::join!(attack(&stoa, Arc::clone(&over)), others(&stoa, Arc::clone(&over)));
+    let (address, told) = (stoa.address(), Arc::clone(&over));
+    let attack = last(move || attack(address, told));
+    let (came, with) = tokio::join!(attack, others(&stoa, Arc::clone(&over)));
+    all.keep(std::process::id())?;
     let (came, with) = (came?, with?);
     let ratio = with.as_secs_f64() / without.as_secs_f64();
     println!(
@@ -102,6 +119,24 @@ async fn one(
     bench.figures.add(&format!("attacks.{name}.p99"), millis(with), "ms");
     bench.figures.judged(&format!("attacks.{name}.p99_ratio"), ratio, "", Wanted::AtMost(2.0));
     Ok(())
+}
+
+/// Does something on a thread of its own that every other goes before.
+async fn last<T, F>(work: impl FnOnce() -> F + Send + 'static) -> Result<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>>,
+{
+    let (tell, told) = oneshot::channel();
+    std::thread::spawn(move || {
+        let worked = || {
+            machine::step_back()?;
+            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work())
+        };
+        // Nobody waits for it any more.
+        let _ = tell.send(worked());
+    });
+    told.await.context("the attackers panicked")?
 }
 
 /// The p99 of what others wait; every answer has to be right.
