@@ -202,7 +202,7 @@ impl Binding {
     }
 
     fn body(&self, body: &[u8], options: &ParseOptions, out: &mut Vec<u8>) -> Fallible {
-        if body.iter().all(u8::is_ascii_whitespace) {
+        if body.is_empty() {
             return Ok(());
         }
         let tables = &*self.codec.tables;
