@@ -49,6 +49,8 @@ impl Around {
         for door in 0..2 {
             at_work.spawn(act(fleet.client_of(door), Arc::clone(&fleet.provider), door, Arc::clone(&enough)));
         }
+        let asking = Shopper::operator_over(fleet.client_of(0).insisting(PATIENCE)).await?;
+        at_work.spawn(explain(asking, Arc::clone(&enough)));
         at_work.spawn(come_and_go(fleet.client_of(1).insisting(PATIENCE), Arc::clone(&enough)));
         Ok(Self { enough, at_work })
     }
@@ -131,6 +133,28 @@ async fn act(
         }
     }
     Ok(("an order was sent and partly returned, or cancelled, or not paid, or a cart filled, or goods received", times))
+}
+
+/// Has a newest order explained: what one service does for it is asked of all.
+async fn explain(mut asking: Shopper, enough: Arc<AtomicBool>) -> Result<(&'static str, u64)> {
+    let mut times = 0;
+    let mut turns = turns();
+    while !enough.load(Ordering::Relaxed) {
+        turns.tick().await;
+        let list = asking.http.get("/v1/orders?pageSize=1").await?;
+        if list.status == 401 {
+            asking = Shopper::sign_in(asking.http.anonymous(), OPERATOR.0, OPERATOR.1).await?;
+            continue;
+        }
+        let list = list.ok()?;
+        let Some(order) = list["orders"][0]["name"].as_str() else { continue };
+        let told = asking.http.get(&format!("/v1/{order}:explain")).await?.ok()?;
+        // What cannot be told now is named.
+        let holds = |part: &str| told[part].as_array().is_some_and(|parts| !parts.is_empty());
+        ensure!(holds("steps") || holds("missing"), "{order}: {told}");
+        times += 1;
+    }
+    Ok(("an order was explained", times))
 }
 
 /// Signs in, ends the session, and is not let in any more.
