@@ -15,6 +15,7 @@ pub mod closed;
 pub mod command_line;
 pub mod control;
 pub mod days;
+pub mod differential;
 mod file_set;
 pub mod flash_sale;
 pub mod fleet;

@@ -146,7 +146,9 @@ fn gateway(arguments: &[String]) -> Result<bool> {
     }
     let mut bench = Command::new(paths::release("bench"));
     bench.current_dir(paths::root()).args(arguments);
-    bench.env("STOA_GATEWAY", paths::release("stoa-gateway")).env("STOA_GATEWAY_DESCRIPTORS", gateways::descriptors()?);
+    bench
+        .env("STOA_GATEWAY", paths::release("stoa-gateway"))
+        .env("STOA_GATEWAY_DESCRIPTORS", gateways::descriptors("library")?);
     for (name, had) in [("STOA_ENVOY", gateways::envoy()?), ("STOA_GRPC_GATEWAY", gateways::grpc_gateway()?)] {
         match had {
             Had::Ready(program) => {

@@ -1,4 +1,4 @@
-//! The gateways of others that ours is measured beside, and what all of them are told of the service behind.
+//! The gateways of others that ours is measured beside and compared with, and what all of them are told of the service behind.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -24,12 +24,12 @@ const PLUGINS: [&str; 3] = [
 /// Their versions, for whoever reads the figures.
 const VERSIONS: &str = "{{.Path}} {{.Version}}";
 
-/// The service's descriptors with all imports, in a file.
-pub(crate) fn descriptors() -> Result<PathBuf> {
+/// The descriptors of a service of `integration/gateway` with all imports, in a file.
+pub(crate) fn descriptors(service: &str) -> Result<PathBuf> {
     let mut compiler = protox::Compiler::new([sources(), paths::root().join("proto")])?;
     compiler.include_imports(true);
-    compiler.open_file(sources().join("library.proto"))?;
-    let file = folder()?.join("library.binpb");
+    compiler.open_file(sources().join(format!("{service}.proto")))?;
+    let file = folder()?.join(format!("{service}.binpb"));
     fs::write(&file, compiler.encode_file_descriptor_set())?;
     Ok(file)
 }

@@ -12,7 +12,10 @@ use crate::lanes::Lane;
 use crate::servers::{self, Started};
 use crate::tools::{ENVOY, GRPCURL, Had};
 use crate::workspace::files;
-use crate::{fleet, foreign, libtest, paths};
+use crate::{fleet, foreign, gateways, libtest, paths};
+
+/// Beside Envoy, which is a download from one index alone.
+const WITH_ENVOY: [&str; 2] = ["differential", "sidecar"];
 
 /// What drives it.
 pub(crate) const PACKAGE: &str = "integration";
@@ -34,9 +37,9 @@ pub(crate) fn lanes() -> Result<Vec<Lane>> {
             .unwrap_or("what its name says")
             .trim_end_matches('.')
             .to_owned();
-        // Envoy is a download from one index alone, and Jaeger takes minutes of both cores to build.
+        // Jaeger takes minutes of both cores to build.
         let on_request = name == "collector";
-        let may_be_missing = name == "sidecar" || on_request;
+        let may_be_missing = WITH_ENVOY.contains(&name.as_str()) || on_request;
         let lane = Lane::new(format!("integration:{name}"), proves, move |context| drive(&name, context));
         lanes.push(Lane { may_be_missing, on_request, ..lane });
     }
@@ -112,8 +115,13 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
             Had::Missing(reason) => println!("    {reason}"),
         }
     }
-    if name == "sidecar" {
-        run = run.args(&["--show-output"]);
+    if name == "differential" {
+        run = run.env("STOA_GATEWAY", plain.stoa.with_file_name("stoa-gateway"));
+        run = run.env("STOA_GALLERY", gateways::descriptors("gallery")?);
+    }
+    if WITH_ENVOY.contains(&name) {
+        // Without Envoy they are skipped on the continuous integration too.
+        run = run.args(&["--show-output"]).env("CI", "");
         match ENVOY.get()? {
             Had::Ready(path) => run = run.env("STOA_ENVOY", path),
             Had::Missing(reason) => println!("    {reason}"),
