@@ -29,8 +29,9 @@ const WINDOW: Duration = Duration::from_millis(100);
 const ENOUGH: u32 = 10;
 /// How long it waits for them before it begins anew: what was seen then says nothing of now.
 const STALE: Duration = Duration::from_secs(1);
-/// The delay that is nobody's harm: as long again as the call takes by itself, and this much at least.
-const TOLERATED: Duration = Duration::from_millis(50);
+/// The delay that is nobody's harm: as long again as the call takes by itself, and this much at least, as DAGOR has it. It is
+/// that of one call; a purchase with its saga is some fifty, one after the other.
+const TOLERATED: Duration = Duration::from_millis(20);
 /// What is left of the limit and of the share by a decrease, in fifths.
 const LEFT_FIFTHS: u8 = 4;
 /// By which part of itself the share grows in a window without delay; the nearer calls come to being late, the less.
@@ -295,7 +296,7 @@ mod tests {
         let took = queue.offer(10, 10_000);
         assert_eq!(took.len(), 10_000, "the server never stood still");
         let longest = took.iter().max().unwrap();
-        assert!(*longest < 3 * TOLERATED, "{longest:?}");
+        assert!(*longest < 4 * TOLERATED, "{longest:?}, and {LEAST} ms are for those who are always let in");
         assert!(queue.shed >= 89_000, "{}", queue.shed);
     }
 
