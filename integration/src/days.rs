@@ -90,7 +90,7 @@ impl Scale {
         pieces: 100,
         kills: 10,
         least_points: 2,
-        most_points: 4,
+        most_points: 6,
         weeks: Weeks::Real("2010-12-22"),
         kills_of_weeks: 10,
     };

@@ -77,18 +77,18 @@ impl Striker<'_> {
         Ok(())
     }
 
-    /// One copy dies from outside, then at some points of its own, one life after the other.
+    /// One copy dies from outside, then at some points of its own, one life after the other: no more seldom than from outside.
     async fn process(&mut self, fleet: &mut Fleet, copy: Copy) -> Result<()> {
         let begun = Instant::now();
         let open = self.calls.open();
         fleet.kill(copy).await?;
         self.tally.killed(copy.0, open);
         let mut said = format!("{} {} killed amid {open} calls", copy.0, copy.1);
-        let (mut fell, mut missed) = (0, false);
+        let (mut fell, mut outside, mut missed) = (0, 1, false);
         for _ in 0..self.scale.most_points {
             // After a point that did not come, one that does.
             let Some((point, deaths)) = self.tally.next_point(&fleet.passed(copy.0)?, missed) else { break };
-            if fell >= self.scale.least_points && (missed || deaths > 0) {
+            if fell >= self.scale.least_points.max(outside) && (missed || deaths > 0) {
                 break;
             }
             // A point known well is met amid other work than the last time.
@@ -101,6 +101,7 @@ impl Striker<'_> {
                 fleet.kill(copy).await?;
                 self.tally.killed(copy.0, open);
                 self.tally.missed(&point);
+                outside += 1;
                 missed = true;
                 said += &format!(", did not pass {point} and was killed");
             }
