@@ -6,8 +6,7 @@
 //! beginning to their end. Nobody waits for a place: a queue here would only make late what could be refused in time.
 //!
 //! Invariants: a service has never more than its most in all; what finishes something that has begun is refused by that bound
-//! alone, and the last sixteenth of it is for nothing else; what begins something new is refused first, and who goes on with
-//! something only when nearly nobody begins any more.
+//! alone, and the last sixteenth of it is for nothing else; what begins something new is refused first.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +18,7 @@ use telemetry::metrics::{Reason, Shed};
 use tokio::time::Instant;
 use tonic::Status;
 
-use crate::adaptive::{Adaptive, Done, There};
+use crate::adaptive::{Adaptive, Done};
 use crate::status;
 
 /// When whoever was refused may come again.
@@ -61,6 +60,16 @@ impl Rank {
             Rank::Finishing => "finishing",
         }
     }
+
+    /// Places that may be taken for this rank to be let in. Whoever goes on finds half as many again as whoever begins, so
+    /// that those who were let in come to their end.
+    fn room(self, limit: usize, most: usize) -> usize {
+        match self {
+            Rank::Browsing => limit,
+            Rank::Shopping => limit.saturating_add(limit / 2).min(most),
+            Rank::Finishing => most,
+        }
+    }
 }
 
 /// The places of a service or of a door. A cheap handle.
@@ -83,46 +92,8 @@ struct Inner {
 #[derive(Debug)]
 struct Books {
     adaptive: Adaptive,
-    /// By rank.
-    working: [usize; 3],
+    working: usize,
     aside: usize,
-}
-
-impl Books {
-    fn there(&self) -> There {
-        There { working: self.working.iter().sum(), aside: self.aside }
-    }
-
-    fn of(&mut self, rank: Rank) -> &mut usize {
-        let [browsing, shopping, finishing] = &mut self.working;
-        match rank {
-            Rank::Browsing => browsing,
-            Rank::Shopping => shopping,
-            Rank::Finishing => finishing,
-        }
-    }
-
-    /// Whether a call of this rank may be worked on besides those that are.
-    fn has_room(&mut self, rank: Rank, most: usize) -> bool {
-        let (limit, working) = (self.adaptive.limit(), self.there().working);
-        if working >= most {
-            return false;
-        }
-        match rank {
-            // Of those who begin some are let in, whatever the others do: refusing all of them for a while and none then
-            // would be a wave.
-            Rank::Browsing => *self.of(rank) < limit && drawn(self.adaptive.open()),
-            // Half as many again, so that those who were let in come to their end.
-            Rank::Shopping => !self.adaptive.is_shut() || working < limit + limit / 2,
-            Rank::Finishing => true,
-        }
-    }
-}
-
-/// True for such a share of all times.
-fn drawn(share: f64) -> bool {
-    // Where there is no chance to be had, nobody is refused by it.
-    share >= 1.0 || getrandom::u32().map_or(true, |drawn| f64::from(drawn) < share * f64::from(u32::MAX))
 }
 
 impl Places {
@@ -140,8 +111,8 @@ impl Places {
     fn of(name: &'static str, most: usize, all: Option<usize>) -> Self {
         let adaptive = Adaptive::new(most, Instant::now());
         let shed = Shed::of(name);
-        shed.stands(adaptive.limit(), adaptive.open(), 0, 0);
-        let books = Mutex::new(Books { adaptive, working: [0; 3], aside: 0 });
+        shed.stands(adaptive.limit(), 0, 0);
+        let books = Mutex::new(Books { adaptive, working: 0, aside: 0 });
         Places { inner: Arc::new(Inner { name, most, all, books, shed }) }
     }
 
@@ -149,22 +120,22 @@ impl Places {
     pub fn take(&self, method: &'static Method, rank: Rank) -> Result<Place, Status> {
         let began = Instant::now();
         let mut books = self.inner.books();
-        let there = books.there();
+        let room = rank.room(books.adaptive.limit(), self.inner.most);
         let all = self.inner.all.map(|all| if rank == Rank::Finishing { all } else { all - all / RESERVED });
-        let reason = if all.is_some_and(|all| there.working + there.aside >= all) {
+        let reason = if all.is_some_and(|all| books.working + books.aside >= all) {
             Reason::Full
-        } else if !books.has_room(rank, self.inner.most) {
+        } else if books.working >= room {
             Reason::Limit
         } else {
-            *books.of(rank) += 1;
-            let there = books.there();
-            books.adaptive.taken(there);
+            books.working += 1;
+            let working = books.working;
+            books.adaptive.taken(working);
             self.inner.tell(&books);
             drop(books);
             let stream = method.server_streaming || method.client_streaming;
             let teaches = !stream && method.policy.access != Access::Operator;
             let watch = Mutex::new(Watch::default());
-            let held = Arc::new(Held { inner: Arc::clone(&self.inner), method, rank, began, teaches, watch });
+            let held = Arc::new(Held { inner: Arc::clone(&self.inner), method, began, teaches, watch });
             let waits = stream.then(|| Aside::of(&held));
             return Ok(Place { held, well: false, waits });
         };
@@ -191,8 +162,7 @@ impl Inner {
     }
 
     fn tell(&self, books: &Books) {
-        let There { working, aside } = books.there();
-        self.shed.stands(books.adaptive.limit(), books.adaptive.open(), working, aside);
+        self.shed.stands(books.adaptive.limit(), books.working, books.aside);
     }
 }
 
@@ -232,21 +202,21 @@ impl Drop for Place {
         let waited = watch.waited + watch.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         let aside = watch.since.take().is_some();
         drop(watch);
-        let Held { inner, method, rank, began, teaches, .. } = &*self.held;
+        let Held { inner, method, began, teaches, .. } = &*self.held;
         let mut books = inner.books();
-        let there = books.there();
+        let at_once = books.working;
         if aside {
             books.aside -= 1;
         } else {
-            *books.of(*rank) -= 1;
+            books.working -= 1;
         }
         if *teaches {
             let took = now.saturating_duration_since(*began).saturating_sub(waited);
             let done = Done { method: method.path, began: *began, took };
             if self.well {
-                books.adaptive.answered(done, there, now);
+                books.adaptive.answered(done, at_once, now);
             } else {
-                books.adaptive.failed(done, there, now);
+                books.adaptive.failed(done, at_once, now);
             }
         }
         inner.tell(&books);
@@ -257,7 +227,6 @@ impl Drop for Place {
 struct Held {
     inner: Arc<Inner>,
     method: &'static Method,
-    rank: Rank,
     began: Instant,
     teaches: bool,
     watch: Mutex<Watch>,
@@ -333,7 +302,7 @@ impl Aside {
         if watch.depth == 1 && !watch.over {
             watch.since = Some(Instant::now());
             let mut books = held.inner.books();
-            *books.of(held.rank) -= 1;
+            books.working -= 1;
             books.aside += 1;
             held.inner.tell(&books);
         }
@@ -354,7 +323,7 @@ impl Drop for Aside {
             let mut books = held.inner.books();
             books.aside -= 1;
             // It has been let in: there may be one more than the limit for what is left of it.
-            *books.of(held.rank) += 1;
+            books.working += 1;
             held.inner.tell(&books);
         }
     }
@@ -392,8 +361,8 @@ mod tests {
     static ORDER: Method = Method { deadline: Duration::from_secs(30), ..method(Access::Guest, Idempotency::Unknown) };
 
     fn stand(places: &Places) -> (usize, usize) {
-        let There { working, aside } = places.inner.books().there();
-        (working, aside)
+        let books = places.inner.books();
+        (books.working, books.aside)
     }
 
     #[test]

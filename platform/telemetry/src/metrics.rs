@@ -8,7 +8,6 @@
 mod instruments;
 mod text;
 
-use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use prometheus_client::metrics::gauge::Gauge;
@@ -173,7 +172,6 @@ impl Circuit {
 pub struct Shed {
     service: &'static str,
     limit: Gauge,
-    open: Gauge<f64, AtomicU64>,
     working: Gauge,
     aside: Gauge,
 }
@@ -194,16 +192,14 @@ impl Shed {
         Shed {
             service,
             limit: INSTRUMENTS.limit.get_or_create(&of).clone(),
-            open: INSTRUMENTS.open.get_or_create(&of).clone(),
             working: INSTRUMENTS.working.get_or_create(&of).clone(),
             aside: INSTRUMENTS.aside.get_or_create(&of).clone(),
         }
     }
 
-    /// So many are allowed, which part of those that begin something is let in, so many are worked on, and waiting for others.
-    pub fn stands(&self, limit: usize, open: f64, working: usize, aside: usize) {
+    /// So many are allowed, worked on, and waiting for others.
+    pub fn stands(&self, limit: usize, working: usize, aside: usize) {
         self.limit.set(whole(limit as u64));
-        self.open.set(open);
         self.working.set(whole(working as u64));
         self.aside.set(whole(aside as u64));
     }
@@ -324,13 +320,12 @@ mod tests {
     #[test]
     fn places_tell_how_many_there_are_and_whom_they_were_denied() {
         let shed = Shed::of("crowded");
-        shed.stands(64, 0.25, 7, 3);
+        shed.stands(64, 7, 3);
         shed.refused("browsing", Reason::Limit);
         shed.refused("browsing", Reason::Limit);
         shed.refused("finishing", Reason::Full);
         for (series, wanted) in [
             ("stoa_limit_calls{service=\"crowded\"}", 64.0),
-            ("stoa_limit_open_ratio{service=\"crowded\"}", 0.25),
             ("stoa_limit_calls_working{service=\"crowded\"}", 7.0),
             ("stoa_limit_calls_aside{service=\"crowded\"}", 3.0),
             ("stoa_calls_shed_total{service=\"crowded\",rank=\"browsing\",reason=\"limit\"}", 2.0),

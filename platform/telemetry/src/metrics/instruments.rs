@@ -114,7 +114,6 @@ pub(super) struct Instruments {
     pub(super) served_duration: Histograms<Served>,
     pub(super) serving: Family<Service, Gauge>,
     pub(super) limit: Family<Service, Gauge>,
-    pub(super) open: Family<Service, Gauge<f64, AtomicU64>>,
     pub(super) working: Family<Service, Gauge>,
     pub(super) aside: Family<Service, Gauge>,
     pub(super) shed: Family<Refused, Counter>,
@@ -149,7 +148,6 @@ impl Instruments {
             served_duration: Family::new_with_constructor(durations),
             serving: Family::default(),
             limit: Family::default(),
-            open: Family::default(),
             working: Family::default(),
             aside: Family::default(),
             shed: Family::default(),
@@ -187,7 +185,6 @@ impl Instruments {
         );
         it.register("server_calls_in_flight", "Calls taken and not answered", self.serving.clone());
         it.register("limit_calls", "Calls that may be worked on at once", self.limit.clone());
-        it.register("limit_open_ratio", "Which part of what begins something is let in", self.open.clone());
         it.register("limit_calls_working", "Calls that are worked on", self.working.clone());
         it.register("limit_calls_aside", "Calls that wait for others, and streams", self.aside.clone());
         it.register("calls_shed", "Calls refused because there is too much to do", self.shed.clone());
