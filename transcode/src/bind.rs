@@ -202,7 +202,8 @@ impl Binding {
     }
 
     fn body(&self, body: &[u8], options: &ParseOptions, out: &mut Vec<u8>) -> Fallible {
-        if body.is_empty() {
+        // White space is no JSON; where no body belongs it is nothing either.
+        if body.is_empty() || matches!(self.body, Body::None) && body.iter().all(u8::is_ascii_whitespace) {
             return Ok(());
         }
         let tables = &*self.codec.tables;

@@ -48,6 +48,9 @@ const WITH_ENGINES: [&str; 11] = [
 /// The example that answers protobuf's conformance suite.
 const CONFORMANCE: &str = "conformance";
 
+/// The gateway that stands alone.
+const GATEWAY: &str = "stoa-gateway";
+
 /// What is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
@@ -63,6 +66,7 @@ pub(crate) struct Built {
     /// The shop.
     pub(crate) stoa: PathBuf,
     conformance: Option<PathBuf>,
+    gateway: Option<PathBuf>,
     programs: Vec<Program>,
 }
 
@@ -98,6 +102,11 @@ impl Built {
     pub(crate) fn conformance(&self) -> Result<&Path> {
         self.conformance.as_deref().context("cargo did not say where it put `conformance`")
     }
+
+    /// The gateway that stands alone; the plain shape has it.
+    pub(crate) fn gateway(&self) -> Result<&Path> {
+        self.gateway.as_deref().context("cargo did not say where it put `stoa-gateway`")
+    }
 }
 
 impl Program {
@@ -125,7 +134,8 @@ fn build(shape: Shape) -> Result<Built> {
     let artifacts = artifacts(&ended.output)?;
     let stoa = executable(&artifacts, "stoa").context("cargo did not say where it put `stoa`")?;
     let conformance = executable(&artifacts, CONFORMANCE).map(Path::to_owned);
-    Ok(Built { stoa: aside(shape, stoa)?, conformance, programs: programs(&artifacts) })
+    let gateway = executable(&artifacts, GATEWAY).map(Path::to_owned);
+    Ok(Built { stoa: aside(shape, stoa)?, conformance, gateway, programs: programs(&artifacts) })
 }
 
 /// Leaves everything above the platform as it is written: that many test programs take four times as long to optimise as they

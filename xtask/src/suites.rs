@@ -116,7 +116,7 @@ fn drive(name: &str, context: &Context) -> Result<Outcome> {
         }
     }
     if name == "differential" {
-        run = run.env("STOA_GATEWAY", plain.stoa.with_file_name("stoa-gateway"));
+        run = run.env("STOA_GATEWAY", plain.gateway()?);
         run = run.env("STOA_GALLERY", gateways::descriptors("gallery")?);
     }
     if WITH_ENVOY.contains(&name) {

@@ -149,6 +149,7 @@ fn a_field_comes_from_one_place() {
         Ok("{\"self\":{\"int32Value\":1,\"stringValue\":\"a b\"}}".to_owned())
     );
     assert_eq!(request("", "", "{}"), here(ErrorKind::BoundElsewhere, "body"));
+    assert!(request("", "*", "\n").is_err_and(|faults| faults.len() == 1), "white space is no JSON");
     assert_eq!(request("int32Value=1", "*", "{}"), here(ErrorKind::BoundElsewhere, "int32Value"));
     assert_eq!(request("self.int32Value=1", "self", "{}"), here(ErrorKind::BoundElsewhere, "self.int32Value"));
     for body in [
