@@ -65,7 +65,8 @@ pub struct Scale {
     pub kills: usize,
     /// At how many points a process dies in its turn, after it was killed from outside.
     pub least_points: usize,
-    /// How many are tried in a turn, the points not met included: beyond the least while nobody died at them yet.
+    /// How many are tried in a turn, the points not met included: beyond the least while nobody died at them yet, or the copy
+    /// was killed from outside more often.
     pub most_points: usize,
     /// The invoices that are played.
     pub weeks: Weeks,

@@ -59,39 +59,25 @@ fn taken(_: &Case, ours: &Seen, envoy: &Seen) -> bool {
     ours.is_taken() && envoy.is_refused()
 }
 
+/// Texts without the escapes that Envoy leaves in them.
+fn decoded(value: &Value) -> Value {
+    match value {
+        Value::String(text) => Value::from(percent_decode_str(text).decode_utf8_lossy()),
+        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), decoded(value))).collect(),
+        other => other.clone(),
+    }
+}
+
 /// The same text but for escapes that Envoy leaves as they are.
 fn unescaped(_: &Case, ours: &Seen, envoy: &Seen) -> bool {
-    fn decoded(value: &Value) -> Value {
-        match value {
-            Value::String(text) => Value::from(percent_decode_str(text).decode_utf8_lossy()),
-            Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), decoded(value))).collect(),
-            other => other.clone(),
-        }
-    }
     ours.class == envoy.class && ours.message == envoy.message.as_ref().map(decoded)
 }
 
 /// The same message but for a mask that only ours has.
 fn masked(case: &Case, ours: &Seen, envoy: &Seen) -> bool {
-    let without = |message: &Option<Value>| {
-        let mut message = message.clone();
-        message.as_mut().and_then(Value::as_object_mut).map(|fields| fields.remove("updateMask"));
-        message
-    };
-    case.verb == "PATCH"
-        && !case.target.contains("mask")
-        && ours.class == envoy.class
-        && without(&ours.message)
-            == envoy.message.as_ref().map(|message| {
-                let decoded = |name: &Value| {
-                    Value::from(percent_decode_str(name.as_str().unwrap_or_default()).decode_utf8_lossy())
-                };
-                let mut message = message.clone();
-                if let Some(name) = message.pointer_mut("/picture/name") {
-                    *name = decoded(name);
-                }
-                message
-            })
+    let mut bare = ours.clone();
+    let mask = bare.message.as_mut().and_then(Value::as_object_mut).and_then(|fields| fields.remove("updateMask"));
+    case.verb == "PATCH" && !case.target.contains("mask") && mask.is_some() && unescaped(case, &bare, envoy)
 }
 
 /// Envoy makes an empty message of a body that is not there.
